@@ -1,0 +1,1 @@
+"""Chores that every paper shares. Knows no paper by name."""

@@ -1,0 +1,59 @@
+"""Errors a user can cause, each with the exit code that the README documents.
+
+The command line prints the message (one or two lines that say what to do) and
+exits with `code`; anything else that is raised is a bug and shows a traceback.
+"""
+
+
+class UserError(Exception):
+    code = 2
+
+
+class UsageError(UserError):
+    """Unknown paper, variant, option; a value that makes no sense; a broken paper.yaml."""
+
+    code = 2
+
+
+class CheckFailed(UserError):
+    """`--check` or `verify` found what is not so."""
+
+    code = 1
+
+
+class DataError(UserError):
+    """Data absent, or not what its passport says."""
+
+    code = 3
+
+
+class DataAbsent(DataError):
+    """No copy of the data on disk and none to be had: only this may become a stand-in."""
+
+
+class NumbersError(UserError):
+    """NaN or Inf."""
+
+    code = 4
+
+
+class MachineError(UserError):
+    """Disk full, read-only folder, no such device, the same seed already running."""
+
+    code = 5
+
+
+class Interrupted(UserError):
+    """SIGINT or SIGTERM; what was reached is saved."""
+
+    def __init__(self, signal_number: int, message: str):
+        super().__init__(message)
+        self.code = 128 + signal_number
+
+
+def nearest(word: str, words) -> str:
+    """' Did you mean X?' where one of `words` is close to `word`, else ''."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" Did you mean {close[0]}?" if close else ""

@@ -1,0 +1,25 @@
+"""Writing files that are never half there."""
+
+import os
+from pathlib import Path
+
+from common.errors import MachineError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment there is the old one or the new one, never half.
+
+    Raises:
+        MachineError: the disk is full, the folder read-only.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MachineError(f"{path}: {error.strerror}. What was saved before is intact; run again to go on.") from None

@@ -1,0 +1,111 @@
+"""What there is: papers, datasets, citations. Nothing here imports torch."""
+
+import json
+
+import click
+
+from common import layout
+from common.errors import DataAbsent, DataError, UsageError, nearest
+from common.papers import Paper, find_papers, load_paper
+from common.passports import Passport, all_passports, locate
+from common.records import published_records
+from common.show import print_table
+
+
+def show_papers(as_json: bool) -> None:
+    """Papers and variants, whether their data is on this disk, and how long a full run took."""
+    entries = [_entry(paper, variant) for paper in map(load_paper, find_papers()) for variant in paper.variants]
+    if as_json:
+        click.echo(json.dumps(entries, indent=1))
+        return
+    lines = [
+        [e["paper"], e["variant"] + (" (default)" if e["default"] else ""), e["description"], f"{e['dataset']}: {e['data']}", _minutes(e["minutes"])]
+        for e in entries
+    ]  # fmt: skip
+    print_table("Papers", ["paper", "variant", "what it is", "data", "a full run takes"], lines)
+    click.echo("Run one:  bash reproduce.sh PAPER      all options:  bash reproduce.sh PAPER --help")
+
+
+def _entry(paper: Paper, variant: str) -> dict:
+    seconds = [r.times.wall_seconds for r in published_records(paper.name) if r.variant == variant]
+    return {
+        "paper": paper.name,
+        "variant": variant,
+        "default": variant == paper.default_variant,
+        "description": paper.variants[variant].description,
+        "dataset": paper.variants[variant].dataset,
+        "data": _state(paper.passport(variant)),
+        "minutes": round(sum(seconds) / len(seconds) / 60, 1) if seconds else None,
+    }
+
+
+def _minutes(minutes: float | None) -> str:
+    return "not measured" if minutes is None else f"{minutes:g} min a seed"
+
+
+def _state(passport: Passport) -> str:
+    try:
+        return locate(passport).edition
+    except DataAbsent:
+        return "absent"
+    except DataError:
+        return "damaged"
+
+
+def show_passports(as_json: bool) -> None:
+    """Every dataset: editions, terms, where it comes from, what is on disk."""
+    passports = all_passports().values()
+    if as_json:
+        content = [
+            {"dataset": p.name, "title": p.title, "state": _state(p), "terms": p.terms, "page": p.page,
+             "editions": {name: e.model_dump() for name, e in p.editions.items()}, "standin": p.standin}
+            for p in passports
+        ]  # fmt: skip
+        click.echo(json.dumps(content, indent=1))
+        return
+    lines = [[p.name, p.title, _state(p), ", ".join(p.editions), p.terms, p.page] for p in passports]
+    print_table("Datasets", ["dataset", "title", "on this disk", "editions", "terms", "page"], lines)
+
+
+def fetch_data(name: str, as_json: bool) -> None:
+    """Fetch and verify one dataset, or all of a paper's.
+
+    Raises:
+        UsageError: neither a paper nor a dataset. DataError: it cannot be had or is damaged.
+    """
+    from common.fetch import fetch
+    from common.progress import say
+
+    for passport in _passports_of(name):
+        try:
+            located = locate(passport)
+        except DataAbsent:
+            located = fetch(passport, say)
+        state = {"dataset": passport.name, "edition": located.edition, "folder": str(located.folder), "files": located.files}
+        click.echo(json.dumps(state) if as_json else f"{passport.name}: {located.edition}, verified, in {located.folder}")
+
+
+def _passports_of(name: str) -> list[Passport]:
+    if name in find_papers():
+        paper = load_paper(name)
+        return list({paper.variants[v].dataset: paper.passport(v) for v in paper.variants}.values())
+    known = all_passports()
+    if name not in known:
+        raise UsageError(f"{name!r} is neither a paper nor a dataset.{nearest(name, [*known, *find_papers()])}")
+    return [known[name]]
+
+
+def bibtex(paper: Paper) -> list[str]:
+    """The paper's entry and this reproduction's."""
+    import yaml
+
+    about = yaml.safe_load((layout.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    people = " and ".join(f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about["authors"])
+    ours = f"""@software{{reproduction-{paper.name.replace("_", "-")},
+  author  = {{{people}}},
+  title   = {{{about["title"]}: {paper.citation.title}}},
+  year    = {{{about["date-released"].year}}},
+  version = {{{about["version"]}}},
+  note    = {{papers/{paper.name}, records in results/records/{paper.name}}}
+}}"""
+    return [paper.citation.bibtex.strip(), ours]

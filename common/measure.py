@@ -1,0 +1,114 @@
+"""`eval`: measure weights on the real test data."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from common import layout
+from common.errors import UsageError
+from common.evaluation import Measured
+from common.metrics import METRICS
+from common.papers import Paper
+from common.passports import DataAbsent, LocatedData, locate
+from common.records import Record, published_records
+from common.show import print_table
+from common.weights import load_weights, weights_hash
+
+
+def measure_files(paper: Paper, variant: str, files: list[Path], data_dir: Path | None, device: str, as_json: bool) -> None:
+    """Measure weights that the user names, under a variant's full recipe."""
+    data = real_data(paper, variant, data_dir)
+    recipe = paper.module("train").recipe(variant, "full")
+    results = [(str(file), _measure(paper, load_weights(file), recipe, data, device)) for file in files]
+    _print(paper, results, {}, as_json)
+
+
+def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
+    """Measure the published weights and set them beside their records' numbers."""
+    published = [r for r in with_weights(paper) if variant in (None, r.variant)]
+    if not published:
+        raise UsageError(f"No weights of {paper.name}{f' / {variant}' if variant else ''} are published. Name a file with --weights.")
+    results, records = [], {}
+    for record in published:
+        measured = measure_record(paper, record, real_data(paper, record.variant, data_dir), device)
+        results.append((record.weights.file, measured))
+        records[record.weights.file] = record
+    _print(paper, results, records, as_json)
+
+
+def with_weights(paper: Paper) -> list[Record]:
+    """The published records whose weights are published too."""
+    return [record for record in published_records(paper.name) if record.weights and record.weights.file]
+
+
+def measure_record(paper: Paper, record: Record, data: LocatedData, device: str = "cpu") -> Measured:
+    """Measure a record's published weights, after checking that they are the record's.
+
+    Raises:
+        UsageError: the file has other weights than the record names.
+    """
+    weights = load_weights(layout.ROOT / record.weights.file)
+    if weights_hash(weights) != record.weights.sha256:
+        raise UsageError(f"{record.weights.file} does not hold the weights that its record names.")
+    return _measure(paper, weights, recorded_recipe(paper, record), data, device)
+
+
+def recorded_recipe(paper: Paper, record: Record):
+    """The record's recipe as the paper's own dataclass.
+
+    Raises:
+        UsageError: the paper's recipe has changed its fields since.
+    """
+    try:
+        return paper.module("train").Recipe(**record.recipe)
+    except TypeError as error:
+        raise UsageError(f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({error}).") from None
+
+
+def real_data(paper: Paper, variant: str, data_dir: Path | None) -> LocatedData:
+    """The real data, fetched if need be; never the stand-in.
+
+    Raises:
+        DataError: it cannot be had, or is damaged.
+    """
+    from common.fetch import fetch
+    from common.progress import say
+
+    passport = paper.passport(variant)
+    try:
+        return locate(passport, data_dir)
+    except DataAbsent:
+        return fetch(passport, say)
+
+
+def _measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str) -> Measured:
+    from common.cli import choose_device
+    from common.determinism import make_deterministic
+
+    make_deterministic(0)
+    usable = paper.module("train").DEVICES
+    return paper.module("eval").evaluate(weights, recipe, data, choose_device(device, paper.name, usable))
+
+
+def _print(paper: Paper, results: list[tuple[str, Measured]], records: dict[str, Record], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{"weights": name, **dataclasses.asdict(measured)} for name, measured in results], indent=1))
+        return
+    for name, measured in results:
+        lines = []
+        for protocol, values in measured.metrics.items():
+            for metric, value in values.items():
+                lines.append([METRICS[metric].label, protocol, f"{value:.{METRICS[metric].decimals}f} {METRICS[metric].unit}", _beside(records.get(name), protocol, metric, value)])
+        print_table(f"{paper.name}: {name}", ["metric", "protocol", "measured now", "in the record"], lines)
+        if matrix := measured.details.get("confusion_matrix"):
+            columns = ["true \\ taken for", *map(str, range(len(matrix)))]
+            print_table("Confusion matrix", columns, [[str(label), *map(str, row)] for label, row in enumerate(matrix)])
+
+
+def _beside(record: Record | None, protocol: str, metric: str, value: float) -> str:
+    if record is None or metric not in record.metrics.get(protocol, {}):
+        return "–"
+    recorded = record.metrics[protocol][metric]
+    return f"{recorded:.{METRICS[metric].decimals}f} (seed {record.seed}, {'the same' if recorded == value else 'DIFFERENT'})"

@@ -1,0 +1,36 @@
+"""The metrics the project reports: units, directions, and how they are counted."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    label: str
+    unit: str
+    higher_is_better: bool
+    decimals: int
+    range: tuple[float, float]
+    counted_on: str | None = None  # the split whose examples a percentage counts
+    fixed_tolerance: float | None = None  # the margin where nothing is counted
+
+
+PERCENT = (0.0, 100.0)
+METRICS = {
+    "test_error": Metric("test error", "%", False, 2, PERCENT, "test"),
+    "train_error": Metric("training error", "%", False, 2, PERCENT, "train"),
+    "top1_error": Metric("top-1 error", "%", False, 2, PERCENT, "test"),
+    "top5_error": Metric("top-5 error", "%", False, 2, PERCENT, "test"),
+    "oa": Metric("overall accuracy", "%", True, 2, PERCENT, "test"),
+    "aa": Metric("average accuracy", "%", True, 2, PERCENT, "test"),
+    "kappa": Metric("kappa", "%", True, 2, (-100.0, 100.0), "test"),
+    "psnr": Metric("PSNR", "dB", True, 2, (0.0, float("inf")), fixed_tolerance=0.05),
+    "ssim": Metric("SSIM", "", True, 4, (-1.0, 1.0), fixed_tolerance=0.005),
+    "map_i2t": Metric("mAP image to text", "", True, 3, (0.0, 1.0), fixed_tolerance=0.02),
+    "map_t2i": Metric("mAP text to image", "", True, 3, (0.0, 1.0), fixed_tolerance=0.02),
+    "map_avg": Metric("mAP average", "", True, 3, (0.0, 1.0), fixed_tolerance=0.02),
+}
+
+
+def error_percent(predicted, label) -> float:
+    """Share of wrong predictions in percent. Both arrays of shape (N,)."""
+    return 100.0 * int((predicted != label).sum()) / len(label)

@@ -1,0 +1,153 @@
+"""Data passports: which files a dataset is made of, where they come from, and
+which edition of it lies on this disk.
+
+A dataset that several papers share has its passport in common/passports/; one
+that a single paper uses may have it in that paper's folder passports/.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import layout
+from common.errors import DataAbsent, DataError, UsageError, nearest
+from common.schema import Checked, read
+
+
+class DataFile(Checked):
+    sha256: str
+    bytes: int
+    urls: list[str] = []
+
+
+class Edition(Checked):
+    """One exact set of files. Only an edition that is `equivalent`, with the
+    evidence, counts for a claim."""
+
+    description: str
+    equivalent: bool
+    evidence: str | None = None
+    files: dict[str, DataFile]
+
+
+class PassportFile(Checked):
+    title: str
+    page: str
+    terms: str
+    folder: str
+    splits: dict[str, int]
+    standin: str
+    editions: dict[str, Edition]
+
+
+@dataclass(frozen=True)
+class Passport:
+    name: str
+    title: str
+    page: str
+    terms: str
+    folder: str
+    splits: dict[str, int]
+    standin: str
+    editions: dict[str, Edition]
+
+    def counts(self, edition: str) -> bool:
+        """Whether a number measured on this edition may stand beside a claim."""
+        return edition in self.editions and self.editions[edition].equivalent
+
+
+@dataclass(frozen=True)
+class LocatedData:
+    """A dataset as found: `folder` is None for the stand-in."""
+
+    dataset: str
+    edition: str
+    folder: Path | None
+    files: dict[str, str]  # name to sha256
+
+    @property
+    def standin(self) -> bool:
+        return self.folder is None
+
+
+def _passport_files(paper_folder: Path | None = None) -> dict[str, Path]:
+    folders = [layout.PASSPORTS]
+    folders += [paper_folder / "passports"] if paper_folder else sorted(layout.PAPERS.glob("*/passports"))
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def all_passports() -> dict[str, Passport]:
+    return {name: _read_passport(file) for name, file in sorted(_passport_files().items())}
+
+
+def find_passport(dataset: str, paper_folder: Path | None = None) -> Passport:
+    """
+    Raises:
+        UsageError: no passport of that name, or one that is not in order.
+    """
+    files = _passport_files(paper_folder)
+    if dataset not in files:
+        raise UsageError(f"No dataset is called {dataset!r}.{nearest(dataset, files)}")
+    return _read_passport(files[dataset])
+
+
+def _read_passport(file: Path) -> Passport:
+    content = read(file, PassportFile)
+    return Passport(name=file.stem, **{field: getattr(content, field) for field in PassportFile.model_fields})
+
+
+def search_folders(data_dir: Path | None) -> list[Path]:
+    """Where data is looked for, in order."""
+    folders = [data_dir] if data_dir else []
+    if os.environ.get("REPRO_DATA"):
+        folders.append(Path(os.environ["REPRO_DATA"]))
+    return folders + [layout.DATA]
+
+
+def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
+    """Find a complete, unaltered copy.
+
+    Raises:
+        DataAbsent: none of the folders holds any of the files.
+        DataError: a folder was named that does not exist, or a copy is
+            incomplete, damaged, altered or unreadable.
+    """
+    if data_dir and not data_dir.is_dir():
+        raise DataError(f"--data-dir {data_dir}: no such folder.")
+    names = {name for edition in passport.editions.values() for name in edition.files}
+    for root in search_folders(data_dir):
+        folder = root / passport.folder
+        try:
+            present = [name for name in sorted(names) if (folder / name).exists()]
+            if present:
+                return _identify(passport, folder, present)
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
+    looked = ", ".join(str(root / passport.folder) for root in search_folders(data_dir))
+    raise DataAbsent(f"{passport.title} is not on this disk (looked in {looked}).")
+
+
+def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
+    hashes = {name: file_sha256(folder / name) for name in present}
+    for name, edition in passport.editions.items():
+        expected = {file: entry.sha256 for file, entry in edition.files.items()}
+        if expected.items() <= hashes.items():
+            return LocatedData(passport.name, name, folder, expected)
+    # Say what is wrong in terms of the edition that this copy is nearest to.
+    edition = max(
+        passport.editions.values(), key=lambda e: sum(hashes.get(n) == f.sha256 for n, f in e.files.items())
+    )
+    for name, file in edition.files.items():
+        if name not in hashes:
+            raise DataError(f"{folder}: {name} is missing. Fetch it again or name another folder with --data-dir.")
+        if hashes[name] != file.sha256:
+            size = (folder / name).stat().st_size
+            found = f"{size:,} bytes where {file.bytes:,} belong" if size != file.bytes else "altered content"
+            raise DataError(f"{folder / name} is not what its passport says ({found}). Remove it and fetch it again.")
+    raise AssertionError("a copy that differs from an edition nowhere is that edition")
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

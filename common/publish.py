@@ -1,0 +1,97 @@
+"""`publish`: from runs/ into results/."""
+
+import shutil
+from pathlib import Path
+
+from common import layout
+from common.errors import UsageError
+from common.measure import real_data, recorded_recipe
+from common.papers import Paper
+from common.progress import say
+from common.records import Record, published_records, published_seed, read_record, write_record
+from common.weights import load_weights, weights_hash
+
+LARGEST_WEIGHTS = 4_000_000  # bytes
+
+
+def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
+    """Copy every finished or failed full run that may be published, then the weights of the
+    seed nearest the mean, then rebuild the tables.
+
+    Raises:
+        UsageError: nothing to publish; or a published record would be replaced by another.
+    """
+    found = 0
+    for path in sorted((runs_dir / paper.name).glob("*/full-*/seed-*/record.json")):
+        record = read_record(path)
+        if why := why_not(record):
+            say(f"not published: {path} ({why})")
+            continue
+        found += 1
+        publish_one(paper, record, path, data_dir)
+    if not found:
+        raise UsageError(f"{runs_dir / paper.name} holds nothing to publish: only full, unmodified runs on real data from committed sources.")
+    for variant in paper.variants:
+        publish_weights(paper, variant, runs_dir)
+    from common.tables import rebuild
+
+    rebuild()
+
+
+def why_not(record: Record) -> str:
+    """What stands against publishing a record, '' if nothing."""
+    if record.standin:
+        return "stand-in data"
+    if record.modified or record.preset != "full":
+        return "not the full recipe"
+    if not record.code.committed:
+        return "its sources were not committed"
+    return ""
+
+
+def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None) -> None:
+    """Re-measure a record's weights on the CPU in fp32, and write it to its place in results/."""
+    before = published_seed(record)
+    if before is not None:
+        same = before.model_copy(update={"remeasured": None, "weights": None}) == record.model_copy(update={"weights": None})
+        if not same:
+            raise UsageError(f"{record.path()} is published already and differs. A wrong record is deleted, then run and published again.")
+        return
+    if record.status == "finished":
+        record = record.model_copy(update={"remeasured": _remeasure(paper, record, path, data_dir)})
+        record = record.model_copy(update={"weights": record.weights.model_copy(update={"file": None})})
+    write_record(record, record.path())
+    say(f"published {record.path().relative_to(layout.ROOT)}")
+
+
+def _remeasure(paper: Paper, record: Record, path: Path, data_dir: Path | None) -> dict:
+    weights = load_weights(path.with_name(record.weights.file))
+    if weights_hash(weights) != record.weights.sha256:
+        raise UsageError(f"{path.with_name(record.weights.file)} does not hold the weights that its record names.")
+    data = real_data(paper, record.variant, data_dir)
+    return paper.module("eval").evaluate(weights, recorded_recipe(paper, record), data, "cpu").metrics
+
+
+def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
+    """Publish the weights of the seed nearest the mean of the variant's first claimed metric."""
+    records = [r for r in published_records(paper.name) if r.variant == variant and r.status == "finished"]
+    claim = next((claim for claim in paper.claims if claim.variant == variant), None)
+    if not records or claim is None:
+        return
+    values = {r.seed: r.metrics[claim.protocol][claim.metric] for r in records}
+    mean = sum(values.values()) / len(values)
+    nearest = min(records, key=lambda r: (abs(values[r.seed] - mean), r.seed))
+    target = layout.WEIGHTS / paper.name / f"{variant}.safetensors"
+    if not (target.exists() and weights_hash(load_weights(target)) == nearest.weights.sha256):
+        source = runs_dir / paper.name / variant / f"full-{nearest.data.edition}" / f"seed-{nearest.seed}" / "weights.safetensors"
+        if not source.exists() or weights_hash(load_weights(source)) != nearest.weights.sha256:
+            raise UsageError(f"the weights of seed {nearest.seed}, the nearest to the mean, are not in {source}.")
+        if source.stat().st_size > LARGEST_WEIGHTS:
+            say(f"weights of {variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    for record in records:
+        file = str(target.relative_to(layout.ROOT)) if record.seed == nearest.seed else None
+        if record.weights.file != file:
+            write_record(record.model_copy(update={"weights": record.weights.model_copy(update={"file": file})}), record.path())

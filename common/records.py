@@ -1,0 +1,141 @@
+"""Records: one JSON file for one seed, written whole or not at all, never edited."""
+
+import datetime
+import json
+import math
+from pathlib import Path
+from typing import Literal
+
+from common import layout
+from common.files import write_whole
+from common.metrics import METRICS
+from common.provenance import Environment
+from common.schema import Checked, check, read
+
+SCHEMA = 1
+Metrics = dict[str, dict[str, float]]  # protocol to metric to value
+
+
+class DataUsed(Checked):
+    dataset: str
+    edition: str
+    files: dict[str, str]
+    split: str  # sha256 over which examples train and which test
+
+
+class Code(Checked):
+    commit: str | None
+    committed: bool
+    sources: str
+
+
+class Times(Checked):
+    wall_seconds: float
+    training_seconds: float
+    samples_per_second: float
+
+
+class Weights(Checked):
+    sha256: str
+    file: str | None = None
+
+
+class Record(Checked):
+    schema_version: int = SCHEMA
+    status: Literal["finished", "failed"]
+    failure: str | None = None
+    paper: str
+    variant: str
+    preset: Literal["full", "quick", "smoke"]
+    seed: int
+    modified: bool
+    date: str
+    metrics: Metrics = {}
+    remeasured: Metrics | None = None
+    curves: dict[str, list[float]] = {}
+    details: dict[str, list] = {}
+    recipe: dict[str, bool | int | float | str | list | None]
+    recipe_hash: str
+    data: DataUsed
+    code: Code
+    environment: Environment
+    command: str
+    times: Times
+    weights: Weights | None = None
+
+    @property
+    def standin(self) -> bool:
+        return self.data.edition == layout.STANDIN
+
+    def path(self) -> Path:
+        """Where this record belongs once published."""
+        return layout.RECORDS / self.paper / self.variant / self.data.edition / f"seed-{self.seed}.json"
+
+
+def make_record(**fields) -> Record:
+    """A checked record.
+
+    Raises:
+        UsageError: a field is missing or of the wrong kind.
+    """
+    fields.setdefault("date", datetime.date.today().isoformat())
+    return _meaningful(check(fields, Record, "record"), "record")
+
+
+def write_record(record: Record, path: Path) -> None:
+    write_whole(path, (json.dumps(record.model_dump(), indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_record(path: Path) -> Record:
+    """
+    Raises:
+        UsageError: the file is no record of this schema.
+    """
+    return _meaningful(read(path, Record), str(path))
+
+
+def _meaningful(record: Record, source: str) -> Record:
+    """Checks that go across fields."""
+    from common.errors import UsageError
+
+    def fault(text: str) -> UsageError:
+        return UsageError(f"{source}: {text}")
+
+    if record.schema_version != SCHEMA:
+        raise fault(f"schema_version: is {record.schema_version}, this program reads {SCHEMA}")
+    if record.status == "failed" and not record.failure:
+        raise fault("failure: a failed run says why")
+    if record.status == "finished" and not (record.metrics and record.weights):
+        raise fault("metrics: a finished run has metrics and weights")
+    for protocol, values in record.metrics.items():
+        for metric, value in values.items():
+            if metric not in METRICS:
+                raise fault(f"metrics.{protocol}.{metric}: is no metric")
+            low, high = METRICS[metric].range
+            if not (math.isfinite(value) and low <= value <= high):
+                raise fault(f"metrics.{protocol}.{metric}: {value} is out of range")
+    return record
+
+
+def published_records(paper: str | None = None) -> list[Record]:
+    """All published records, or one paper's, by variant, edition and seed.
+
+    Raises:
+        UsageError: a file is no record, or stands where it does not belong.
+    """
+    from common.errors import UsageError
+
+    root = layout.RECORDS / paper if paper else layout.RECORDS
+    records = []
+    for path in root.rglob("seed-*.json"):
+        record = read_record(path)
+        if record.path() != path:
+            raise UsageError(f"{path}: belongs at {record.path().relative_to(layout.ROOT)}")
+        records.append(record)
+    return sorted(records, key=lambda r: (r.paper, r.variant, r.data.edition, r.seed))
+
+
+def published_seed(record: Record) -> Record | None:
+    """The published record of the same paper, variant, edition and seed, if there is one."""
+    path = record.path()
+    return read_record(path) if path.exists() else None

@@ -1,0 +1,98 @@
+"""`verify`: is everything that results/ says still so?"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from common import layout
+from common.errors import CheckFailed, DataAbsent, UserError
+from common.measure import measure_record, real_data, with_weights
+from common.papers import Paper
+from common.passports import LocatedData
+from common.progress import say
+from common.records import published_records
+from common.tables import tables
+
+PASSED, WRONG, SKIPPED = "ok", "WRONG", "skipped"
+Finding = tuple[str, str, str]  # state, what was checked, what was found
+
+
+def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> None:
+    """Check every paper, print what was found.
+
+    Raises:
+        CheckFailed: something is not so.
+    """
+    findings: list[Finding] = []
+    for paper in papers:
+        for check in (_records, _weights, _determinism):
+            for finding in check(paper, data_dir):
+                findings.append(finding)
+                if not as_json:
+                    click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
+    for finding in _tables():
+        findings.append(finding)
+        if not as_json:
+            click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
+    if as_json:
+        click.echo(json.dumps([dict(zip(("state", "check", "found"), f, strict=True)) for f in findings], indent=1))
+    wrong = [finding for finding in findings if finding[0] == WRONG]
+    if wrong:
+        raise CheckFailed(f"verify: {len(wrong)} of {len(findings)} checks found what is not so.")
+
+
+def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    try:
+        records = published_records(paper.name)
+    except UserError as error:
+        return [(WRONG, f"{paper.name}: records", str(error))]
+    known = {record.variant for record in records} <= set(paper.variants)
+    return [(PASSED if known else WRONG, f"{paper.name}: records", f"{len(records)} read and valid" + ("" if known else ", some of unknown variants"))]
+
+
+def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    findings = []
+    for record in with_weights(paper):
+        what = f"{paper.name}: {record.weights.file}"
+        try:
+            data = real_data(paper, record.variant, data_dir)
+            measured = measure_record(paper, record, data).metrics
+        except DataAbsent as absent:
+            findings.append((SKIPPED, what, str(absent)))
+            continue
+        except UserError as error:
+            findings.append((WRONG, what, str(error)))
+            continue
+        same = measured == record.remeasured
+        text = ", ".join(f"{name} {value:g}" for values in measured.values() for name, value in values.items())
+        findings.append((PASSED if same else WRONG, what, f"measures {text}, {'as recorded' if same else f'recorded {record.remeasured}'}"))
+    return findings
+
+
+def _determinism(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """The smoke run of the default variant, twice: the same bits?"""
+    from common.run import Job, run_job
+
+    variant = paper.default_variant
+    recipe = paper.module("train").recipe(variant, "smoke", True)
+    data = LocatedData(paper.variants[variant].dataset, layout.STANDIN, None, {})
+    hashes = []
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(paper, variant, "smoke", 0, recipe, False, data, "cpu", Path(folder), False, "verify")
+            hashes.append(run_job(job)[0].weights.sha256)
+    same = hashes[0] == hashes[1]
+    return [(PASSED if same else WRONG, f"{paper.name}: determinism", f"two smoke runs {'end with the same bits' if same else 'differ'}")]
+
+
+def _tables() -> list[Finding]:
+    findings = []
+    for path, content in tables().items():
+        what = f"table {path.relative_to(layout.ROOT)}"
+        same = path.exists() and path.read_text(encoding="utf-8") == content
+        findings.append((PASSED if same else WRONG, what, "as the records give it" if same else "differs; run `bash reproduce.sh table`"))
+        if not same:
+            say(f"{what} differs from what the records give")
+    return findings

@@ -1,0 +1,56 @@
+"""Weights as safetensors: nothing is unpickled, and what is loaded fits exactly."""
+
+import hashlib
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from common.files import write_whole
+from common.errors import UsageError
+
+
+def weights_hash(weights: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bits, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> Path:
+    import safetensors.torch
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_whole(path, safetensors.torch.save(plain))
+    return path
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """
+    Raises:
+        UsageError: no such file, or no whole safetensors file.
+    """
+    import safetensors
+    import safetensors.torch
+
+    if not path.is_file():
+        raise UsageError(f"{path}: no such weights file.")
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is no whole safetensors file ({error}). Pickled weights are not read.") from None
+
+
+def fit_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights that fit the model exactly.
+
+    Raises:
+        UsageError: a name or a shape differs.
+    """
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        first = " ".join(str(error).split("\n\t")[-1].split())
+        raise UsageError(f"These are weights of another model: {first}") from None

@@ -1,0 +1,42 @@
+"""Measure LeNet-5 weights on the test set.
+
+    bash reproduce.sh eval lenet5_1998
+    python -m papers.lenet5_1998.eval --weights FILE
+"""
+
+from sklearn.metrics import confusion_matrix
+from torch import Tensor
+
+from common.evaluation import Measured
+from common.metrics import error_percent
+from common.passports import LocatedData
+from common.weights import fit_weights
+from papers.lenet5_1998.data import load
+from papers.lenet5_1998.model import CLASSES
+from papers.lenet5_1998.train import Recipe, build_model, classify
+
+
+def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+    """Error on the test set, and who was taken for whom.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    digits = load(data)
+    model = build_model(recipe)
+    fit_weights(model, weights)
+    predicted, label = classify(model, digits.test_images, digits.test_labels, recipe)
+    wrong = (predicted != label).nonzero()[0]
+    return Measured(
+        metrics={"last": {"test_error": error_percent(predicted, label)}},
+        details={
+            "confusion_matrix": confusion_matrix(label, predicted, labels=range(CLASSES)).tolist(),
+            "misclassified": [[int(i), int(label[i]), int(predicted[i])] for i in wrong],
+        },
+    )
+
+
+if __name__ == "__main__":
+    from common.cli import eval_paper_module
+
+    eval_paper_module(__file__)
