@@ -25,7 +25,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     digits = load(data)
     model = build_model(recipe)
     fit_weights(model, weights)
-    predicted, label = classify(model, digits.test_images, digits.test_labels, recipe)
+    predicted, label = classify(model, digits.test_images, recipe).numpy(), digits.test_labels.numpy()
     wrong = (predicted != label).nonzero()[0]
     return Measured(
         metrics={"last": {"test_error": error_percent(predicted, label)}},

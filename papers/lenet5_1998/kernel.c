@@ -363,6 +363,13 @@ static void backward(const Parameters *w, const State *s, const float *top, floa
 
 /* ---- what Python calls -------------------------------------------------- */
 
+static int smallest_penalty(const State *s) {
+    int best = 0;
+    for (int c = 1; c < CLASSES; c++)
+        if (s->y[c] < s->y[best]) best = c;
+    return best;
+}
+
 /* One update for each of the `n` patterns named in `order`. Adds to
  * `mistakes` the patterns that were misclassified when they came, and returns
  * the sum of their losses under eq. 8 (the right class's penalty). */
@@ -383,13 +390,21 @@ double lenet5_updates(float *parameters, const float *rates, const float *patter
         backward((Parameters *)parameters, &s, top, share, &g);
         for (int64_t i = 0; i < 60000; i += LANES)
             store(parameters + i, load(parameters + i) - load(rates + i) * load(gradient + i));
-        int best = 0;
-        for (int c = 1; c < CLASSES; c++)
-            if (s.y[c] < s.y[best]) best = c;
-        *mistakes += best != labels[which];
+        *mistakes += smallest_penalty(&s) != labels[which];
         loss += s.y[labels[which]];
     }
     return loss;
+}
+
+/* The class of each of `n` patterns: the one with the smallest penalty. */
+void lenet5_classify(const float *parameters, const float *patterns, int64_t n, const float (*centres)[UNITS6],
+                     const Options *o, int64_t *classes) {
+    static State s;
+    memset(&s, 0, sizeof s);
+    for (int64_t t = 0; t < n; t++) {
+        forward((const Parameters *)parameters, o, centres, patterns + t * SIDE0 * SIDE0, &s);
+        classes[t] = smallest_penalty(&s);
+    }
 }
 
 static void square_all(float *a, size_t bytes) {

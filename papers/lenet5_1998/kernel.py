@@ -57,6 +57,15 @@ class Kernel:
         )  # fmt: skip
         return total, mistakes.value
 
+    def classify(self, weights: Tensor, patterns: Tensor) -> Tensor:
+        """The classes of `patterns` (N, 32, 32). Shape (N,), int64."""
+        classes = torch.empty(len(patterns), dtype=torch.int64)
+        self._library.lenet5_classify(
+            self._pointer(weights), self._pointer(patterns), ctypes.c_int64(len(patterns)),
+            self._pointer(self._centres), ctypes.byref(self._options), self._pointer(classes),
+        )  # fmt: skip
+        return classes
+
     def second_derivatives(self, weights: Tensor, patterns: Tensor) -> Tensor:
         """h_kk over `patterns` (N, 32, 32). Shape (60000,)."""
         h = torch.empty_like(weights)

@@ -483,6 +483,16 @@ def test_bits_do_not_depend_on_the_processors_vectors(tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize("options", NETWORKS)
+def test_kernel_and_pytorch_classify_alike(options):
+    model = random_model(**options)
+    patterns, _ = random_patterns(200)
+    found = kernel.build(model, LOSSES[0], CURVATURES[0]).classify(flat(model), patterns)
+    assert torch.equal(found, model(patterns[:, None]).argmin(dim=1))
+    assert len(found.unique()) > 1
+
+
+@needs_compiler
 def test_kernel_refuses_tensors_it_cannot_read():
     model = random_model()
     patterns, labels = random_patterns(4)

@@ -1,0 +1,102 @@
+"""Speed, each job against the straightforward way, in one process and interleaved.
+
+A paper's jobs are in benchmarks/<paper>.py: `jobs()` returns a list of `Job`.
+Ratios are of medians; on a shared machine only the ratio means anything.
+"""
+
+import importlib
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import torch
+
+from common.show import print_table
+
+ROUNDS = 7
+MATRIX = 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to time.
+
+    Attributes:
+        ours, straightforward: do some work and return how many samples it was.
+        flops_per_sample: multiplications and additions that the arithmetic needs.
+        threads: how many threads both ways, and the matrix product, may use.
+    """
+
+    name: str
+    ours: Callable[[], int]
+    straightforward: Callable[[], int]
+    flops_per_sample: float
+    threads: int
+
+
+@dataclass(frozen=True)
+class Result:
+    paper: str
+    job: str
+    ratio: float  # straightforward time over ours
+    samples_per_s: float
+    share: float  # of the measured matrix-multiply rate on as many threads
+    peak_memory_mb: float
+
+
+def run_benchmarks(papers: list[str], as_json: bool) -> None:
+    """Time every job of the papers that have one and print the results."""
+    results = [_time(paper, job) for paper in papers for job in _jobs(paper)]
+    if as_json:
+        click.echo(json.dumps([asdict(result) for result in results], indent=1))
+        return
+    lines = [
+        [r.paper, r.job, f"{r.ratio:.1f}", f"{r.samples_per_s:,.0f}", f"{r.share:.1%}", f"{r.peak_memory_mb:,.0f} MB"]
+        for r in results
+    ]
+    columns = ["paper", "job", "times the straightforward way", "samples/s", "share of matrix rate", "peak memory"]
+    print_table("Speed", columns, lines)
+
+
+def _jobs(paper: str) -> list[Job]:
+    if not Path(__file__).with_name(f"{paper}.py").exists():
+        return []
+    return importlib.import_module(f"benchmarks.{paper}").jobs()
+
+
+def _time(paper: str, job: Job) -> Result:
+    torch.set_num_threads(job.threads)
+    ours, straightforward = [], []
+    for measured in (False, *[True] * ROUNDS):  # the first round warms up
+        seconds = _seconds_per_sample(job.ours), _seconds_per_sample(job.straightforward)
+        if measured:
+            ours.append(seconds[0])
+            straightforward.append(seconds[1])
+    rate = 1 / statistics.median(ours)
+    return Result(
+        paper=paper,
+        job=job.name,
+        ratio=statistics.median(straightforward) / statistics.median(ours),
+        samples_per_s=rate,
+        share=rate * job.flops_per_sample / matrix_rate(),
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3),
+    )
+
+
+def _seconds_per_sample(work: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    samples = work()
+    return (time.perf_counter() - start) / samples
+
+
+def matrix_rate() -> float:
+    """Floating-point operations per second of a float32 matrix product."""
+    a, b = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
+    seconds = min(_seconds_per_sample(lambda: (a @ b) is not None) for _ in range(10))
+    return 2 * MATRIX**3 / seconds
