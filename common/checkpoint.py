@@ -38,7 +38,8 @@ def load(folder: Path, warn=lambda text: None) -> dict | None:
 
 
 def clear(folder: Path) -> None:
-    for path in _newest_first(folder):
+    """Remove all checkpoints, and what a killed run left half written."""
+    for path in [*_newest_first(folder), *folder.glob(".step-*.writing")]:
         path.unlink()
 
 

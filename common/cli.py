@@ -222,7 +222,7 @@ def override(recipe, words: list[str]):
             raise UsageError(f"There is no option {name}.{nearest(name, [*fields, *options])}")
         if value is None:
             raise UsageError(f"{name} needs a value.")
-        kind = pydantic.TypeAdapter(fields[name].type)
+        kind = pydantic.TypeAdapter(fields[name].type, config=pydantic.ConfigDict(allow_inf_nan=False))
         try:
             structured = value.startswith("[")
             changes[fields[name].name] = kind.validate_json(value) if structured else kind.validate_python(value)

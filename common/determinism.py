@@ -32,7 +32,9 @@ def make_deterministic(seed: int) -> dict:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(FLAGS["deterministic_algorithms"])
+    # The same switch as torch.use_deterministic_algorithms, without its import of torch.compile's
+    # compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("error" if FLAGS["deterministic_algorithms"] else "default")
     torch.backends.cudnn.deterministic = FLAGS["cudnn_deterministic"]
     torch.backends.cudnn.benchmark = FLAGS["cudnn_benchmark"]
     torch.backends.cudnn.allow_tf32 = FLAGS["tf32"]

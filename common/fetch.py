@@ -1,5 +1,7 @@
 """Downloads: checked, resumable by file, and never waiting long for a dead server."""
 
+import contextlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ from common.passports import DataFile, Edition, LocatedData, Passport, file_sha2
 PATIENCE_S = 12.0  # without a byte, or at less than SLOWEST, before giving up
 SLOWEST_BYTES_PER_S = 20_000
 TRIES = 2
+TIMEOUTS_S = (5, 5)  # connecting, reading
 
 
 def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
@@ -32,9 +35,14 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"{folder}: {error.strerror}.") from None
-    for name, file in _missing(folder, edition):
-        report(f"fetching {name} ({file.bytes / 1e6:.1f} MB)")
-        _fetch_file(folder, name, file)
+    try:
+        for name, file in _missing(folder, edition):
+            report(f"fetching {name} ({file.bytes / 1e6:.1f} MB)")
+            _fetch_file(folder, name, file)
+    except DataAbsent:
+        with contextlib.suppress(OSError):
+            os.removedirs(folder)  # unless something is in it
+        raise
     return locate(passport, data_dir=layout.DATA)
 
 
@@ -47,22 +55,27 @@ def _missing(folder: Path, edition: Edition) -> list[tuple[str, DataFile]]:
 
 
 class _Watch:
-    """Stands in for pooch's progress bar: counts bytes and notices a server that drips or floods."""
+    """Stands between pooch and the file it writes: counts bytes and notices a server that drips or floods."""
 
     def __init__(self, limit: int):
-        self.limit, self.received, self.total = limit, 0, limit
+        self.limit, self.received = limit, 0
         self.started = self.last = time.monotonic()
 
-    def update(self, size: int) -> None:
-        self.received += size
+    def download(self, url: str, path: str, _) -> None:
+        """What pooch calls to fetch one address into a temporary file."""
+        import pooch
+
+        with open(path, "wb") as self.stream:
+            pooch.HTTPDownloader(timeout=TIMEOUTS_S)(url, self, None)
+
+    def write(self, content: bytes) -> None:
+        self.received += len(content)
         self.last = time.monotonic()
         if self.received > self.limit:
             raise OSError("the server sends more than the file holds")
+        self.stream.write(content)
 
-    def reset(self) -> None:  # pooch calls both at the end of a file
-        self.received = 0
-
-    def close(self) -> None:
+    def flush(self) -> None:  # pooch asks for it after every kilobyte
         pass
 
     def stalled(self) -> bool:
@@ -82,8 +95,7 @@ def _fetch_file(folder: Path, name: str, file: DataFile) -> None:
     def work() -> None:
         for url in file.urls * TRIES:
             try:
-                download = pooch.HTTPDownloader(progressbar=watch, timeout=(5, 5))
-                pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=download)
+                pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=watch.download)
                 failure.clear()
                 return
             except Exception as error:  # whatever the network or the server does

@@ -1,10 +1,12 @@
 """Figures of every paper, in one style, the same byte for byte when drawn again."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 from common import layout
 from common.errors import DataError
+from common.files import write_whole
 from common.papers import find_papers, load_paper
 from common.passports import locate
 from common.progress import say
@@ -62,8 +64,9 @@ def _draw(draw: Callable, records: list, data, path: Path) -> bool:
         figure = draw(records, data)
         if figure is None:
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = io.BytesIO()
         # Without metadata: it would name the version and so change the bytes.
-        figure.savefig(path, metadata={"Software": None}, bbox_inches="tight")
+        figure.savefig(picture, format="png", metadata={"Software": None}, bbox_inches="tight")
         plt.close(figure)
+    write_whole(path, picture.getvalue())
     return True

@@ -1,5 +1,6 @@
 """Writing files that are never half there."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -21,5 +22,6 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that is read-only even this fails
+            temporary.unlink()
         raise MachineError(f"{path}: {error.strerror}. What was saved before is intact; run again to go on.") from None

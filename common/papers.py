@@ -129,17 +129,29 @@ class Paper:
 
         if self.default_variant not in self.variants:
             raise fault(f"default_variant: {self.default_variant!r} is no variant")
-        if len({claim.id for claim in self.claims}) < len(self.claims):
-            raise fault("claims: two claims have the same id")
+        for name in self.variants:
+            try:
+                self.passport(name)
+            except UsageError as error:
+                raise fault(f"variants.{name}.dataset: {error}") from None
+        ids = [claim.id for claim in self.claims]
         for claim in self.claims:
             where = f"claims.{claim.id}"
+            if ids.count(claim.id) > 1:
+                raise fault(f"{where}.id: two claims have this id")
             if claim.variant not in self.variants:
                 raise fault(f"{where}.variant: {claim.variant!r} is no variant")
             if claim.metric not in METRICS:
                 raise fault(f"{where}.metric: {claim.metric!r} is no metric.{nearest(claim.metric, METRICS)}")
             if claim.protocol not in self.protocols:
                 raise fault(f"{where}.protocol: {claim.protocol!r} is not among the protocols")
-            rule = tolerance_by_rule(claim, self.passport(claim.variant))
+            metric, passport = METRICS[claim.metric], self.passport(claim.variant)
+            low, high = metric.range
+            if not low <= claim.value <= high:
+                raise fault(f"{where}.reported: {claim.reported} is out of range")
+            if metric.counted_on not in (None, *passport.splits):
+                raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, the passport has no such split")
+            rule = tolerance_by_rule(claim, passport)
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
 

@@ -136,7 +136,8 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
             return LocatedData(passport.name, name, folder, expected)
     # Say what is wrong in terms of the edition that this copy is nearest to.
     edition = max(
-        passport.editions.values(), key=lambda e: sum(hashes.get(n) == f.sha256 for n, f in e.files.items())
+        passport.editions.values(),
+        key=lambda e: (sum(hashes.get(n) == f.sha256 for n, f in e.files.items()), len(e.files.keys() & hashes.keys())),
     )
     for name, file in edition.files.items():
         if name not in hashes:

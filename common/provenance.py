@@ -52,14 +52,23 @@ def source_files(paper: str) -> list[Path]:
 
 def _imported(file: Path, paper: str) -> list[Path]:
     names = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    # What a module does when it is itself the command is no part of what makes the numbers.
+    tree.body = [node for node in tree.body if not _asks_for_main(node)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            package = file.relative_to(layout.ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *filter(None, [node.module])])
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     ours = [name for name in names if name.startswith(("common.", f"papers.{paper}."))]
     files = [layout.ROOT / (name.replace(".", "/") + ".py") for name in ours]
     return [path for path in files if path.exists()]
+
+
+def _asks_for_main(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
 
 
 def source_hash(paper: str) -> str:

@@ -1,10 +1,10 @@
 """`publish`: from runs/ into results/."""
 
-import shutil
 from pathlib import Path
 
 from common import layout
 from common.errors import UsageError
+from common.files import write_whole
 from common.measure import real_data, recorded_recipe
 from common.papers import Paper
 from common.progress import say
@@ -89,8 +89,7 @@ def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
         if source.stat().st_size > LARGEST_WEIGHTS:
             say(f"weights of {variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        write_whole(target, source.read_bytes())
     for record in records:
         file = str(target.relative_to(layout.ROOT)) if record.seed == nearest.seed else None
         if record.weights.file != file:

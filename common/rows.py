@@ -106,7 +106,7 @@ def _judge(claim: Claim | None, metric: str, group: list[Record], finished: list
     """The verdict and what must be said beside it."""
     notes = ["unverified: nobody could check this number against the paper"] if claim and claim.unverified else []
     failed = [record for record in group if record.status == "failed"]
-    missing = sorted(set(range(max((r.seed for r in group), default=-1) + 1)) - {r.seed for r in group})
+    missing = sorted(set(range(max((r.seed for r in group), default=-1) + 1)) - {r.seed for r in finished + failed})
     notes += [f"seed {record.seed} failed: {record.failure}" for record in failed]
     if missing:
         notes.append(f"seed {', '.join(map(str, missing))} missing")

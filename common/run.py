@@ -84,6 +84,7 @@ class Run:
         self.seed = job.seed
         self.data = job.data
         self.device = job.device
+        self._code: dict = {}  # as it is when the run starts: sources may be edited while it is on
         self._signal: int | None = None
         self._bar: WorkBar | None = None
         self._saved_at = time.monotonic()
@@ -166,6 +167,12 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _heed_late_signal(self) -> None:
+        """A signal that came after the last update: this seed is done, no other is begun."""
+        if self._signal is not None:
+            name = signal.Signals(self._signal).name
+            raise Interrupted(self._signal, f"{name}: seed {self.seed} is finished; the same command goes on from here.")
+
     @contextlib.contextmanager
     def _lock(self):
         try:
@@ -189,8 +196,11 @@ class Run:
             for name in ("record.json", "run.json"):
                 (self.job.folder / name).unlink(missing_ok=True)
         if file.exists():
-            before = json.loads(file.read_text())
-            changed = " and ".join(part for part in now if before.get(part) != now[part])
+            try:
+                before = json.loads(file.read_text())
+                changed = " and ".join(part for part in now if before[part] != now[part])
+            except (ValueError, KeyError, TypeError):
+                raise UsageError(f"{file} is damaged. Start over with --fresh.") from None
             if changed:
                 raise UsageError(f"{self.job.folder} was begun with other {changed}. Start over with --fresh.")
         write_whole(file, json.dumps(now, indent=1).encode())
@@ -211,6 +221,7 @@ def run_job(job: Job) -> tuple[Record, bool]:
         path = job.folder / "record.json"
         if path.exists():
             return _reuse(read_record(path)), True
+        run._code = _code(job.paper.name)
         flags = determinism.make_deterministic(job.seed)
         try:
             record = _train_and_measure(run, flags)
@@ -219,6 +230,7 @@ def run_job(job: Job) -> tuple[Record, bool]:
             raise
         write_record(record, path)
         checkpoint.clear(job.folder)
+        run._heed_late_signal()
         return record, False
 
 
@@ -230,9 +242,11 @@ def _reuse(record: Record) -> Record:
 
 def _train_and_measure(run: Run, flags: dict) -> Record:
     job = run.job
-    wall = time.monotonic()
+    run._started = time.monotonic()
     trained = job.paper.module("train").train(run, job.recipe)
     seconds = run._training_seconds()
+    for name, weights in trained.weights.items():  # a loss can stay finite where squashing hides a NaN
+        run.require_finite(weights.abs().max().item(), f"the largest weight of {name}")
     measured = job.paper.module("eval").evaluate(trained.weights, job.recipe, job.data, job.device)
     file = save_weights(trained.weights, job.folder / "weights.safetensors")
     return make_record(
@@ -243,11 +257,11 @@ def _train_and_measure(run: Run, flags: dict) -> Record:
         data=_data_used(job, trained.split),
         weights={"sha256": weights_hash(trained.weights), "file": file.name},
         times={
-            "wall_seconds": run._earlier_seconds + time.monotonic() - wall,
+            "wall_seconds": run._training_seconds(),
             "training_seconds": seconds,
             "samples_per_second": trained.samples / seconds,
         },
-        **_common_fields(job, flags, trained.precision, trained.compiled),
+        **_common_fields(run, flags, trained.precision, trained.compiled),
     )
 
 
@@ -258,7 +272,7 @@ def _failed(run: Run, flags: dict, why: str) -> Record:
         failure=why,
         data=_data_used(run.job, "not reached"),
         times={"wall_seconds": seconds, "training_seconds": seconds, "samples_per_second": 0.0},
-        **_common_fields(run.job, flags, "float32", None),
+        **_common_fields(run, flags, "float32", None),
     )
 
 
@@ -266,9 +280,13 @@ def _data_used(job: Job, split: str) -> dict:
     return {"dataset": job.data.dataset, "edition": job.data.edition, "files": job.data.files, "split": split}
 
 
-def _common_fields(job: Job, flags: dict, precision: str, compiled: str | None) -> dict:
-    commit, committed = provenance.commit(job.paper.name)
-    threads = torch.get_num_threads()
+def _code(paper: str) -> dict:
+    commit, committed = provenance.commit(paper)
+    return {"commit": commit, "committed": committed, "sources": provenance.source_hash(paper)}
+
+
+def _common_fields(run: Run, flags: dict, precision: str, compiled: str | None) -> dict:
+    job, threads = run.job, torch.get_num_threads()
     return {
         "paper": job.paper.name,
         "variant": job.variant,
@@ -277,7 +295,7 @@ def _common_fields(job: Job, flags: dict, precision: str, compiled: str | None) 
         "modified": job.modified,
         "recipe": json.loads(json.dumps(dataclasses.asdict(job.recipe))),
         "recipe_hash": provenance.recipe_hash(job.recipe),
-        "code": {"commit": commit, "committed": committed, "sources": provenance.source_hash(job.paper.name)},
+        "code": run._code,
         "environment": provenance.environment(job.device, threads, precision, compiled, flags).model_dump(),
         "command": job.command,
     }

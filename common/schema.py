@@ -49,7 +49,7 @@ def check(content: object, kind: type[C], source: str) -> C:
 
 
 def _place(content: object, location: tuple) -> str:
-    """'claims.lenet5-test.tolerance': list entries are called by their id."""
+    """'claims.some-id.tolerance': list entries are called by their id."""
     words = []
     for step in location:
         try:

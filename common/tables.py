@@ -3,8 +3,6 @@
 `rebuild` writes the same bytes whenever the records are the same.
 """
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
@@ -24,12 +22,13 @@ POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
 
 def rebuild() -> list[Path]:
     """Write all tables and figures. Returns what was written."""
+    from common.figures import draw_all
+
+    figures = draw_all()  # first: the pages show the figures that are there
     files = tables()
     for path, content in files.items():
         write_whole(path, content.encode())
-    from common.figures import draw_all
-
-    return [*files, *draw_all()]
+    return [*files, *figures]
 
 
 def tables() -> dict[Path, str]:
@@ -127,13 +126,10 @@ def _fill(page: Path, block: str) -> str:
 
 
 def _csv(rows: list[Row]) -> str:
-    stream = io.StringIO()
-    fields = list(Row.__dataclass_fields__)
-    writer = csv.DictWriter(stream, fields, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(row.as_dict() | {"records": " ".join(row.records)})
-    return stream.getvalue()
+    import pandas
+
+    frame = pandas.DataFrame([row.as_dict() | {"records": " ".join(row.records)} for row in rows])
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _latex(rows: list[Row]) -> str:

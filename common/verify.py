@@ -2,12 +2,14 @@
 
 import json
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from common import layout
-from common.errors import CheckFailed, DataAbsent, UserError
+from common.errors import CheckFailed, DataAbsent, DataError, NumbersError, UsageError, UserError
 from common.measure import measure_record, real_data, with_weights
 from common.papers import Paper
 from common.passports import LocatedData
@@ -26,16 +28,16 @@ def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> 
         CheckFailed: something is not so.
     """
     findings: list[Finding] = []
-    for paper in papers:
-        for check in (_records, _weights, _determinism):
-            for finding in check(paper, data_dir):
-                findings.append(finding)
-                if not as_json:
-                    click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
-    for finding in _tables():
-        findings.append(finding)
-        if not as_json:
-            click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
+    checks = [
+        (f"{paper.name}: {what}", partial(check, paper, data_dir))
+        for paper in papers
+        for what, check in (("records", _records), ("weights", _weights), ("determinism", _determinism))
+    ]
+    for what, check in [*checks, ("tables", _tables)]:
+        for finding in _found(what, check):
+            findings.append(finding)
+            if not as_json:
+                click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
     if as_json:
         click.echo(json.dumps([dict(zip(("state", "check", "found"), f, strict=True)) for f in findings], indent=1))
     wrong = [finding for finding in findings if finding[0] == WRONG]
@@ -43,11 +45,16 @@ def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> 
         raise CheckFailed(f"verify: {len(wrong)} of {len(findings)} checks found what is not so.")
 
 
-def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
+def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """A check's findings; one that comes to no end because of what it reads has found that."""
     try:
-        records = published_records(paper.name)
-    except UserError as error:
-        return [(WRONG, f"{paper.name}: records", str(error))]
+        return check()
+    except (UsageError, DataError, NumbersError) as error:
+        return [(WRONG, what, str(error))]
+
+
+def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    records = published_records(paper.name)
     known = {record.variant for record in records} <= set(paper.variants)
     return [(PASSED if known else WRONG, f"{paper.name}: records", f"{len(records)} read and valid" + ("" if known else ", some of unknown variants"))]
 

@@ -487,6 +487,7 @@ def test_bits_do_not_depend_on_the_processors_vectors(tmp_path):
 def test_kernel_and_pytorch_classify_alike(options):
     model = random_model(**options)
     patterns, _ = random_patterns(200)
+    initialise(model, 12.0, 0.5, generator(1, "wide"))  # so that not all are one class
     found = kernel.build(model, LOSSES[0], CURVATURES[0]).classify(flat(model), patterns)
     assert torch.equal(found, model(patterns[:, None]).argmin(dim=1))
     assert len(found.unique()) > 1
@@ -498,3 +499,19 @@ def test_kernel_refuses_tensors_it_cannot_read():
     patterns, labels = random_patterns(4)
     with pytest.raises(ValueError, match="contiguous"):
         kernel.build(model, LOSSES[0], CURVATURES[0]).updates(flat(model), torch.ones(120_000)[::2], patterns, labels, torch.arange(4))
+
+
+def test_the_page_shows_every_try():
+    from papers.lenet5_1998 import choose
+
+    tries = choose.known_tries()
+    assert tries, "choices.csv holds the tries that settled the open questions"
+    assert choose.page_block(tries) in choose.FILE.with_name("README.md").read_text(encoding="utf-8")
+
+
+def test_frozen_recipe_was_tried():
+    from papers.lenet5_1998 import choose
+
+    frozen = VARIANTS["lenet5"]
+    wanted = {name: str(getattr(frozen, name)) for name in choose.START}
+    assert any(all(row[name] == value for name, value in wanted.items()) for row in choose.known_tries())

@@ -1,0 +1,184 @@
+"""A made-up repository: toy papers, a toy dataset, and records of runs that nobody made."""
+
+import copy
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common import layout
+from common.papers import Claim, Paper, load_paper
+from common.passports import Passport, find_passport
+from common.records import Record, make_record, write_record
+
+# By edition: what the files of the dataset "shapes" hold. Sizes are no whole kilobytes.
+SHAPES = {
+    "official": {"train.bin": b"circle" * 700, "test.bin": b"square" * 300},
+    "bundle": {"shapes.npz": b"circle and square" * 200},
+    "resized": {"train.bin": b"oval" * 700, "test.bin": b"rectangle" * 300},
+}
+EQUIVALENT = ("official", "bundle")
+
+
+def _file(content: bytes, urls: tuple[str, ...]) -> dict:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "urls": list(urls)}
+
+
+def _passport(urls: Callable[[str], tuple[str, ...]]) -> dict:
+    editions = {
+        edition: {
+            "description": f"the {edition} files",
+            "equivalent": edition in EQUIVALENT,
+            "files": {name: _file(content, urls(name)) for name, content in files.items()},
+        }
+        for edition, files in SHAPES.items()
+    }
+    return {
+        "title": "Shapes",
+        "page": "https://shapes.example/",
+        "terms": "free",
+        "folder": "shapes",
+        "splits": {"train": 60000, "test": 10000},
+        "standin": "three squares",
+        "editions": editions,
+    }
+
+
+CLAIM = {
+    "id": "plain-test",
+    "variant": "plain",
+    "metric": "test_error",
+    "reported": "0.95",
+    "where": "Table 1",
+    "protocol": "last",
+    "tolerance": 0.19,
+    "needs": {"hours": 0.5},
+}
+PSNR = {"id": "wide-psnr", "variant": "wide", "metric": "psnr", "reported": "30.10", "tolerance": 0.05}
+PAPER = {
+    "citation": {
+        "title": "On Shapes & <Sizes>",
+        "authors": ["Ada Alpha", "Bo Beta"],
+        "venue": "Proceedings of Nothing",
+        "year": 2001,
+        "bibtex": "@article{alpha2001}",
+    },
+    "default_variant": "plain",
+    "variants": {
+        "plain": {"description": "as printed", "dataset": "shapes"},
+        "wide": {"description": "twice as wide", "dataset": "shapes"},
+    },
+    "protocols": {"last": "the last weights", "best": "the best weights"},
+    "claims": [CLAIM, CLAIM | PSNR],
+}
+
+
+class Toy:
+    """Writes papers, passports, data files and records under a folder that `common` takes for the repository."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def paper_content(self) -> dict:
+        """What `paper` writes by default, free to be broken."""
+        return copy.deepcopy(PAPER)
+
+    def paper(self, name: str = "alpha_2001", content: dict | str | None = None) -> Paper:
+        """Write a paper.yaml (text as it is, anything else as YAML) and read it."""
+        file = layout.PAPERS / name / "paper.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = PAPER if content is None else content
+        file.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+        return load_paper(name)
+
+    def claim(self, **changes) -> Claim:
+        return Claim.model_validate(CLAIM | changes)
+
+    def passport(self, urls: Callable[[str], tuple[str, ...]] = lambda name: ()) -> Passport:
+        """The dataset "shapes"; `urls` gives the addresses of a file by its name."""
+        layout.PASSPORTS.mkdir(parents=True, exist_ok=True)
+        (layout.PASSPORTS / "shapes.yaml").write_text(yaml.safe_dump(_passport(urls), sort_keys=False))
+        return find_passport("shapes")
+
+    def content(self, name: str, edition: str = "official") -> bytes:
+        return SHAPES[edition][name]
+
+    def put_data(self, root: Path, edition: str = "official") -> Path:
+        """Put a whole copy of an edition under `root`; the folder it lies in."""
+        folder = root / "shapes"
+        folder.mkdir(parents=True)
+        for name, content in SHAPES[edition].items():
+            (folder / name).write_bytes(content)
+        return folder
+
+    def publish(self, *records: Record) -> None:
+        for record in records:
+            write_record(record, record.path())
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Toy:
+    root = tmp_path / "repository"
+    results = root / "results"
+    places = {
+        "ROOT": root,
+        "PAPERS": root / "papers",
+        "PASSPORTS": root / "common" / "passports",
+        "RESULTS": results,
+        "RECORDS": results / "records",
+        "WEIGHTS": results / "weights",
+        "FIGURES": results / "figures",
+        "DATA": root / "data",
+        "RUNS": root / "runs",
+    }
+    for name, place in places.items():
+        monkeypatch.setattr(layout, name, place)
+    monkeypatch.delenv("REPRO_DATA", raising=False)
+    toy = Toy(root)
+    toy.passport()
+    return toy
+
+
+@pytest.fixture
+def record() -> Callable[..., Record]:
+    """Makes records: `record(seed=1, value=0.9)`; any other field, or one of `data`, by name."""
+
+    def make(seed=0, value=0.95, metric="test_error", protocol="last", edition="official", **changes) -> Record:
+        fields = {
+            "status": "finished",
+            "paper": "alpha_2001",
+            "variant": "plain",
+            "preset": "full",
+            "seed": seed,
+            "modified": False,
+            "date": "2001-02-03",
+            "metrics": {protocol: {metric: value}},
+            "curves": {"loss": [1.0, 0.1 + 0.2]},
+            "recipe": {"rate": 0.1, "steps": [[2, 0.5]], "name": "plain", "limit": None, "flip": True},
+            "recipe_hash": "ab" * 32,
+            "data": {"dataset": "shapes", "edition": edition, "files": {"train.bin": "cd" * 32}, "split": "ef" * 32},
+            "code": {"commit": "12" * 20, "committed": True, "sources": "34" * 32},
+            "environment": {
+                "python": "3.11.0", "torch": "2.0", "numpy": "2.0", "system": "Linux x86_64", "processor": "abacus",
+                "device": "abacus", "threads": 1, "precision": "float32", "compiled": None,
+                "deterministic": {"tf32": False, "cublas_workspace": ":4096:8"},
+            },
+            "command": "bash reproduce.sh alpha_2001",
+            "times": {"wall_seconds": 60.0, "training_seconds": 50.0, "samples_per_second": 3.5},
+            "weights": {"sha256": "56" * 32},
+        }  # fmt: skip
+        return make_record(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def failed_record(record) -> Callable[..., Record]:
+    """Makes records of failed runs."""
+
+    def make(seed=0, failure="the loss is nan", **changes) -> Record:
+        return record(seed, status="failed", failure=failure, metrics={}, weights=None, curves={}, **changes)
+
+    return make

@@ -1,0 +1,127 @@
+"""paper.yaml: what is wrong is told in one line that names file, claim and field; the one rule for margins."""
+
+import pytest
+
+from common.errors import UsageError
+from common.papers import find_papers, load_paper, tolerance_by_rule
+
+
+def first_claim(**changes):
+    return lambda content: content["claims"][0].update(changes)
+
+
+def rename_claim(content):
+    content["claims"][1]["id"] = "plain-test"
+
+
+BROKEN = {
+    "unknown field": (first_claim(tolerence=0.19), "claims.plain-test.tolerence: is unknown"),
+    "unknown field at the top": (lambda c: c.update(clams=[]), "clams: is unknown"),
+    "missing field": (lambda c: c["claims"][0].pop("where"), "claims.plain-test.where: is missing"),
+    "missing id": (lambda c: c["claims"][0].pop("id"), "claims.0.id: is missing"),
+    "missing part": (lambda c: c.pop("protocols"), "protocols: is missing"),
+    "number not quoted": (first_claim(reported=0.95), "claims.plain-test.reported:"),
+    "number with a unit": (first_claim(reported="0.95 %"), "claims.plain-test.reported:"),
+    "number beyond its range": (first_claim(reported="150"), "claims.plain-test.reported: 150"),
+    "words for a number": (first_claim(tolerance="small"), "claims.plain-test.tolerance:"),
+    "not a number": (first_claim(tolerance=float("nan")), "claims.plain-test.tolerance:"),
+    "wrong type below": (first_claim(needs={"hours": "two"}), "claims.plain-test.needs.hours:"),
+    "no list": (lambda c: c.update(claims={}), "claims:"),
+    "year in words": (lambda c: c["citation"].update(year="MMI"), "citation.year:"),
+    "duplicate id": (rename_claim, "claims.plain-test.id: two claims"),
+    "unknown variant": (first_claim(variant="plane"), "claims.plain-test.variant: 'plane' is no variant"),
+    "unknown default": (lambda c: c.update(default_variant="plane"), "default_variant: 'plane' is no variant"),
+    "unknown metric": (
+        first_claim(metric="tset_error"),
+        "claims.plain-test.metric: 'tset_error' is no metric. Did you mean test_error?",
+    ),
+    "unknown protocol": (first_claim(protocol="first"), "claims.plain-test.protocol: 'first'"),
+    "unknown dataset": (
+        lambda c: c["variants"]["wide"].update(dataset="shape"),
+        "variants.wide.dataset: No dataset is called 'shape'. Did you mean shapes?",
+    ),
+    "tolerance too wide": (first_claim(tolerance=0.2), "claims.plain-test.tolerance: is 0.2, the rule gives 0.19"),
+    "tolerance too narrow": (first_claim(tolerance=0.18), "claims.plain-test.tolerance: is 0.18, the rule gives 0.19"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_entry_is_told_in_one_line_with_its_place(toy, name):
+    breaks, expected = BROKEN[name]
+    content = toy.paper_content()
+    breaks(content)
+    with pytest.raises(UsageError) as told:
+        toy.paper(content=content)
+    text = str(told.value)
+    assert f"alpha_2001/paper.yaml: {expected}" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "just words", "- a\n- list", "claims: [", "a: b: c", "\tx", "a: \x00", "\ufeff- !!python/name:os.system"],
+)
+def test_a_file_that_is_no_paper_at_all(toy, text):
+    with pytest.raises(UsageError) as told:
+        toy.paper(content=text)
+    assert "alpha_2001/paper.yaml: " in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_bytes_that_are_no_text(toy):
+    toy.paper().file.write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(UsageError, match=r"paper\.yaml: cannot be read"):
+        load_paper("alpha_2001")
+
+
+def test_a_counted_metric_needs_the_number_of_examples(toy):
+    content = toy.paper_content()
+    content["claims"][0]["metric"] = "train_error"
+    passport = toy.root / "common" / "passports" / "shapes.yaml"
+    passport.write_text(passport.read_text().replace("train: 60000", "training: 60000"))
+    with pytest.raises(UsageError, match=r"paper\.yaml: claims\.plain-test\.metric: .*'train'"):
+        toy.paper(content=content)
+
+
+def test_a_paper_in_order_is_read(toy):
+    paper = toy.paper()
+    assert [claim.value for claim in paper.claims] == [0.95, 30.1]
+    assert paper.variant(None) == "plain"
+
+
+def test_an_unknown_paper_or_variant_gets_a_suggestion(toy):
+    paper = toy.paper()
+    assert find_papers() == ["alpha_2001"]
+    with pytest.raises(UsageError, match="Did you mean alpha_2001?"):
+        load_paper("alpha2001")
+    with pytest.raises(UsageError, match="Did you mean wide?"):
+        paper.variant("wid")
+
+
+@pytest.mark.parametrize(
+    ("changes", "margin"),
+    [
+        # The paper's own spread: two standard deviations, two significant digits.
+        ({"spread": {"sd": 0.12}}, 0.24),
+        ({"spread": {"sd": 0.123}}, 0.25),
+        ({"spread": {"sd": 0.001}}, 0.01),  # not less than the last printed digit
+        # Counted: 1.96 binomial standard errors on the split's examples.
+        ({"reported": "0.95"}, 0.19),
+        ({"reported": "0.35", "metric": "train_error"}, 0.047),
+        ({"reported": "2.1"}, 0.28),
+        ({"reported": "97.90", "metric": "oa"}, 0.28),
+        ({"reported": "5"}, 1.0),  # 0.43, less than the last printed digit
+        ({"reported": "0.00"}, 0.01),
+        ({"reported": "100.0"}, 0.1),
+        # Nothing counted: the metric's fixed margin.
+        ({"reported": "30.10", "metric": "psnr"}, 0.05),
+        ({"reported": "30.1", "metric": "psnr"}, 0.1),
+        ({"reported": "30", "metric": "psnr"}, 1.0),
+        ({"reported": "0.9134", "metric": "ssim"}, 0.005),
+        ({"reported": "0.731", "metric": "map_i2t"}, 0.02),
+        ({"reported": "0.7", "metric": "map_avg"}, 0.1),
+        ({"reported": "0.731", "metric": "map_t2i", "spread": {"sd": 0.004, "runs": 5}}, 0.008),
+    ],
+)
+def test_the_rule_for_margins(toy, changes, margin):
+    assert tolerance_by_rule(toy.claim(**changes), toy.passport()) == pytest.approx(margin, rel=1e-12)

@@ -1,0 +1,155 @@
+"""locate(): which edition lies where, and what is said of a copy that is not whole."""
+
+import errno
+
+import pytest
+
+from common import layout, passports
+from common.errors import DataAbsent, DataError, UsageError
+from common.passports import find_passport, locate
+
+
+@pytest.fixture
+def shapes(toy):
+    return toy.passport()
+
+
+@pytest.mark.parametrize("edition", ["official", "bundle", "resized"])
+def test_each_edition_is_recognised(toy, shapes, edition):
+    folder = toy.put_data(layout.DATA, edition)
+    found = locate(shapes)
+    assert (found.dataset, found.edition, found.folder, found.standin) == ("shapes", edition, folder, False)
+    assert found.files == {name: file.sha256 for name, file in shapes.editions[edition].files.items()}
+
+
+def test_only_an_equivalent_edition_counts(shapes):
+    editions = ("official", "bundle", "resized", "stand-in")
+    assert [edition for edition in editions if shapes.counts(edition)] == ["official", "bundle"]
+
+
+def test_nothing_there_is_absent(shapes):
+    with pytest.raises(DataAbsent, match="not on this disk"):
+        locate(shapes)
+
+
+def test_an_empty_folder_is_absent(shapes):
+    (layout.DATA / "shapes").mkdir(parents=True)
+    with pytest.raises(DataAbsent, match="not on this disk"):
+        locate(shapes)
+
+
+def damaged(shapes, *expected: str) -> None:
+    with pytest.raises(DataError) as told:
+        locate(shapes)
+    assert not isinstance(told.value, DataAbsent)  # damaged data never becomes a stand-in
+    assert all(text in str(told.value) for text in expected), str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_truncated_file_is_told_with_both_sizes(toy, shapes):
+    file = toy.put_data(layout.DATA) / "test.bin"
+    file.write_bytes(toy.content("test.bin")[:1000])
+    damaged(shapes, str(file), "1,000 bytes where 1,800 belong")
+
+
+def test_an_empty_file_is_damaged(toy, shapes):
+    file = toy.put_data(layout.DATA) / "train.bin"
+    file.write_bytes(b"")
+    damaged(shapes, str(file), "0 bytes where 4,200 belong")
+
+
+def test_one_changed_bit_is_noticed(toy, shapes):
+    file = toy.put_data(layout.DATA) / "train.bin"
+    content = bytearray(toy.content("train.bin"))
+    content[1234] ^= 1
+    file.write_bytes(content)
+    damaged(shapes, str(file), "altered content")
+
+
+def test_swapped_files_are_noticed(toy, shapes):
+    folder = toy.put_data(layout.DATA)
+    (folder / "train.bin").write_bytes(toy.content("test.bin"))
+    (folder / "test.bin").write_bytes(toy.content("train.bin"))
+    damaged(shapes, "train.bin is not what its passport says")
+
+
+def test_a_missing_file_is_named(toy, shapes):
+    folder = toy.put_data(layout.DATA)
+    (folder / "test.bin").unlink()
+    damaged(shapes, str(folder), "test.bin is missing")
+
+
+def test_files_of_two_editions_make_no_edition(toy, shapes):
+    folder = toy.put_data(layout.DATA)
+    (folder / "train.bin").write_bytes(toy.content("train.bin", "resized"))
+    damaged(shapes, str(folder))
+
+
+def test_a_damaged_copy_is_told_in_terms_of_the_edition_it_is_nearest_to(toy, shapes):
+    folder = toy.put_data(layout.DATA, "bundle")
+    (folder / "shapes.npz").write_bytes(b"half")
+    damaged(shapes, str(folder / "shapes.npz"), "4 bytes where 3,400 belong")
+
+
+def test_a_file_that_may_not_be_read_is_told(toy, shapes, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    folder = toy.put_data(layout.DATA)
+    monkeypatch.setattr(passports, "file_sha256", refuse)
+    damaged(shapes, str(folder), "Permission denied")
+
+
+def test_a_folder_where_a_file_belongs_is_told(toy, shapes):
+    folder = toy.put_data(layout.DATA)
+    (folder / "test.bin").unlink()
+    (folder / "test.bin").mkdir()
+    damaged(shapes, str(folder))
+
+
+def test_a_data_dir_that_does_not_exist_is_an_error_even_if_data_is_elsewhere(toy, shapes, tmp_path):
+    toy.put_data(layout.DATA)
+    with pytest.raises(DataError, match="--data-dir .*nowhere: no such folder") as told:
+        locate(shapes, tmp_path / "nowhere")
+    assert not isinstance(told.value, DataAbsent)
+
+
+def test_the_data_dir_comes_before_repro_data_and_that_before_the_repository(toy, shapes, tmp_path, monkeypatch):
+    folders = [toy.put_data(root) for root in (tmp_path / "named", tmp_path / "environment", layout.DATA)]
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
+    assert locate(shapes, tmp_path / "named").folder == folders[0]
+    assert locate(shapes).folder == folders[1]
+    monkeypatch.setenv("REPRO_DATA", "")
+    assert locate(shapes).folder == folders[2]
+
+
+def test_where_the_first_folder_has_nothing_the_next_is_looked_at(toy, shapes, tmp_path, monkeypatch):
+    folder = toy.put_data(layout.DATA)
+    (tmp_path / "named").mkdir()
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "nowhere"))
+    assert locate(shapes, tmp_path / "named").folder == folder
+
+
+def test_every_folder_looked_in_is_named(shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
+    with pytest.raises(DataAbsent) as told:
+        locate(shapes, tmp_path)
+    assert all(str(root / "shapes") in str(told.value) for root in (tmp_path, tmp_path / "environment", layout.DATA))
+
+
+def test_files_that_the_passport_does_not_know_are_no_matter(toy, shapes):
+    (toy.put_data(layout.DATA) / "notes.txt").write_text("mine")
+    assert locate(shapes).edition == "official"
+
+
+def test_an_unknown_dataset_gets_a_suggestion(shapes):
+    with pytest.raises(UsageError, match=r"No dataset is called 'shape'\. Did you mean shapes\?"):
+        find_passport("shape")
+
+
+def test_a_passport_in_the_papers_own_folder_is_found(toy, shapes):
+    paper = toy.paper()
+    own = paper.folder / "passports" / "blobs.yaml"
+    own.parent.mkdir()
+    own.write_text((layout.PASSPORTS / "shapes.yaml").read_text())
+    assert find_passport("blobs", paper.folder).name == "blobs"

@@ -1,0 +1,110 @@
+"""Records: written and read unchanged, and refused in one line where they make no sense."""
+
+import json
+
+import pytest
+
+from common.errors import UsageError
+from common.records import make_record, published_records, published_seed, read_record, write_record
+
+
+def test_a_record_is_read_as_it_was_written(toy, record, failed_record):
+    for written in (record(), failed_record(1), record(2, remeasured={"last": {"test_error": 1 / 3}})):
+        write_record(written, written.path())
+        assert read_record(written.path()) == written
+        assert published_seed(written) == written
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path, record):
+    write_record(record(), tmp_path / "a.json")
+    write_record(read_record(tmp_path / "a.json"), tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def metric(value: float, name: str = "test_error"):
+    return lambda c: c["metrics"]["last"].update({name: value})
+
+
+BROKEN = {
+    "other schema": (lambda c: c.update(schema_version=2), "schema_version: is 2, this program reads 1"),
+    "missing field": (lambda c: c.pop("recipe_hash"), "recipe_hash: is missing"),
+    "missing field below": (lambda c: c["environment"].pop("threads"), "environment.threads: is missing"),
+    "unknown field": (lambda c: c.update(host="here"), "host: is unknown"),
+    "a host name": (lambda c: c["environment"].update(host="here"), "environment.host: is unknown"),
+    "wrong type": (lambda c: c.update(seed="0"), "seed:"),
+    "unknown status": (lambda c: c.update(status="begun"), "status:"),
+    "unknown preset": (lambda c: c.update(preset="long"), "preset:"),
+    "unknown metric": (metric(1.0, "errors"), "metrics.last.errors: is no metric"),
+    "over 100 percent": (metric(100.1), "metrics.last.test_error: 100.1 is out of range"),
+    "below 0 percent": (metric(-0.1), "metrics.last.test_error: -0.1 is out of range"),
+    "mAP in percent": (metric(73.1, "map_avg"), "metrics.last.map_avg: 73.1 is out of range"),
+    "NaN": (metric(float("nan")), "metrics.last.test_error:"),
+    "infinite": (metric(float("inf"), "psnr"), "metrics.last.psnr:"),
+    "NaN in a curve": (lambda c: c["curves"].update(loss=[float("nan")]), "curves.loss.0:"),
+    "failed without reason": (lambda c: c.update(status="failed"), "failure: a failed run says why"),
+    "finished without metrics": (lambda c: c.update(metrics={}), "metrics: a finished run has metrics and weights"),
+    "finished without weights": (lambda c: c.update(weights=None), "metrics: a finished run has metrics and weights"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_record_is_told_in_one_line_with_its_place(tmp_path, record, name):
+    breaks, expected = BROKEN[name]
+    content = record().model_dump()
+    breaks(content)
+    path = tmp_path / "seed-0.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError) as told:
+        read_record(path)
+    assert f"{path}: {expected}" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_read_cannot_be_made(record, name):
+    breaks, expected = BROKEN[name]
+    content = record().model_dump()
+    breaks(content)
+    with pytest.raises(UsageError, match="^record: "):
+        make_record(**content)
+
+
+def test_half_a_file_is_no_record(tmp_path, record):
+    path = tmp_path / "seed-0.json"
+    write_record(record(), path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UsageError, match="cannot be read") as told:
+        read_record(path)
+    assert "\n" not in str(told.value)
+
+
+def test_the_ends_of_a_range_are_in_range(record):
+    assert [record(value=value).metrics["last"]["test_error"] for value in (0.0, 100.0)] == [0.0, 100.0]
+
+
+def test_published_records_come_by_paper_variant_edition_and_seed(toy, record, failed_record):
+    mixed = [
+        record(10), record(9), failed_record(2), record(0, variant="wide"), record(0, edition="bundle"),
+        record(0, paper="aa_1999"),
+    ]  # fmt: skip
+    toy.publish(*mixed)
+    order = [mixed[5], mixed[4], mixed[2], mixed[1], mixed[0], mixed[3]]
+    assert published_records() == order
+    assert published_records("alpha_2001") == order[1:]
+    assert published_records("beta_2010") == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "alpha_2001/plain/official/seed-1.json",
+        "alpha_2001/wide/official/seed-0.json",
+        "alpha_2001/plain/bundle/seed-0.json",
+        "alpha_2001/seed-0.json",
+    ],
+)
+def test_a_record_in_the_wrong_place_is_refused(toy, record, place):
+    path = toy.root / "results" / "records" / place
+    write_record(record(0), path)
+    with pytest.raises(UsageError, match=f"{place}: belongs at results/records/alpha_2001/plain/official/seed-0.json"):
+        published_records("alpha_2001")

@@ -1,0 +1,124 @@
+"""Which rows come out of which records, and what is said beside them."""
+
+import pytest
+
+from common import verdict as v
+from common.papers import Paper
+from common.rows import Row, paper_rows, written
+
+
+@pytest.fixture
+def paper(toy) -> Paper:
+    return toy.paper()
+
+
+def row_of(rows: list[Row], claim: str | None) -> Row:
+    (row,) = (row for row in rows if row.claim == claim)
+    return row
+
+
+def test_a_claim_with_three_seeds_near_it_is_reproduced(paper, record):
+    row = row_of(paper_rows(paper, [record(k, value) for k, value in enumerate((0.9, 0.95, 1.0))]), "plain-test")
+    assert (row.verdict, row.n, row.mean, row.note) == (v.REPRODUCED, 3, pytest.approx(0.95), "")
+    assert (row.reported, row.tolerance, row.edition, row.dataset) == ("0.95", 0.19, "official", "shapes")
+    assert row.records == [f"alpha_2001/plain/official/seed-{k}" for k in range(3)]
+
+
+def test_claims_come_in_the_papers_order_and_each_has_a_row(paper, record):
+    assert [row.claim for row in paper_rows(paper, [])] == ["plain-test", "wide-psnr"]
+    rows = paper_rows(paper, [record(k, metric="train_error") for k in range(3)])
+    assert [row.claim for row in rows] == ["plain-test", "wide-psnr", None]
+
+
+def test_the_direction_of_the_metric_counts(paper, record):
+    better = [record(k, 31.0, "psnr", variant="wide") for k in range(3)]
+    assert row_of(paper_rows(paper, better), "wide-psnr").verdict == v.EXCEEDS
+    worse = [record(k, 31.0) for k in range(3)]
+    assert row_of(paper_rows(paper, worse), "plain-test").verdict == v.NOT_REPRODUCED
+
+
+def test_an_edition_that_is_not_equivalent_has_its_own_row_and_no_claim(paper, record):
+    rows = paper_rows(paper, [record(k, edition="resized") for k in range(3)])
+    assert row_of(rows, "plain-test").verdict == v.NOT_ATTEMPTED
+    row = row_of(rows, None)
+    assert (row.edition, row.n, row.verdict) == ("resized", 3, v.NO_PUBLISHED_NUMBER)
+    assert (row.reported, row.tolerance) == (None, None)
+
+
+def test_a_stand_in_never_meets_a_claim(paper, record):
+    rows = paper_rows(paper, [record(k, edition="stand-in") for k in range(3)])
+    assert row_of(rows, "plain-test").n == 0
+    assert row_of(rows, None).edition == "stand-in"
+
+
+def test_editions_are_never_averaged(paper, record):
+    records = [record(k, 0.95) for k in range(3)] + [record(k, 9.5, edition="bundle") for k in range(3)]
+    rows = [row for row in paper_rows(paper, records) if row.claim == "plain-test"]
+    assert [(row.edition, row.mean) for row in rows] == [("bundle", 9.5), ("official", 0.95)]
+
+
+def test_variants_are_never_averaged(paper, record):
+    records = [record(k, 0.95) for k in range(3)] + [record(k, 9.5, variant="wide") for k in range(3)]
+    rows = paper_rows(paper, records)
+    assert row_of(rows, "plain-test").mean == 0.95
+    assert (row_of(rows, None).variant, row_of(rows, None).mean) == ("wide", 9.5)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "word", "missing"),
+    [
+        ((0, 2), v.TOO_FEW_SEEDS, "seed 1 missing"),
+        ((0, 1, 3), v.INCONCLUSIVE, "seed 2 missing"),
+        ((3, 4, 5), v.INCONCLUSIVE, "seed 0, 1, 2 missing"),
+    ],
+)
+@pytest.mark.parametrize("value", [0.95, 5.0, 0.1])
+def test_a_missing_seed_settles_nothing(paper, record, seeds, word, missing, value):
+    row = row_of(paper_rows(paper, [record(seed, value) for seed in seeds]), "plain-test")
+    assert (row.verdict, row.note) == (word, missing)
+
+
+@pytest.mark.parametrize("value", [0.95, 5.0, 0.1])
+def test_a_failed_seed_settles_nothing_and_its_reason_is_told(paper, record, failed_record, value):
+    records = [record(0, value), failed_record(1, "the loss is inf"), record(2, value), record(3, value)]
+    row = row_of(paper_rows(paper, records), "plain-test")
+    assert (row.verdict, row.n, row.note) == (v.INCONCLUSIVE, 3, "seed 1 failed: the loss is inf")
+    assert len(row.records) == 4
+
+
+def test_a_seed_whose_record_lacks_the_metric_counts_as_missing(paper, record):
+    records = [record(0), record(1), record(2), record(3, protocol="best")]
+    row = row_of(paper_rows(paper, records), "plain-test")
+    assert (row.verdict, row.note) == (v.INCONCLUSIVE, "seed 3 missing")
+
+
+def test_only_failed_seeds_are_failed(paper, failed_record):
+    row = row_of(paper_rows(paper, [failed_record(k) for k in range(3)]), "plain-test")
+    assert (row.verdict, row.mean, row.n) == (v.FAILED, None, 0)
+    assert row.note.count("failed: the loss is nan") == 3
+
+
+def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):
+    row = row_of(paper_rows(paper, []), "plain-test")
+    assert (row.verdict, row.edition, row.n) == (v.NOT_ATTEMPTED, None, 0)
+    assert "0.5 h on a cpu" in row.note
+
+
+@pytest.mark.parametrize("seeds", [0, 3])
+def test_an_unverified_claim_says_so(toy, record, seeds):
+    content = toy.paper_content()
+    content["claims"][0]["unverified"] = True
+    row = row_of(paper_rows(toy.paper(content=content), [record(k) for k in range(seeds)]), "plain-test")
+    assert row.note.startswith("unverified")
+
+
+def test_a_measured_value_that_no_claim_speaks_of(paper, record):
+    row = row_of(paper_rows(paper, [record(k, protocol="best") for k in range(3)]), None)
+    assert (row.protocol, row.verdict, row.n) == ("best", v.NO_PUBLISHED_NUMBER, 3)
+
+
+def test_numbers_are_written_with_unit_spread_and_count(paper, record):
+    rows = paper_rows(paper, [record(k, value) for k, value in enumerate((0.9, 0.95, 1.0))])
+    assert written(row_of(rows, "plain-test")) == ("0.95 ± 0.19 %", "0.95 ± 0.05 % (n = 3)")
+    assert written(row_of(rows, "wide-psnr")) == ("30.10 ± 0.05 dB", "–")
+    assert written(row_of(paper_rows(paper, [record()]), "plain-test"))[1] == "0.95 % (n = 1)"

@@ -1,0 +1,93 @@
+"""Weights: a hash of what they are, and nothing loaded that does not fit."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.errors import UsageError
+from common.weights import fit_weights, load_weights, save_weights, weights_hash
+
+
+def weights() -> dict[str, torch.Tensor]:
+    return {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([0.5, -0.0])}
+
+
+def test_the_hash_does_not_depend_on_order_layout_or_file(tmp_path):
+    expected = weights_hash(weights())
+    assert weights_hash(dict(reversed(weights().items()))) == expected
+    strided = weights() | {"a.weight": weights()["a.weight"].t().contiguous().t()}
+    assert weights_hash(strided) == expected
+    with_gradient = {name: tensor.requires_grad_() for name, tensor in weights().items()}
+    assert weights_hash(with_gradient) == expected
+    for name in ("one.safetensors", "two.safetensors"):
+        assert weights_hash(load_weights(save_weights(strided, tmp_path / name))) == expected
+
+
+CHANGES = {
+    "name": lambda w: {"b.weight": w["a.weight"], "a.bias": w["a.bias"]},
+    "names swapped": lambda w: {"a.weight": w["a.bias"], "a.bias": w["a.weight"]},
+    "shape": lambda w: w | {"a.weight": w["a.weight"].reshape(3, 2)},
+    "type with the same bits": lambda w: w | {"a.weight": w["a.weight"].view(torch.int32)},
+    "type with the same values": lambda w: w | {"a.weight": w["a.weight"].double()},
+    "one bit": lambda w: w | {"a.weight": torch.nextafter(w["a.weight"], torch.tensor(9.0))},
+    "sign of zero": lambda w: w | {"a.bias": torch.tensor([0.5, 0.0])},
+    "one more": lambda w: w | {"c": torch.zeros(0)},
+    "one less": lambda w: {"a.weight": w["a.weight"]},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_hash_depends_on_names_shapes_types_and_bits(what):
+    assert weights_hash(CHANGES[what](weights())) != weights_hash(weights())
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+def test_weights_of_any_type_come_back_with_their_hash(tmp_path, kind):
+    some = {name: torch.ones(shape, dtype=kind) for name, shape in (("one", ()), ("none", (0, 3)), ("many", (2, 3)))}
+    assert weights_hash(load_weights(save_weights(some, tmp_path / "file"))) == weights_hash(some)
+
+
+def refused(path, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected) as told:
+        load_weights(path)
+    assert str(path) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 40, -1])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    path = save_weights(weights(), tmp_path / "file.safetensors")
+    path.write_bytes(path.read_bytes()[:kept])
+    refused(path, "no whole safetensors file")
+
+
+def test_a_pickle_is_refused(tmp_path):
+    torch.save(weights(), tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "Pickled weights are not read")
+
+
+def test_no_file_and_a_folder_are_refused(tmp_path):
+    refused(tmp_path / "nowhere", "no such weights file")
+    refused(tmp_path, "no such weights file")
+
+
+def test_weights_that_fit_are_put_in():
+    model = nn.ModuleDict({"a": nn.Linear(3, 2)})
+    fit_weights(model, weights())
+    assert weights_hash(model.state_dict()) == weights_hash(weights())
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        (nn.ModuleDict({"a": nn.Linear(3, 4)}), "a.bias"),  # other shapes
+        (nn.ModuleDict({"b": nn.Linear(3, 2)}), "a.weight"),  # other names
+        (nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(2, 2)}), "b.weight"),  # some missing
+        (nn.ModuleDict({"a": nn.Linear(3, 2, bias=False)}), "a.bias"),  # some too many
+    ],
+)
+def test_weights_of_another_model_are_refused_in_one_line(model, named):
+    with pytest.raises(UsageError, match="weights of another model") as told:
+        fit_weights(model, weights())
+    assert named in str(told.value)
+    assert "\n" not in str(told.value)

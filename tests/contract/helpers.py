@@ -1,0 +1,167 @@
+"""What the contract tests share: commands that run in processes of their own.
+
+A process costs seconds where PyTorch must be imported first. So `start` forks it from a server
+that has imported the packages (never anything of the repository) and does nothing else; from
+there on it is `python -m common WORDS`, which may be killed like any other.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import runpy
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTS = Path(__file__).with_name("faults")
+PAPER = "lenet5_1998"
+PATIENCE_S = 300
+PACKAGES = """
+    pytest torch numpy sklearn.datasets sklearn.metrics scipy.stats pandas matplotlib.pyplot safetensors.torch
+    pydantic yaml click rich.progress tabulate jinja2 pooch requests
+""".split()
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(PACKAGES)
+
+
+@dataclass
+class Ended:
+    """What is left of a command: its exit code (-9 after kill -9) and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> list[str]:
+        return self.err.splitlines()
+
+
+class Command:
+    """A running `python -m MODULE WORDS`."""
+
+    def __init__(self, words: list, log: Path, **how):
+        log.mkdir(parents=True, exist_ok=True)
+        self._out, self._err = log / "out", log / "err"
+        words = [str(word) for word in words]
+        self._process = _server.Process(target=_work, args=(words, self._out, self._err), kwargs=how, daemon=True)
+        with contextlib.chdir(ROOT), pytest.MonkeyPatch.context() as patch:  # the first one starts the server
+            patch.setenv("OMP_NUM_THREADS", "1")  # tests share the machine
+            self._process.start()
+
+    def running(self) -> bool:
+        return self._process.is_alive()
+
+    def send(self, signal_number: int) -> None:
+        os.kill(self._process.pid, signal_number)
+
+    def kill(self) -> Ended:
+        self._process.kill()
+        return self.end()
+
+    def end(self) -> Ended:
+        """Wait for the end."""
+        self._process.join(PATIENCE_S)
+        if self.running():
+            self._process.kill()
+            raise AssertionError(f"still running after {PATIENCE_S} s")
+        return Ended(self._process.exitcode, self._out.read_text(), self._err.read_text())
+
+
+def _work(words: list[str], out: Path, err: Path, *, module: str, root: Path, fault: str, env: dict, prepare) -> None:
+    """In the forked process: become the command."""
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.pop("REPRO_DATA", None)
+    os.environ.update({"NO_PROXY": "*", **env})
+    os.chdir(root)
+    sys.path.insert(0, str(root))
+    if fault:
+        runpy.run_path(str(FAULTS / "sitecustomize.py"))["install"](fault)
+    if prepare:
+        prepare()
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def start(*words, log: Path, module="common", root=ROOT, fault="", env=(), prepare=None) -> Command:
+    """Start a command.
+
+    Args:
+        log: a folder for what it says.
+        root: the copy of the repository that it belongs to.
+        fault: as in faults/sitecustomize.py.
+        module: what `python -m` is to run.
+        prepare: a function of a test module, called in the process before the command.
+    """
+    return Command(list(words), log, module=module, root=root, fault=fault, env=dict(env), prepare=prepare)
+
+
+def run(*words, **how) -> Ended:
+    """Start a command and wait for its end."""
+    return start(*words, **how).end()
+
+
+def smoke(runs_dir: Path, *words) -> list:
+    """The words of a smoke run of seed 0."""
+    return [PAPER, "--preset", "smoke", "--runs-dir", runs_dir, *words]
+
+
+def seed_folder(runs_dir: Path, seed: int = 0) -> Path:
+    """The folder of the only run of this seed."""
+    (folder,) = runs_dir.glob(f"*/*/*/seed-{seed}")
+    return folder
+
+
+def record(runs_dir: Path, seed: int = 0) -> dict:
+    return json.loads((seed_folder(runs_dir, seed) / "record.json").read_text())
+
+
+def bits(runs_dir: Path, seed: int = 0) -> str:
+    """The hash of the weights that a run ended with."""
+    return record(runs_dir, seed)["weights"]["sha256"]
+
+
+def checkpoints(runs_dir: Path, seed: int = 0) -> list[Path]:
+    """Oldest first."""
+    return sorted(runs_dir.glob(f"*/*/*/seed-{seed}/step-*.ckpt"))
+
+
+def wait_for(happened: Callable[[], bool], command: Command) -> None:
+    """Wait until it has happened or the command has ended."""
+    until = time.monotonic() + PATIENCE_S
+    while command.running() and not happened():
+        assert time.monotonic() < until, f"not within {PATIENCE_S} s"
+        time.sleep(0.005)
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: the bytes of files, None for folders."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def copy_sources(root: Path, *parts: str) -> None:
+    """Copy folders or files of the repository to another root."""
+    for part in parts:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            (root / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / part, root / part)
+
+
+def assert_told(ended: Ended, code: int, *said: str) -> None:
+    """The documented exit code, and one or two clear lines that say it."""
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
+    assert 1 <= len(ended.complaint) <= 2, ended.err
+    for words in said:
+        assert words in ended.err, ended.err

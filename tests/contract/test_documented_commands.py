@@ -1,0 +1,65 @@
+"""Every command that a README shows is run, in its smoke form."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("papers/*/README.md"))]
+PAPERS = sorted(file.parent.name for file in ROOT.glob("papers/*/paper.yaml"))
+
+
+def documented_commands() -> list[str]:
+    """Commands in code blocks and between backticks, without what explains them."""
+    found = []
+    for page in PAGES:
+        for match in re.finditer(r"(?:^ {4}|`)(bash reproduce\.sh[^`\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            command = re.split(r"  +", match.group(1))[0].split(" #")[0].strip()
+            if "<" not in command and "PAPER" not in command:
+                found.append(command)
+    return list(dict.fromkeys(found))
+
+
+def smoke_form(command: str, runs: Path) -> tuple[list[str], set[int]]:
+    """The words to run instead, and the exit codes that are right for them."""
+    words = shlex.split(command)[2:]
+    what = words[0] if words else ""
+    if "--help" in words:
+        return words, {0}
+    if what == "test":
+        return ["test", "--collect-only", "-q"], {0}
+    if what == "bench":
+        return ["bench", "--help"], {0}
+    if what == "publish":  # nothing was run into this folder
+        return [*words, "--runs-dir", str(runs / "none")], {2}
+    if what == "eval":  # never on the stand-in
+        return words, {0} if os.environ.get("REPRO_DATA") else {0, 3}
+    if what == "all" or what in PAPERS:
+        words = [word for word in words if word not in ("--preset", "quick")]
+        return [*words, "--preset", "smoke", "--runs-dir", str(runs)], {0}
+    return words, {0}
+
+
+def test_there_are_commands_to_test():
+    commands = documented_commands()
+    assert f"bash reproduce.sh {PAPERS[0]}" in commands and "bash reproduce.sh test" in commands
+    assert len(commands) > 12
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_command_runs(command, runs):
+    words, codes = smoke_form(command, runs)
+    environment = os.environ | {"REPRO_PYTHON": sys.executable}
+    done = subprocess.run(["bash", str(ROOT / "reproduce.sh"), *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode in codes, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
