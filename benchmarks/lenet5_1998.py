@@ -40,7 +40,9 @@ class Straightforward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = squash(self.subsample(squash(self.c1(x)), 0))
-        x = squash(torch.cat([conv(x[:, list(sources)]) for conv, sources in zip(self.c3, C3_SOURCES, strict=True)], dim=1))
+        x = squash(
+            torch.cat([conv(x[:, list(sources)]) for conv, sources in zip(self.c3, C3_SOURCES, strict=True)], dim=1)
+        )
         x = squash(self.c5(squash(self.subsample(x, 1))))
         x = squash(self.f6(x.flatten(1)))
         return torch.stack([((x - centre) ** 2).sum(dim=1) for centre in self.centres], dim=1)

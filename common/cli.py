@@ -16,7 +16,6 @@ from common.errors import CheckFailed, DataAbsent, MachineError, UsageError, Use
 from common.papers import Paper, find_papers, load_paper
 
 
-
 class Front(click.Group):
     """`bash reproduce.sh WORD ...`: WORD is a command or the name of a paper."""
 
@@ -31,7 +30,10 @@ class Front(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]):
         known = [*self.commands, *find_papers()]
         if self.get_command(ctx, args[0]) is None:
-            raise UsageError(f"{args[0]!r} is neither a paper nor a command.{nearest(args[0], known)} `bash reproduce.sh` lists them.")
+            suggestion = nearest(args[0], known)
+            raise UsageError(
+                f"{args[0]!r} is neither a paper nor a command.{suggestion} `bash reproduce.sh` lists them."
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -41,7 +43,8 @@ class NearChoice(click.Choice):
     def convert(self, value, param, ctx):
         if value in self.choices:
             return value
-        self.fail(f"{value!r} is none of {', '.join(self.choices)}.{nearest(str(value), self.choices)}", param, ctx)
+        known = ", ".join(self.choices)
+        return self.fail(f"{value!r} is none of {known}.{nearest(str(value), self.choices)}", param, ctx)
 
 
 class Seeds(click.ParamType):
@@ -54,7 +57,7 @@ class Seeds(click.ParamType):
             return value
         words = value.split(",")
         if not all(word.strip().isdecimal() for word in words):
-            self.fail(f"{value!r}: seeds are whole numbers with commas between, as in 0,1,2.", param, ctx)
+            return self.fail(f"{value!r}: seeds are whole numbers with commas between, as in 0,1,2.", param, ctx)
         return tuple(dict.fromkeys(int(word) for word in words))
 
 
@@ -62,12 +65,16 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 JSON_OPTION = click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
 DATA_DIR_OPTION = click.Option(["--data-dir"], type=FOLDER, help="Look for data here first (only read).")
 DEVICE_OPTION = click.Option(["--device"], type=NearChoice(["auto", "cpu", "cuda"]), default="auto")
+PRESET_HELP = (
+    "full: the whole recipe. quick: minutes, to see it learn. smoke: seconds, on the stand-in.  [default: full]"
+)
+DATA_HELP = "auto: the stand-in where the real data cannot be had.  [default: auto]"
 RUN_OPTIONS = [
     click.Option(["--variant"], help="Which variant; the list names them.  [default: the paper's]"),
-    click.Option(["--preset"], type=NearChoice(layout.PRESETS), default="full", help="full: the whole recipe. quick: minutes, to see it learn. smoke: seconds, on the stand-in.", show_default=True),
+    click.Option(["--preset"], type=NearChoice(layout.PRESETS), default="full", help=PRESET_HELP),
     click.Option(["--seeds"], type=Seeds(), default="0", help="As in 0,1,2.", show_default=True),
     DEVICE_OPTION,
-    click.Option(["--data"], type=NearChoice(["auto", "real", "standin"]), default="auto", help="auto: the stand-in where the real data cannot be had.", show_default=True),
+    click.Option(["--data"], type=NearChoice(["auto", "real", "standin"]), default="auto", help=DATA_HELP),
     DATA_DIR_OPTION,
     click.Option(["--runs-dir"], type=FOLDER, default=layout.RUNS, help="Where runs are kept.  [default: runs/]"),
     click.Option(["--fresh"], is_flag=True, help="Start over instead of resuming or reusing."),
@@ -93,7 +100,9 @@ class PaperCommand(click.Command):
         """Only here does help need the recipe, and with it torch."""
         fields = dataclasses.fields(load_paper(self.name).module("train").Recipe)
         with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl([(f"--{field.name.replace('_', '-')}", f"default {field.default!r}") for field in fields])
+            formatter.write_dl(
+                [(f"--{field.name.replace('_', '-')}", f"default {field.default!r}") for field in fields]
+            )
 
 
 def paper_command(name: str) -> click.Command:
@@ -182,7 +191,9 @@ def find_data(paper: Paper, variant: str, preset: str, mode: str, data_dir: Path
         return fetch(passport, say)
     except (DataAbsent, MachineError) as absent:
         if mode == "real":
-            raise DataAbsent(f"{absent} Put it into data/{passport.folder} or name its folder with --data-dir.") from None
+            raise DataAbsent(
+                f"{absent} Put it into data/{passport.folder} or name its folder with --data-dir."
+            ) from None
         warn(f"STAND-IN DATA: {absent} This run uses {passport.standin}: its numbers say nothing about the paper.")
         return standin
 
@@ -243,8 +254,16 @@ def run_all(**options) -> None:
 
 @front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
 @click.argument("paper")
-@click.option("--variant", help="Whose recipe the weights belong to.  [default: all published; with --weights the paper's]")
-@click.option("--weights", "files", multiple=True, type=click.Path(path_type=Path), help="Measure these files.  [default: the published ones]")
+@click.option(
+    "--variant", help="Whose recipe the weights belong to.  [default: all published; with --weights the paper's]"
+)
+@click.option(
+    "--weights",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Measure these files.  [default: the published ones]",
+)
 def evaluate(paper, variant, files, data_dir, device, as_json) -> None:
     """Measure weights on the real test data, without training."""
     from common.measure import measure_files, measure_published

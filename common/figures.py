@@ -50,7 +50,7 @@ def draw_all() -> list[Path]:
             if _draw(draw, records, data, path):
                 written.append(path)
             else:
-                say(f"{path.relative_to(layout.ROOT)} is left as it is: drawing it needs {paper.passport(paper.default_variant).title}")
+                say(f"{path.relative_to(layout.ROOT)} is left as it is: what it is drawn from is not here")
     return written
 
 

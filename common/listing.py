@@ -19,9 +19,15 @@ def show_papers(as_json: bool) -> None:
         click.echo(json.dumps(entries, indent=1))
         return
     lines = [
-        [e["paper"], e["variant"] + (" (default)" if e["default"] else ""), e["description"], f"{e['dataset']}: {e['data']}", _minutes(e["minutes"])]
+        [
+            e["paper"],
+            e["variant"] + (" (default)" if e["default"] else ""),
+            e["description"],
+            f"{e['dataset']}: {e['data']}",
+            _minutes(e["minutes"]),
+        ]
         for e in entries
-    ]  # fmt: skip
+    ]
     print_table("Papers", ["paper", "variant", "what it is", "data", "a full run takes"], lines)
     click.echo("Run one:  bash reproduce.sh PAPER      all options:  bash reproduce.sh PAPER --help")
 
@@ -81,8 +87,15 @@ def fetch_data(name: str, as_json: bool) -> None:
             located = locate(passport)
         except DataAbsent:
             located = fetch(passport, say)
-        state = {"dataset": passport.name, "edition": located.edition, "folder": str(located.folder), "files": located.files}
-        click.echo(json.dumps(state) if as_json else f"{passport.name}: {located.edition}, verified, in {located.folder}")
+        state = {
+            "dataset": passport.name,
+            "edition": located.edition,
+            "folder": str(located.folder),
+            "files": located.files,
+        }
+        click.echo(
+            json.dumps(state) if as_json else f"{passport.name}: {located.edition}, verified, in {located.folder}"
+        )
 
 
 def _passports_of(name: str) -> list[Passport]:
@@ -100,7 +113,9 @@ def bibtex(paper: Paper) -> list[str]:
     import yaml
 
     about = yaml.safe_load((layout.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    people = " and ".join(f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about["authors"])
+    people = " and ".join(
+        f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about["authors"]
+    )
     ours = f"""@software{{reproduction-{paper.name.replace("_", "-")},
   author  = {{{people}}},
   title   = {{{about["title"]}: {paper.citation.title}}},

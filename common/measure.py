@@ -17,7 +17,9 @@ from common.show import print_table
 from common.weights import load_weights, weights_hash
 
 
-def measure_files(paper: Paper, variant: str, files: list[Path], data_dir: Path | None, device: str, as_json: bool) -> None:
+def measure_files(
+    paper: Paper, variant: str, files: list[Path], data_dir: Path | None, device: str, as_json: bool
+) -> None:
     """Measure weights that the user names, under a variant's full recipe."""
     data = real_data(paper, variant, data_dir)
     recipe = paper.module("train").recipe(variant, "full")
@@ -29,7 +31,9 @@ def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, 
     """Measure the published weights and set them beside their records' numbers."""
     published = [r for r in with_weights(paper) if variant in (None, r.variant)]
     if not published:
-        raise UsageError(f"No weights of {paper.name}{f' / {variant}' if variant else ''} are published. Name a file with --weights.")
+        raise UsageError(
+            f"No weights of {paper.name}{f' / {variant}' if variant else ''} are published. Name a file with --weights."
+        )
     results, records = [], {}
     for record in published:
         measured = measure_record(paper, record, real_data(paper, record.variant, data_dir), device)
@@ -64,7 +68,9 @@ def recorded_recipe(paper: Paper, record: Record):
     try:
         return paper.module("train").Recipe(**record.recipe)
     except TypeError as error:
-        raise UsageError(f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({error}).") from None
+        raise UsageError(
+            f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({error})."
+        ) from None
 
 
 def real_data(paper: Paper, variant: str, data_dir: Path | None) -> LocatedData:
@@ -94,13 +100,22 @@ def _measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str
 
 def _print(paper: Paper, results: list[tuple[str, Measured]], records: dict[str, Record], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([{"weights": name, **dataclasses.asdict(measured)} for name, measured in results], indent=1))
+        click.echo(
+            json.dumps([{"weights": name, **dataclasses.asdict(measured)} for name, measured in results], indent=1)
+        )
         return
     for name, measured in results:
         lines = []
         for protocol, values in measured.metrics.items():
             for metric, value in values.items():
-                lines.append([METRICS[metric].label, protocol, f"{value:.{METRICS[metric].decimals}f} {METRICS[metric].unit}", _beside(records.get(name), protocol, metric, value)])
+                lines.append(
+                    [
+                        METRICS[metric].label,
+                        protocol,
+                        f"{value:.{METRICS[metric].decimals}f} {METRICS[metric].unit}",
+                        _beside(records.get(name), protocol, metric, value),
+                    ]
+                )
         print_table(f"{paper.name}: {name}", ["metric", "protocol", "measured now", "in the record"], lines)
         if matrix := measured.details.get("confusion_matrix"):
             columns = ["true \\ taken for", *map(str, range(len(matrix)))]
@@ -111,4 +126,5 @@ def _beside(record: Record | None, protocol: str, metric: str, value: float) -> 
     if record is None or metric not in record.metrics.get(protocol, {}):
         return "–"
     recorded = record.metrics[protocol][metric]
-    return f"{recorded:.{METRICS[metric].decimals}f} (seed {record.seed}, {'the same' if recorded == value else 'DIFFERENT'})"
+    same = "the same" if recorded == value else "DIFFERENT"
+    return f"{recorded:.{METRICS[metric].decimals}f} (seed {record.seed}, {same})"

@@ -36,7 +36,13 @@ class WorkBar:
         self.started = self.spoke = time.monotonic()
         self.bar = None
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=console, transient=True, speed_estimate_period=10)
 
     def __enter__(self) -> "WorkBar":

@@ -30,7 +30,8 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
         found += 1
         publish_one(paper, record, path, data_dir)
     if not found:
-        raise UsageError(f"{runs_dir / paper.name} holds nothing to publish: only full, unmodified runs on real data from committed sources.")
+        allowed = "only full, unmodified runs on real data from committed sources"
+        raise UsageError(f"{runs_dir / paper.name} holds nothing to publish: {allowed}.")
     for variant in paper.variants:
         publish_weights(paper, variant, runs_dir)
     from common.tables import rebuild
@@ -53,9 +54,12 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
     """Re-measure a record's weights on the CPU in fp32, and write it to its place in results/."""
     before = published_seed(record)
     if before is not None:
-        same = before.model_copy(update={"remeasured": None, "weights": None}) == record.model_copy(update={"weights": None})
+        same = before.model_copy(update={"remeasured": None, "weights": None}) == record.model_copy(
+            update={"weights": None}
+        )
         if not same:
-            raise UsageError(f"{record.path()} is published already and differs. A wrong record is deleted, then run and published again.")
+            advice = "A wrong record is deleted, then run and published again."
+            raise UsageError(f"{record.path()} is published already and differs. {advice}")
         return
     if record.status == "finished":
         record = record.model_copy(update={"remeasured": _remeasure(paper, record, path, data_dir)})
@@ -83,7 +87,14 @@ def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
     nearest = min(records, key=lambda r: (abs(values[r.seed] - mean), r.seed))
     target = layout.WEIGHTS / paper.name / f"{variant}.safetensors"
     if not (target.exists() and weights_hash(load_weights(target)) == nearest.weights.sha256):
-        source = runs_dir / paper.name / variant / f"full-{nearest.data.edition}" / f"seed-{nearest.seed}" / "weights.safetensors"
+        source = (
+            runs_dir
+            / paper.name
+            / variant
+            / f"full-{nearest.data.edition}"
+            / f"seed-{nearest.seed}"
+            / "weights.safetensors"
+        )
         if not source.exists() or weights_hash(load_weights(source)) != nearest.weights.sha256:
             raise UsageError(f"the weights of seed {nearest.seed}, the nearest to the mean, are not in {source}.")
         if source.stat().st_size > LARGEST_WEIGHTS:
@@ -93,4 +104,6 @@ def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
     for record in records:
         file = str(target.relative_to(layout.ROOT)) if record.seed == nearest.seed else None
         if record.weights.file != file:
-            write_record(record.model_copy(update={"weights": record.weights.model_copy(update={"file": file})}), record.path())
+            write_record(
+                record.model_copy(update={"weights": record.weights.model_copy(update={"file": file})}), record.path()
+            )

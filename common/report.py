@@ -29,14 +29,25 @@ def report(paper: Paper, records: list[Record], reused: list[bool], as_json: boo
     """Print the closing table of one run of one variant, all seeds."""
     first = records[0]
     rows = [row for row in paper_rows(paper, records) if row.variant == first.variant and row.records]
-    published = {(r.metric, r.protocol): r for r in paper_rows(paper, published_records(paper.name)) if r.variant == first.variant and r.records}
+    published = {
+        (r.metric, r.protocol): r
+        for r in paper_rows(paper, published_records(paper.name))
+        if r.variant == first.variant and r.records
+    }
     lines = [_line(row, published.get((row.metric, row.protocol)), paper) for row in rows]
-    bits = [compare_bits(record) for record in records if not (record.standin or record.modified or record.preset != "full")]
+    bits = [
+        compare_bits(record) for record in records if not (record.standin or record.modified or record.preset != "full")
+    ]
     if as_json:
-        click.echo(json.dumps({"rows": [row.as_dict() for row in rows], "bits": bits, "standin": first.standin}, indent=1))
+        click.echo(
+            json.dumps({"rows": [row.as_dict() for row in rows], "bits": bits, "standin": first.standin}, indent=1)
+        )
     else:
-        heading = f"{paper.name} / {first.variant}, {first.preset}, {first.data.edition} data, seeds {', '.join(str(r.seed) for r in records)}"
-        print_table(heading, ["metric", "protocol", "paper", "published here", "this run", "verdict of this run"], lines)
+        seeds = ", ".join(str(record.seed) for record in records)
+        heading = f"{paper.name} / {first.variant}, {first.preset}, {first.data.edition} data, seeds {seeds}"
+        print_table(
+            heading, ["metric", "protocol", "paper", "published here", "this run", "verdict of this run"], lines
+        )
         for text in bits:
             click.echo(text)
     for record, was_reused in zip(records, reused, strict=True):
@@ -47,11 +58,20 @@ def report(paper: Paper, records: list[Record], reused: list[bool], as_json: boo
 
 
 def _line(row: Row, published: Row | None, paper: Paper) -> list[str]:
-    claim = next((c for c in paper.claims if (c.variant, c.metric, c.protocol) == (row.variant, row.metric, row.protocol)), None)
+    claim = next(
+        (c for c in paper.claims if (c.variant, c.metric, c.protocol) == (row.variant, row.metric, row.protocol)), None
+    )
     unit = f" {METRICS[row.metric].unit}"
     reported = f"{claim.reported} ± {claim.tolerance:g}{unit}".strip() if claim else "–"
     verdict = row.verdict if row.claim or not claim else "none: not the paper's data"
-    return [METRICS[row.metric].label, row.protocol, reported, written(published)[1] if published else "–", written(row)[1], verdict]
+    return [
+        METRICS[row.metric].label,
+        row.protocol,
+        reported,
+        written(published)[1] if published else "–",
+        written(row)[1],
+        verdict,
+    ]
 
 
 def _say_what_it_is_not(record: Record) -> None:
@@ -68,7 +88,9 @@ def _closing(paper: Paper, rows: list[Row], record: Record) -> Closing:
         return Closing(False, "only a full, unmodified run on real data can settle a claim.")
     verdicts = {row.claim: row.verdict for row in rows if row.claim}
     wanted = [claim.id for claim in paper.claims if claim.variant == record.variant]
-    open_claims = [f"{claim} is {verdicts.get(claim, v.NOT_ATTEMPTED)}" for claim in wanted if verdicts.get(claim) not in HOLDS]
+    open_claims = [
+        f"{claim} is {verdicts.get(claim, v.NOT_ATTEMPTED)}" for claim in wanted if verdicts.get(claim) not in HOLDS
+    ]
     return Closing(not open_claims, ", ".join(open_claims) + ".")
 
 

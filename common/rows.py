@@ -76,8 +76,18 @@ def _claim_row(paper: Paper, claim: Claim, edition: str | None, records: list[Re
     return _row(paper, claim, claim.variant, edition, claim.protocol, claim.metric, group)
 
 
-def _row(paper: Paper, claim: Claim | None, variant: str, edition: str | None, protocol: str, metric: str, group: list[Record]) -> Row:
-    finished = [record for record in group if record.status == "finished" and metric in record.metrics.get(protocol, {})]
+def _row(
+    paper: Paper,
+    claim: Claim | None,
+    variant: str,
+    edition: str | None,
+    protocol: str,
+    metric: str,
+    group: list[Record],
+) -> Row:
+    finished = [
+        record for record in group if record.status == "finished" and metric in record.metrics.get(protocol, {})
+    ]
     summary = v.summarise([r.metrics[protocol][metric] for r in finished], METRICS[metric].range) if finished else None
     word, note = _judge(claim, metric, group, finished, summary)
     numbers = dataclasses.asdict(summary) if summary else dict.fromkeys(("mean", "sd", "low", "high")) | {"n": 0}

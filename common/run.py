@@ -7,7 +7,6 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,8 +108,8 @@ class Run:
             yield
         self._bar = None
 
-    def advance(self, samples: int, state: Callable[[], dict], detail: str = "") -> None:
-        """Call after every few steps: moves the bar, keeps `state()` now and then, and
+    def advance(self, samples: int, state: dict, detail: str = "") -> None:
+        """Call after every few steps: moves the bar, keeps `state` now and then, and
         keeps it and leaves when a signal asked to.
 
         Raises:
@@ -118,11 +117,11 @@ class Run:
         """
         self._bar.advance(samples, detail)
         if self._signal is not None:
-            self.keep(state())
+            self.keep(state)
             name = signal.Signals(self._signal).name
             raise Interrupted(self._signal, f"{name}: seed {self.seed} is saved; the same command goes on from here.")
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES:
-            self.keep(state())
+            self.keep(state)
 
     def keep(self, state: dict) -> None:
         """Write a checkpoint: tensors and plain values that `resume` will hand back."""
@@ -171,20 +170,26 @@ class Run:
         """A signal that came after the last update: this seed is done, no other is begun."""
         if self._signal is not None:
             name = signal.Signals(self._signal).name
-            raise Interrupted(self._signal, f"{name}: seed {self.seed} is finished; the same command goes on from here.")
+            raise Interrupted(
+                self._signal, f"{name}: seed {self.seed} is finished; the same command goes on from here."
+            )
 
     @contextlib.contextmanager
     def _lock(self):
         try:
             self.job.folder.mkdir(parents=True, exist_ok=True)
-            stream = open(self.job.folder / "lock", "w")
+            stream = open(self.job.folder / "lock", "w")  # noqa: SIM115 (closed below, when the run is over)
         except OSError as error:
-            raise MachineError(f"{self.job.folder}: {error.strerror}. Name a folder that can be written with --runs-dir.") from None
+            raise MachineError(
+                f"{self.job.folder}: {error.strerror}. Name a folder that can be written with --runs-dir."
+            ) from None
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise MachineError(f"seed {self.seed} of {self.job.variant} is already running in {self.job.folder}.") from None
+                raise MachineError(
+                    f"seed {self.seed} of {self.job.variant} is already running in {self.job.folder}."
+                ) from None
             yield
 
     def _refuse_if_changed(self) -> None:

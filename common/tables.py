@@ -65,7 +65,17 @@ def _markdown(lines: list[list[str]], headings: list[str]) -> str:
 def _cells(row: Row) -> list[str]:
     reported, here = written(row)
     verdict = f"**{row.verdict}**" + (f" ({row.note})" if row.note else "")
-    return [row.paper, row.variant, METRICS[row.metric].label, reported, here, verdict, row.protocol, row.edition or "–", _evidence(row)]
+    return [
+        row.paper,
+        row.variant,
+        METRICS[row.metric].label,
+        reported,
+        here,
+        verdict,
+        row.protocol,
+        row.edition or "–",
+        _evidence(row),
+    ]
 
 
 def _evidence(row: Row) -> str:
@@ -106,7 +116,13 @@ def _paper_block(paper: Paper, rows: list[Row]) -> str:
     table = _markdown(lines, ["variant", "metric", "protocol", "edition", "paper says", "here", "verdict"])
     pictures = sorted((layout.FIGURES / paper.name).glob("*.png"))
     shown = "".join(f"\n![{p.stem}](../../results/figures/{paper.name}/{p.name})\n" for p in pictures)
-    links = "Records: [results/records](../../results/records/" + paper.name + "), weights: [results/weights](../../results/weights/" + paper.name + ")."
+    links = (
+        "Records: [results/records](../../results/records/"
+        + paper.name
+        + "), weights: [results/weights](../../results/weights/"
+        + paper.name
+        + ")."
+    )
     return f"{table}\n\n{links}\n{shown}"
 
 
@@ -145,7 +161,13 @@ def _html(papers: list[Paper], by_paper: dict[str, list[Row]]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = Path(__file__).parent / "templates"
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     figures = {p.name: [f.name for f in sorted((layout.FIGURES / p.name).glob("*.png"))] for p in papers}
     return environment.get_template("index.html").render(
         papers=papers, rows=by_paper, metrics=METRICS, written=written, figures=figures

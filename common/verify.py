@@ -56,7 +56,13 @@ def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
     records = published_records(paper.name)
     known = {record.variant for record in records} <= set(paper.variants)
-    return [(PASSED if known else WRONG, f"{paper.name}: records", f"{len(records)} read and valid" + ("" if known else ", some of unknown variants"))]
+    return [
+        (
+            PASSED if known else WRONG,
+            f"{paper.name}: records",
+            f"{len(records)} read and valid" + ("" if known else ", some of unknown variants"),
+        )
+    ]
 
 
 def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
@@ -74,7 +80,13 @@ def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
             continue
         same = measured == record.remeasured
         text = ", ".join(f"{name} {value:g}" for values in measured.values() for name, value in values.items())
-        findings.append((PASSED if same else WRONG, what, f"measures {text}, {'as recorded' if same else f'recorded {record.remeasured}'}"))
+        findings.append(
+            (
+                PASSED if same else WRONG,
+                what,
+                f"measures {text}, {'as recorded' if same else f'recorded {record.remeasured}'}",
+            )
+        )
     return findings
 
 
@@ -91,7 +103,13 @@ def _determinism(paper: Paper, data_dir: Path | None) -> list[Finding]:
             job = Job(paper, variant, "smoke", 0, recipe, False, data, "cpu", Path(folder), False, "verify")
             hashes.append(run_job(job)[0].weights.sha256)
     same = hashes[0] == hashes[1]
-    return [(PASSED if same else WRONG, f"{paper.name}: determinism", f"two smoke runs {'end with the same bits' if same else 'differ'}")]
+    return [
+        (
+            PASSED if same else WRONG,
+            f"{paper.name}: determinism",
+            f"two smoke runs {'end with the same bits' if same else 'differ'}",
+        )
+    ]
 
 
 def _tables() -> list[Finding]:
@@ -99,7 +117,13 @@ def _tables() -> list[Finding]:
     for path, content in tables().items():
         what = f"table {path.relative_to(layout.ROOT)}"
         same = path.exists() and path.read_text(encoding="utf-8") == content
-        findings.append((PASSED if same else WRONG, what, "as the records give it" if same else "differs; run `bash reproduce.sh table`"))
+        findings.append(
+            (
+                PASSED if same else WRONG,
+                what,
+                "as the records give it" if same else "differs; run `bash reproduce.sh table`",
+            )
+        )
         if not same:
             say(f"{what} differs from what the records give")
     return findings

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.files import write_whole
 from common.errors import UsageError
+from common.files import write_whole
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:

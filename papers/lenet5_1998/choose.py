@@ -28,11 +28,24 @@ HELD_OUT = 10_000
 
 # The open fields of the recipe, and from where the search set out.
 START = {
-    "subsample": "mean", "bound": 2.4, "fan_in_exponent": 0.5, "order": "constant",
-    "equation": "eq9", "j": 10.0, "top_curvature": "quadratic", "shared_coefficient": False,
-}  # fmt: skip
+    "subsample": "mean",
+    "bound": 2.4,
+    "fan_in_exponent": 0.5,
+    "order": "constant",
+    "equation": "eq9",
+    "j": 10.0,
+    "top_curvature": "quadratic",
+    "shared_coefficient": False,
+    "distorted_copies": 0,
+    "shift": 2.0,
+    "scale": 0.15,
+    "squeeze": 0.15,
+    "shear": 0.3,
+}
+GENTLE = {"shift": 1.0, "scale": 0.08, "squeeze": 0.08, "shear": 0.15}
+STRONG = {"shift": 3.0, "scale": 0.25, "squeeze": 0.25, "shear": 0.5}
 
-# (what differs from START, seeds): one question at a time, then what looked best with more seeds.
+# (what differs from START, seeds): one question at a time.
 TRIES: list[tuple[dict, tuple[int, ...]]] = [
     ({}, (0, 1, 2)),
     ({"fan_in_exponent": 1.0}, (0,)),
@@ -40,12 +53,15 @@ TRIES: list[tuple[dict, tuple[int, ...]]] = [
     ({"bound": 1.73}, (0,)),
     ({"j": 5.0}, (0, 1)),
     ({"order": "fresh"}, (0, 1)),
-    ({"top_curvature": "exact"}, (0,)),
+    ({"distorted_copies": 9}, (0,)),
+    ({"distorted_copies": 9} | GENTLE, (0,)),
+    ({"distorted_copies": 9} | STRONG, (0,)),
     ({"equation": "eq8"}, (0,)),
-    ({"j": 20.0}, (0,)),
-    ({"j": 1.0}, (0,)),
+    ({"top_curvature": "exact"}, (0,)),
     ({"subsample": "sum"}, (0,)),
     ({"subsample": "sum", "bound": 1.0}, (0, 1)),
+    ({"j": 20.0}, (0,)),
+    ({"j": 1.0}, (0,)),
     ({"shared_coefficient": True}, (0,)),
 ]
 
@@ -60,11 +76,15 @@ def one_try(changes: dict, seed: int) -> dict:
         data = locate(paper.passport("lenet5"))
         job = Job(paper, "lenet5", "full", seed, recipe, True, data, "cpu", Path(folder), False, "choose")
         curves = train(Run(job), recipe).curves
-    return START | changes | {
-        "seed": seed,
-        "held_out_error": round(curves["held_out_error"][-1], 2),
-        "train_error": round(curves["train_error"][-1], 2),
-    }
+    return (
+        START
+        | changes
+        | {
+            "seed": seed,
+            "held_out_error": round(curves["held_out_error"][-1], 2),
+            "train_error": round(curves["train_error"][-1], 2),
+        }
+    )
 
 
 def known_tries() -> list[dict]:

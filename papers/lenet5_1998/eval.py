@@ -1,7 +1,7 @@
 """Measure LeNet-5 weights on the test set.
 
-    bash reproduce.sh eval lenet5_1998
-    python -m papers.lenet5_1998.eval --weights FILE
+bash reproduce.sh eval lenet5_1998
+python -m papers.lenet5_1998.eval --weights FILE
 """
 
 from sklearn.metrics import confusion_matrix

@@ -22,7 +22,14 @@ def error_against_passes(records: list[Record], data: LocatedData | None) -> Fig
         curves = np.array([run.curves[name] for run in runs])
         passes = np.arange(1, curves.shape[1] + 1)
         axes.plot(passes, curves.T, color=color, linewidth=0.6, alpha=0.35, linestyle=style)
-        axes.plot(passes, curves.mean(axis=0), color=color, linewidth=1.8, linestyle=style, label=f"{label}, mean of {len(runs)} seeds")
+        axes.plot(
+            passes,
+            curves.mean(axis=0),
+            color=color,
+            linewidth=1.8,
+            linestyle=style,
+            label=f"{label}, mean of {len(runs)} seeds",
+        )
     for value, text, color in ((0.95, "paper: 0.95 % test", "C0"), (0.35, "paper: 0.35 % training", "C1")):
         axes.axhline(value, color=color, linewidth=0.8, linestyle=":")
         axes.text(passes[-1], value, text, ha="right", va="bottom", fontsize=8, color=color)

@@ -39,7 +39,9 @@ class Kernel:
             loss.equation == "eq9", loss.j,
         )  # fmt: skip
 
-    def updates(self, weights: Tensor, rates: Tensor, patterns: Tensor, labels: Tensor, order: Tensor) -> tuple[float, int]:
+    def updates(
+        self, weights: Tensor, rates: Tensor, patterns: Tensor, labels: Tensor, order: Tensor
+    ) -> tuple[float, int]:
         """One update for each pattern that `order` names, in place.
 
         Args:

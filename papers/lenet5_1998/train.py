@@ -89,7 +89,7 @@ VARIANTS = {
 
 
 def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
-    """The recipe of a variant under a preset. The stand-in is small enough for all passes."""
+    """The recipe of a variant under a preset. The stand-in is so small that it needs no shorter one."""
     full = VARIANTS[variant]
     if preset == "smoke":
         return replace(full, passes=2, train_patterns=300, curvature_patterns=50)
@@ -100,12 +100,8 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
 
 def eta_of_pass(recipe: Recipe, number: int) -> float:
     """The global rate of pass `number`, counted from 1; the last one holds thereafter."""
-    last = 0
-    for passes, eta in recipe.eta:
-        last += passes
-        if number <= last:
-            break
-    return eta
+    etas = [eta for passes, eta in recipe.eta for _ in range(passes)]
+    return etas[min(number, len(etas)) - 1]
 
 
 def build_model(recipe: Recipe) -> LeNet5:
@@ -135,51 +131,49 @@ def train(run: Run, recipe: Recipe) -> Trained:
     model = build_model(recipe)
     initialise(model, recipe.bound, recipe.fan_in_exponent, generator(run.seed, "initial weights"))
     fast = kernel.build(model, recipe.loss, recipe.curvature) if recipe.compiled else None
-    weights = parameters_to_vector(model.parameters()).detach().clone()
 
-    # Measured on the way: mistakes as the patterns come (Fig. 5's training curve can look worse
-    # than the test's for that reason), then both sets with the weights at the end of the pass.
+    # Everything that changes. The errors are those of the patterns as they come (Fig. 5's training
+    # curve can look worse than the test's for that reason), then of both sets at the end of a pass.
     measured = "held_out_error" if recipe.held_out else "test_error"
     curves: dict[str, list[float]] = {name: [] for name in ("eta", "online_error", "train_error", measured)}
-    first_pass, position, mistakes, rates = 1, 0, 0, None
-    if state := run.resume():
-        weights, rates, curves = state["weights"], state["rates"], state["curves"]
-        first_pass, position, mistakes = state["pass"], state["position"], state["mistakes"]
+    state = {"weights": flat_weights(model), "rates": None, "pass": 1, "position": 0, "mistakes": 0, "curves": curves}
+    state = run.resume() or state
+    weights, curves = state["weights"], state["curves"]
 
-    done = (first_pass - 1) * count + position
+    done = (state["pass"] - 1) * count + state["position"]
     with run.progress("training", recipe.passes * count, done):
-        for number in range(first_pass, recipe.passes + 1):
+        while state["pass"] <= recipe.passes:
+            number = state["pass"]
+            eta = eta_of_pass(recipe, number)
             which = patterns_of_pass(run.seed, number, count, recipe)
             patterns, pattern_labels = present(digits, which, run.seed, recipe)
-            if position == 0:
-                eta = eta_of_pass(recipe, number)
-                rates = rates_of_pass(eta, weights, patterns, model, fast, recipe)
+            if state["position"] == 0:
+                state["rates"] = rates_of_pass(eta, weights, patterns, model, fast, recipe)
 
-            def state(number=number) -> dict:
-                return {
-                    "weights": weights, "rates": rates, "curves": curves,
-                    "pass": number, "position": position, "mistakes": mistakes,
-                }  # fmt: skip
-
-            while position < count:
-                order = torch.arange(position, min(position + CHUNK, count))
+            for order in torch.arange(state["position"], count).split(CHUNK):
                 if fast:
-                    penalty, wrong = fast.updates(weights, rates, patterns, pattern_labels, order)
+                    penalty, wrong = fast.updates(weights, state["rates"], patterns, pattern_labels, order)
                 else:
-                    penalty, wrong = slow_updates(model, weights, rates, patterns, pattern_labels, order, recipe)
+                    penalty, wrong = slow_updates(
+                        model, weights, state["rates"], patterns, pattern_labels, order, recipe
+                    )
                 run.require_finite(penalty, f"the loss in pass {number}")
-                position, mistakes = position + len(order), mistakes + wrong
+                state["position"] += len(order)
+                state["mistakes"] += wrong
                 run.advance(len(order), state, f"pass {number}/{recipe.passes}")
 
             vector_to_parameters(weights, model.parameters())
             classify_fast = partial(fast.classify, weights) if fast else None
-            curves["eta"].append(eta_of_pass(recipe, number))
-            curves["online_error"].append(100 * mistakes / count)
-            curves["train_error"].append(error_percent(classify(model, digits.train_images, recipe, classify_fast), labels))
-            curves[measured].append(error_percent(classify(model, digits.test_images, recipe, classify_fast), digits.test_labels))
+            curves["eta"].append(eta)
+            curves["online_error"].append(100 * state["mistakes"] / count)
+            curves["train_error"].append(
+                error_percent(classify(model, digits.train_images, recipe, classify_fast), labels)
+            )
+            tested = classify(model, digits.test_images, recipe, classify_fast)
+            curves[measured].append(error_percent(tested, digits.test_labels))
             run.log(curves)
-            position, mistakes = 0, 0
-            run.keep(state(number + 1))
+            state |= {"pass": number + 1, "position": 0, "mistakes": 0}
+            run.keep(state)
 
     vector_to_parameters(weights, model.parameters())
     metrics = {}
@@ -194,6 +188,11 @@ def train(run: Run, recipe: Recipe) -> Trained:
         metrics=metrics,
         compiled=fast.compiler if fast else None,
     )
+
+
+def flat_weights(model: LeNet5) -> Tensor:
+    """A copy of all parameters as one vector. Shape (60000,)."""
+    return parameters_to_vector(model.parameters()).detach().clone()
 
 
 def patterns_of_pass(seed: int, number: int, count: int, recipe: Recipe) -> Tensor:
@@ -231,14 +230,16 @@ def rates_of_pass(eta: float, weights: Tensor, patterns: Tensor, model: LeNet5, 
     return sdlm.step_sizes(eta, recipe.mu, curvature)
 
 
-def slow_updates(model: LeNet5, weights: Tensor, rates: Tensor, patterns: Tensor, labels: Tensor, order: Tensor, recipe: Recipe) -> tuple[float, int]:
+def slow_updates(
+    model: LeNet5, weights: Tensor, rates: Tensor, patterns: Tensor, labels: Tensor, order: Tensor, recipe: Recipe
+) -> tuple[float, int]:
     """`Kernel.updates` without a compiler."""
     vector_to_parameters(weights.clone(), model.parameters())
     penalties, mistakes = 0.0, 0
     for k in order.tolist():
         penalty, wrong = sdlm.update(model, rates, patterns[k], labels[k], recipe.loss)
         penalties, mistakes = penalties + penalty, mistakes + wrong
-    weights.copy_(parameters_to_vector(model.parameters()).detach())
+    weights.copy_(flat_weights(model))
     return penalties, mistakes
 
 

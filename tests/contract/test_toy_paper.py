@@ -120,7 +120,7 @@ def train(run, recipe):
             for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters()))):
                 parameter.data -= recipe.rate * gradient
             losses.append(loss.item())
-            run.advance(1, lambda: {"weights": model.state_dict(), "step": step + 1, "losses": losses})
+            run.advance(1, {"weights": model.state_dict(), "step": step + 1, "losses": losses})
     return Trained(
         weights=model.state_dict(),
         split=f"{labels.tolist()} {test_labels.tolist()}",

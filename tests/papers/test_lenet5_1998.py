@@ -41,7 +41,9 @@ from papers.lenet5_1998.train import VARIANTS, Recipe, eta_of_pass, hold_out, pa
 
 LOSSES = [Loss("eq8", 0.0), Loss("eq9", 1.0), Loss("eq9", 10.0)]
 CURVATURES = [sdlm.Curvature(shared, top) for shared in (False, True) for top in ("exact", "quadratic")]
-NETWORKS = [{"subsample_mean": mean, "squash_convolutions": squashed} for mean in (False, True) for squashed in (True, False)]
+NETWORKS = [
+    {"subsample_mean": mean, "squash_convolutions": squashed} for mean in (False, True) for squashed in (True, False)
+]
 
 
 def random_model(seed: int = 0, **options) -> LeNet5:
@@ -148,7 +150,10 @@ def test_squashing_function():
 def test_output_is_the_squared_distance_to_the_bitmaps():
     model = random_model()
     x = torch.randn(2, 84, generator=generator(0, "rbf"))
-    expected = [[sum((a - b) ** 2 for a, b in zip(row.tolist(), centre.tolist(), strict=True)) for centre in rbf_centres()] for row in x]
+    expected = [
+        [sum((a - b) ** 2 for a, b in zip(row.tolist(), centre.tolist(), strict=True)) for centre in rbf_centres()]
+        for row in x
+    ]
     assert model.output(x).tolist() == [pytest.approx(row, rel=1e-5) for row in expected]
 
 
@@ -291,7 +296,9 @@ def test_a_broken_idx_file_is_a_data_error(content):
         read_idx(content, "train-labels")
 
 
-needs_mnist = pytest.mark.skipif(not os.environ.get("REPRO_DATA"), reason="needs real MNIST: set REPRO_DATA to its folder")
+needs_mnist = pytest.mark.skipif(
+    not os.environ.get("REPRO_DATA"), reason="needs real MNIST: set REPRO_DATA to its folder"
+)
 
 
 @needs_mnist
@@ -321,7 +328,9 @@ def test_kernel_gradient_is_autograds_in_double_precision(options, loss):
         vector_to_parameters(before.double(), exact.parameters())
         value = loss(exact(patterns[n].double()[None, None]), labels[n : n + 1])
         gradient = parameters_to_vector(torch.autograd.grad(value, list(exact.parameters())))
-        torch.testing.assert_close((before - after).double(), gradient, rtol=1e-4, atol=2e-6 * gradient.abs().max().item())
+        torch.testing.assert_close(
+            (before - after).double(), gradient, rtol=1e-4, atol=2e-6 * gradient.abs().max().item()
+        )
 
 
 @needs_compiler
@@ -498,7 +507,9 @@ def test_kernel_refuses_tensors_it_cannot_read():
     model = random_model()
     patterns, labels = random_patterns(4)
     with pytest.raises(ValueError, match="contiguous"):
-        kernel.build(model, LOSSES[0], CURVATURES[0]).updates(flat(model), torch.ones(120_000)[::2], patterns, labels, torch.arange(4))
+        kernel.build(model, LOSSES[0], CURVATURES[0]).updates(
+            flat(model), torch.ones(120_000)[::2], patterns, labels, torch.arange(4)
+        )
 
 
 def test_the_page_shows_every_try():
