@@ -1,4 +1,4 @@
-"""Measure LeNet-5 weights on the test set.
+"""Measure LeNet-5 weights on the test and the training set.
 
 bash reproduce.sh eval lenet5_1998
 python -m papers.lenet5_1998.eval --weights FILE
@@ -17,7 +17,7 @@ from papers.lenet5_1998.train import Recipe, build_model, classify
 
 
 def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
-    """Error on the test set, and who was taken for whom.
+    """Error on the test and the training set, and which test digit was taken for which.
 
     Raises:
         UsageError: the weights are another model's.
@@ -26,9 +26,15 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     model = build_model(recipe)
     fit_weights(model, weights)
     predicted, label = classify(model, digits.test_images, recipe).numpy(), digits.test_labels.numpy()
+    trained = classify(model, digits.train_images, recipe).numpy()
     wrong = (predicted != label).nonzero()[0]
     return Measured(
-        metrics={"last": {"test_error": error_percent(predicted, label)}},
+        metrics={
+            "last": {
+                "test_error": error_percent(predicted, label),
+                "train_error": error_percent(trained, digits.train_labels.numpy()),
+            }
+        },
         details={
             "confusion_matrix": confusion_matrix(label, predicted, labels=range(CLASSES)).tolist(),
             "misclassified": [[int(i), int(label[i]), int(predicted[i])] for i in wrong],
