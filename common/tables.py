@@ -144,7 +144,8 @@ def _fill(page: Path, block: str) -> str:
 def _csv(rows: list[Row]) -> str:
     import pandas
 
-    frame = pandas.DataFrame([row.as_dict() | {"records": " ".join(row.records)} for row in rows])
+    lines = [row.as_dict() | {"records": " ".join(row.records)} for row in rows]
+    frame = pandas.DataFrame(lines, columns=list(Row.__dataclass_fields__))  # a heading even without rows
     return frame.to_csv(index=False, lineterminator="\n")
 
 

@@ -5,6 +5,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from common import layout
+from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
 
@@ -30,9 +31,12 @@ def error_against_passes(records: list[Record], data: LocatedData | None) -> Fig
             linestyle=style,
             label=f"{label}, mean of {len(runs)} seeds",
         )
-    for value, text, color in ((0.95, "paper: 0.95 % test", "C0"), (0.35, "paper: 0.35 % training", "C1")):
-        axes.axhline(value, color=color, linewidth=0.8, linestyle=":")
-        axes.text(passes[-1], value, text, ha="right", va="bottom", fontsize=8, color=color)
+    claims = {claim.metric: claim for claim in load_paper(runs[0].paper).claims if claim.variant == VARIANT}
+    for name, label, color in (("test_error", "test", "C0"), ("train_error", "training", "C1")):
+        claim = claims[name]
+        axes.axhline(claim.value, color=color, linewidth=0.8, linestyle=":")
+        text = f"paper: {claim.reported} % {label}"
+        axes.text(passes[-1], claim.value, text, ha="right", va="bottom", fontsize=8, color=color)
     axes.set(xlabel="training set passes", ylabel="error (%)", ylim=(0, None), xticks=passes[1::2])
     axes.legend(loc="upper right")
     return figure
