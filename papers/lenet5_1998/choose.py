@@ -43,6 +43,7 @@ START = {
     "shear": 0.3,
 }
 GENTLE = {"shift": 1.0, "scale": 0.08, "squeeze": 0.08, "shear": 0.15}
+GENTLEST = {"shift": 0.5, "scale": 0.04, "squeeze": 0.04, "shear": 0.08}
 STRONG = {"shift": 3.0, "scale": 0.25, "squeeze": 0.25, "shear": 0.5}
 
 # (what differs from START, seeds): one question at a time.
@@ -55,6 +56,7 @@ TRIES: list[tuple[dict, tuple[int, ...]]] = [
     ({"order": "fresh"}, (0, 1)),
     ({"distorted_copies": 9}, (0,)),
     ({"distorted_copies": 9} | GENTLE, (0,)),
+    ({"distorted_copies": 9} | GENTLEST, (0,)),
     ({"distorted_copies": 9} | STRONG, (0,)),
     ({"equation": "eq8"}, (0,)),
     ({"top_curvature": "exact"}, (0,)),

@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FAULTS = Path(__file__).with_name("faults")
 PAPER = "lenet5_1998"
 PATIENCE_S = 300
-PACKAGES = """
-    pytest torch numpy sklearn.datasets sklearn.metrics scipy.stats pandas matplotlib.pyplot safetensors.torch
-    pydantic yaml click rich.progress tabulate jinja2 pooch requests
-""".split()
+PACKAGES = [
+    "pytest", "torch", "numpy", "sklearn.datasets", "sklearn.metrics", "scipy.stats", "pandas", "matplotlib.pyplot",
+    "safetensors.torch", "pydantic", "yaml", "click", "rich.progress", "tabulate", "jinja2", "pooch", "requests",
+]  # fmt: skip
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(PACKAGES)

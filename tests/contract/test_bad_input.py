@@ -255,7 +255,7 @@ BROKEN_PAPERS = [
     ("no YAML", replaced("citation:", "citation: ["), "cannot be read: "),
     ("empty", lambda text: "", "the file: Input should be"),
     ("missing", replaced("    protocol: last\n", ""), "claims.lenet5-test.protocol: is missing"),
-    ("unknown", replaced("    protocol: last\n", "    protocol: last\n    mood: good\n"), "lenet5-test.mood: is unknown"),
+    ("unknown", replaced("    protocol: last\n", "    protocol: last\n    mood: good\n"), "mood: is unknown"),
     ("type", replaced("year: 1998", "year: long ago"), "citation.year: Input should be a valid integer"),
     ("number", replaced('"0.95"', '"about 1"'), "claims.lenet5-test.reported: "),
     ("metric", replaced("metric: test_error", "metric: test_eror"), "Did you mean test_error?"),

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 
@@ -179,15 +180,25 @@ def killed_in_the_second_pass(runs_dir):
 # ---- SIGTERM, SIGINT --------------------------------------------------------------------------
 
 
+def signal_in_the_second_pass(number):
+    from common.run import Run
+
+    honest = Run.advance
+
+    def advance(run, *words):
+        if run._bar.done == 1400:
+            os.kill(os.getpid(), number)
+        honest(run, *words)
+
+    Run.advance = advance
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_says_so_and_the_same_command_ends_with_the_same_bits(tmp_path, uninterrupted, number):
-    command = start(*smoke(tmp_path, *LONG), log=tmp_path)
-    wait_for(lambda: checkpoints(tmp_path), command)
-    command.send(number)
-    ended = command.end()
+    ended = run(*smoke(tmp_path, *LONG), log=tmp_path, prepare=partial(signal_in_the_second_pass, number))
     assert_told(ended, 128 + number, f"{number.name}: seed 0 is saved; the same command goes on from here.")
     assert len(ended.complaint) == 1
-    assert "resuming seed 0 at" in run(*smoke(tmp_path, *LONG), log=tmp_path).err
+    assert "resuming seed 0 at 1,900 samples" in run(*smoke(tmp_path, *LONG), log=tmp_path).err
     assert bits(tmp_path) == uninterrupted["long"]
 
 
