@@ -55,10 +55,10 @@ class Recipe:
     squash_convolutions: bool = True  # Sec. II-B: every layer up to F6
     padding: Literal["background", "replicate"] = "background"  # Sec. II-B
     distorted_copies: int = 0  # Sec. III-B: 9 give 540,000 distorted patterns
-    shift: float = 2.0  # open: how far the distortions go (see data.Distortion)
-    scale: float = 0.15
-    squeeze: float = 0.15
-    shear: float = 0.3
+    shift: float = 1.0  # open: how far the distortions go (see data.Distortion)
+    scale: float = 0.08
+    squeeze: float = 0.08
+    shear: float = 0.15
     train_patterns: int | None = None  # only so many of the training set
     held_out: int = 0  # so many of the training set are measured on instead of the test set
     compiled: bool = True  # kernel.c, where a compiler is at hand
