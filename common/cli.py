@@ -20,7 +20,7 @@ class Front(click.Group):
     """`bash reproduce.sh WORD ...`: WORD is a command or the name of a paper."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return [*self.commands, *find_papers()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.commands:

@@ -131,7 +131,7 @@ def _short(error: Exception) -> str:
         return "the server is silent"
     if isinstance(error, ValueError) and "hash" in str(error).lower():
         return "the server sent something else than the file"
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _quiet_pooch() -> None:

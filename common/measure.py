@@ -21,9 +21,10 @@ def measure_files(
     paper: Paper, variant: str, files: list[Path], data_dir: Path | None, device: str, as_json: bool
 ) -> None:
     """Measure weights that the user names, under a variant's full recipe."""
+    weights = {str(file): load_weights(file) for file in files}
     data = real_data(paper, variant, data_dir)
     recipe = paper.module("train").recipe(variant, "full")
-    results = [(str(file), _measure(paper, load_weights(file), recipe, data, device)) for file in files]
+    results = [(name, _measure(paper, loaded, recipe, data, device)) for name, loaded in weights.items()]
     _print(paper, results, {}, as_json)
 
 

@@ -64,7 +64,8 @@ def _markdown(lines: list[list[str]], headings: list[str]) -> str:
 
 def _cells(row: Row) -> list[str]:
     reported, here = written(row)
-    verdict = f"**{row.verdict}**" + (f" ({row.note})" if row.note else "")
+    note = " ".join(row.note.replace("|", r"\|").split())
+    verdict = f"**{row.verdict}**" + (f" ({note})" if note else "")
     return [
         row.paper,
         row.variant,

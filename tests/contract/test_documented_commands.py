@@ -18,7 +18,9 @@ def documented_commands() -> list[str]:
     """Commands in code blocks and between backticks, without what explains them."""
     found = []
     for page in PAGES:
-        for match in re.finditer(r"(?:^ {4}|`)(bash reproduce\.sh[^`\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        for match in re.finditer(
+            r"(?:^ {4}|`)(bash reproduce\.sh[^`\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE
+        ):
             command = re.split(r"  +", match.group(1))[0].split(" #")[0].strip()
             if "<" not in command and "PAPER" not in command:
                 found.append(command)
@@ -60,6 +62,8 @@ def runs(tmp_path_factory) -> Path:
 def test_documented_command_runs(command, runs):
     words, codes = smoke_form(command, runs)
     environment = os.environ | {"REPRO_PYTHON": sys.executable}
-    done = subprocess.run(["bash", str(ROOT / "reproduce.sh"), *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", str(ROOT / "reproduce.sh"), *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode in codes, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
