@@ -144,8 +144,9 @@ def wait_for(happened: Callable[[], bool], command: Command) -> None:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder: the bytes of files, None for folders."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+    """Everything below a folder, but for Python's own caches: the bytes of files, None for folders."""
+    paths = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
 def copy_sources(root: Path, *parts: str) -> None:

@@ -13,7 +13,9 @@ import safetensors.numpy
 import yaml
 
 from common.cli import main
-from tests.contract.helpers import PAPER, Ended, assert_told, content, copy_sources, run, seed_folder, smoke
+from tests.contract.helpers import PAPER, ROOT, Ended, assert_told, content, copy_sources, run, seed_folder, smoke
+
+WEIGHTS = ROOT / "results" / "weights" / PAPER / "lenet5.safetensors"
 
 MISTYPED = [
     (["lenet5_1999"], "'lenet5_1999' is neither a paper nor a command. Did you mean lenet5_1998?"),
@@ -178,7 +180,7 @@ def test_a_data_folder_that_is_not_there_ends_with_3(house, tmp_path):
     assert_told(ended, 3, f"--data-dir {tmp_path / 'nowhere'}: no such folder.")
 
 
-@pytest.mark.parametrize("words", [[PAPER, "--data", "real"], ["eval", PAPER, "--weights", "any"], ["data", "mnist"]])
+@pytest.mark.parametrize("words", [[PAPER, "--data", "real"], ["eval", PAPER, "--weights", WEIGHTS], ["data", "mnist"]])
 def test_real_data_that_cannot_be_had_ends_with_3_and_leaves_no_trace(house, tmp_path, words):
     (tmp_path / "empty").mkdir()
     before = content(house)
