@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from common import layout
-from common.errors import CheckFailed, DataAbsent, MachineError, UsageError, UserError, nearest
+from common.errors import CheckFailed, DataAbsent, Interrupted, MachineError, UsageError, UserError, nearest
 from common.papers import Paper, find_papers, load_paper
 
 
@@ -47,6 +47,9 @@ class NearChoice(click.Choice):
         return self.fail(f"{value!r} is none of {known}.{nearest(str(value), self.choices)}", param, ctx)
 
 
+LARGEST_SEED = 2**31
+
+
 class Seeds(click.ParamType):
     """'0,1,2' as a tuple of different whole numbers, none negative."""
 
@@ -56,7 +59,7 @@ class Seeds(click.ParamType):
         if isinstance(value, tuple):
             return value
         words = value.split(",")
-        if not all(word.strip().isdecimal() for word in words):
+        if not all(word.strip().isdecimal() and int(word) < LARGEST_SEED for word in words):
             return self.fail(f"{value!r}: seeds are whole numbers with commas between, as in 0,1,2.", param, ctx)
         return tuple(dict.fromkeys(int(word) for word in words))
 
@@ -244,9 +247,18 @@ def override(recipe, words: list[str]):
 
 @front.command("all", params=RUN_OPTIONS)
 def run_all(**options) -> None:
-    """Run the default variant of every paper."""
+    """Run the default variant of every paper; one that fails does not stop the others."""
+    failures = []
     for name in find_papers():
-        run_paper(load_paper(name), **options)
+        try:
+            run_paper(load_paper(name), **options)
+        except Interrupted:
+            raise
+        except UserError as error:
+            _complain(f"{name}: {error}")
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 # ---- the other commands ----------------------------------------------------

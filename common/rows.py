@@ -116,7 +116,10 @@ def _judge(claim: Claim | None, metric: str, group: list[Record], finished: list
     """The verdict and what must be said beside it."""
     notes = ["unverified: nobody could check this number against the paper"] if claim and claim.unverified else []
     failed = [record for record in group if record.status == "failed"]
-    missing = sorted(set(range(max((r.seed for r in group), default=-1) + 1)) - {r.seed for r in finished + failed})
+    present = {record.seed for record in finished + failed}
+    last = max((record.seed for record in group), default=-1)
+    # A gap shows among the first numbers; a seed such as 10^9 must not make a list as long.
+    missing = [seed for seed in range(min(last, len(present)) + 1) if seed not in present]
     notes += [f"seed {record.seed} failed: {record.failure}" for record in failed]
     if missing:
         notes.append(f"seed {', '.join(map(str, missing))} missing")

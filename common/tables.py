@@ -128,8 +128,8 @@ def _paper_block(paper: Paper, rows: list[Row]) -> str:
 
 
 def _front_block(rows: list[Row]) -> str:
-    lines = [[r.paper, r.variant, METRICS[r.metric].label, *written(r), f"**{r.verdict}**"] for r in rows if r.claim]
-    return _markdown(lines, ["paper", "variant", "metric", "paper says", "here", "verdict"]) + "\n"
+    lines = [_cells(row)[:6] for row in rows if row.claim]
+    return f"{_markdown(lines, HEADINGS[:6])}\n\n#{_power_table()}"
 
 
 def _fill(page: Path, block: str) -> str:

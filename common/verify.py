@@ -14,7 +14,8 @@ from common.measure import measure_record, real_data, with_weights
 from common.papers import Paper
 from common.passports import LocatedData
 from common.progress import say
-from common.records import published_records
+from common.provenance import hash_of
+from common.records import Record, published_records
 from common.tables import tables
 
 PASSED, WRONG, SKIPPED = "ok", "WRONG", "skipped"
@@ -54,15 +55,26 @@ def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    what = f"{paper.name}: records"
     records = published_records(paper.name)
-    known = {record.variant for record in records} <= set(paper.variants)
-    return [
-        (
-            PASSED if known else WRONG,
-            f"{paper.name}: records",
-            f"{len(records)} read and valid" + ("" if known else ", some of unknown variants"),
-        )
-    ]
+    faults = [f"{record.path().relative_to(layout.ROOT)}: {fault}" for record in records for fault in _faults(record)]
+    if not {record.variant for record in records} <= set(paper.variants):
+        faults.append("some are of unknown variants")
+    recipes = {(record.variant, record.data.edition): record.recipe_hash for record in records}
+    if any(recipes[record.variant, record.data.edition] != record.recipe_hash for record in records):
+        faults.append("seeds of one variant have different recipes")
+    return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, f"{len(records)} read, valid and consistent")]
+
+
+def _faults(record: Record) -> list[str]:
+    """What in a record contradicts itself: an edited number, an edited recipe."""
+    faults = [] if hash_of(record.recipe) == record.recipe_hash else ["its recipe is not the one of its hash"]
+    on_cpu = record.environment.device == record.environment.processor
+    for protocol, values in (record.remeasured or {}).items() if on_cpu else ():
+        for metric, value in values.items():
+            if record.metrics.get(protocol, {}).get(metric, value) != value:
+                faults.append(f"{metric} ({protocol}) was measured again as {value:g}")
+    return faults
 
 
 def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:

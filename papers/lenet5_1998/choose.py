@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from common.determinism import make_deterministic
+from common.errors import UserError
 from common.papers import load_paper
 from common.passports import locate
 from common.run import Job, Run
@@ -144,4 +145,7 @@ def write(rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 1)
+    try:
+        main(int(sys.argv[1]) if sys.argv[1:] else 1)
+    except UserError as error:
+        sys.exit(str(error))

@@ -13,16 +13,18 @@ from common.passports import LocatedData
 from common.weights import fit_weights
 from papers.lenet5_1998.data import load
 from papers.lenet5_1998.model import CLASSES
-from papers.lenet5_1998.train import Recipe, build_model, classify
+from papers.lenet5_1998.train import Recipe, build_model, classify, hold_out
 
 
 def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """Error on the test and the training set, and which test digit was taken for which.
 
+    Where the recipe holds patterns out of the training set, they take the test set's place.
+
     Raises:
         UsageError: the weights are another model's.
     """
-    digits = load(data)
+    digits = hold_out(load(data), recipe)
     model = build_model(recipe)
     fit_weights(model, weights)
     predicted, label = classify(model, digits.test_images, recipe).numpy(), digits.test_labels.numpy()

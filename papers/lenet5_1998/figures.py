@@ -10,6 +10,7 @@ from common.passports import LocatedData
 from common.records import Record
 
 VARIANT = "lenet5"
+DISTORTED = "lenet5-distorted"  # whose mistakes the paper's Figure 8 shows
 LARGEST_SHOWN = 120  # misclassified digits
 
 
@@ -49,7 +50,9 @@ def misclassified_digits(records: list[Record], data: LocatedData | None) -> Fig
         return None
     from papers.lenet5_1998.data import load
 
-    record = _published(records)
+    record = _published(records, DISTORTED)
+    if record is None:
+        return None
     wrong = record.details["misclassified"][:LARGEST_SHOWN]
     images = load(data).test_images.numpy()
     columns = 12
@@ -68,7 +71,10 @@ def c1_kernels(records: list[Record], data: LocatedData | None) -> Figure | None
     """The six 5x5 kernels of C1 of the published weights."""
     from safetensors.numpy import load_file
 
-    kernels = load_file(layout.ROOT / _published(records).weights.file)["C1.weight"][:, 0]
+    record = _published(records, VARIANT)
+    if record is None:
+        return None
+    kernels = load_file(layout.ROOT / record.weights.file)["C1.weight"][:, 0]
     limit = float(np.abs(kernels).max())
     figure, axes = plt.subplots(1, len(kernels), figsize=(7.2, 1.5))
     for number, (axis, kernel) in enumerate(zip(axes, kernels, strict=True)):
@@ -80,9 +86,9 @@ def c1_kernels(records: list[Record], data: LocatedData | None) -> Figure | None
     return figure
 
 
-def _published(records: list[Record]) -> Record:
+def _published(records: list[Record], variant: str) -> Record | None:
     """The record whose weights are published."""
-    return next(r for r in records if r.variant == VARIANT and r.weights.file)
+    return next((r for r in records if r.variant == variant and r.weights.file), None)
 
 
 FIGURES = {

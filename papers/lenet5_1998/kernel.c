@@ -1,5 +1,5 @@
 /* LeNet-5, one pattern at a time: the same arithmetic as model.py and
- * curvature.py, written out so that one update takes tens of microseconds.
+ * sdlm.py, written out so that one update takes tens of microseconds.
  *
  * Every sum is taken in one fixed order, over vectors of eight floats whose
  * lanes are added in a fixed order, and the compiler is told not to fuse a product into

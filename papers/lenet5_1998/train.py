@@ -63,6 +63,14 @@ class Recipe:
     held_out: int = 0  # so many of the training set are measured on instead of the test set
     compiled: bool = True  # kernel.c, where a compiler is at hand
 
+    def __post_init__(self):
+        least = {"passes": 1, "curvature_patterns": 1, "distorted_copies": 0, "held_out": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least {value}.")
+        if not self.eta:
+            raise UsageError("--eta []: at least one rate, as in [[20, 0.0005]].")
+
     @property
     def loss(self) -> Loss:
         return Loss(self.equation, self.j)

@@ -40,7 +40,7 @@ MISTYPED = [
     ([PAPER, "--order", "reverse"], "--order reverse: Input should be 'constant' or 'fresh'"),
     ([PAPER, "--eta", "[[20]]"], "--eta [[20]]: Field required"),
     ([PAPER, "--eta", "[[20,"], "--eta [[20,: Invalid JSON"),
-    ([PAPER, "--seeds", "one,two"], "'one,two': seeds are whole numbers with commas between, as in 0,1,2."),
+    ([PAPER, "--seeds", "one,two"], "'one,two': seeds are whole numbers"),
     ([PAPER, "--seeds", "0,,1"], "'0,,1': seeds are whole numbers"),
     ([PAPER, "--seeds", ""], "'': seeds are whole numbers"),
     ([PAPER, "--seeds", "-1"], "'-1': seeds are whole numbers"),

@@ -27,7 +27,7 @@ from tests.contract.helpers import (
     wait_for,
 )  # fmt: skip
 
-LONG = ["--passes", 6, "--train-patterns", 1400]  # three chunks of updates a pass, a second or two
+LONG = ["--passes", 3, "--train-patterns", 1400]  # three chunks of updates a pass
 SLOW = ["--compiled", "false", "--passes", 2, "--train-patterns", 60, "--curvature-patterns", 10]
 WRITES = 7  # of a short run: run.json; curves.csv and a checkpoint in each of two passes; weights; record
 FINISHED = ["curves.csv", "lock", "record.json", "run.json", "weights.safetensors"]
@@ -114,12 +114,21 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, uninterru
     assert list(content(seed_folder(tmp_path))) == FINISHED
 
 
-@pytest.mark.parametrize("fault", ["fsync:3:KILL", *(f"replace:{n}:KILL" for n in range(1, WRITES + 1))])
-def test_killed_inside_any_write_it_ends_with_the_same_bits(tmp_path, uninterrupted, fault):
-    assert run(*smoke(tmp_path), log=tmp_path, fault=fault).code == -signal.SIGKILL
+@pytest.mark.parametrize("write", range(1, WRITES + 1))
+def test_killed_before_the_rename_of_any_write_it_ends_with_the_same_bits(tmp_path, uninterrupted, write):
+    assert run(*smoke(tmp_path), log=tmp_path, fault=f"replace:{write}:KILL").code == -signal.SIGKILL
     ended = run(*smoke(tmp_path), log=tmp_path)
     assert ended.code == 0, ended.err
     assert bits(tmp_path) == uninterrupted["short"]
+    assert list(content(seed_folder(tmp_path))) == FINISHED
+
+
+def test_killed_before_the_fsync_of_a_checkpoint_it_ends_with_the_same_bits_and_leaves_nothing(tmp_path, uninterrupted):
+    words = smoke(tmp_path, *LONG)
+    assert run(*words, log=tmp_path, fault="fsync:3:KILL", prepare=save_often).code == -signal.SIGKILL
+    assert [name for name in content(seed_folder(tmp_path)) if name.endswith(".writing")]
+    assert "resuming seed 0 at 500 samples" in run(*words, log=tmp_path).err
+    assert bits(tmp_path) == uninterrupted["long"]
     assert list(content(seed_folder(tmp_path))) == FINISHED
 
 
@@ -280,12 +289,14 @@ def test_fresh_forgets_what_an_interrupted_run_had_reached(tmp_path, uninterrupt
     assert bits(tmp_path) == uninterrupted["long"]
 
 
-@pytest.mark.parametrize("part", ["recipe", "data", "sources"])
-def test_what_was_begun_with_another_recipe_data_or_sources_is_not_resumed(tmp_path, part):
-    killed_in_the_second_pass(tmp_path)
+def test_what_was_begun_with_another_recipe_data_or_sources_is_not_resumed(tmp_path, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log")
+    assert run(*smoke(tmp_path), log=log, fault="replace:4:KILL").code == -signal.SIGKILL
     file = seed_folder(tmp_path) / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {part: "another"}))
-    before = content(seed_folder(tmp_path))
-    assert_told(run(*smoke(tmp_path, *LONG), log=tmp_path), 2, f"was begun with other {part}.", "--fresh")
-    assert content(seed_folder(tmp_path)) == before
-    assert run(*smoke(tmp_path, *LONG, "--fresh"), log=tmp_path).code == 0
+    begun = json.loads(file.read_text())
+    for part in ("recipe", "data", "sources"):
+        file.write_text(json.dumps(begun | {part: "another"}))
+        before = content(tmp_path)
+        assert_told(run(*smoke(tmp_path), log=log), 2, f"was begun with other {part}.", "--fresh")
+        assert content(tmp_path) == before
+    assert run(*smoke(tmp_path, "--fresh"), log=log).code == 0
