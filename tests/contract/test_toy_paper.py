@@ -388,8 +388,20 @@ def test_a_full_disk_while_publishing_ends_with_5_and_harms_nothing(published):
 def test_running_again_gives_the_very_bits_of_the_published_record(published, tmp_path):
     ended = tell(published, "toy", "--seeds", "1", "--runs-dir", tmp_path)
     assert "seed 1: the very bits of the published record (results/records/toy/line/official/seed-1.json)." in ended.out
-    ended = tell(published, "publish", "toy", "--runs-dir", tmp_path)
-    assert_told(ended, 2, "is published already and differs")  # in its date and times
+    before = results(published)
+    assert tell(published, "publish", "toy", "--runs-dir", tmp_path).code == 0
+    assert results(published) == before  # the date and the times too
+
+
+def test_a_published_record_is_not_replaced_by_one_with_other_bits(published, tmp_path):
+    assert tell(published, "toy", "--seeds", "1", "--runs-dir", tmp_path).code == 0
+    (record,) = tmp_path.rglob("record.json")
+    other = json.loads(record.read_text())
+    other["weights"]["sha256"] = "0" * 64
+    record.write_text(json.dumps(other))
+    before = results(published)
+    assert_told(tell(published, "publish", "toy", "--runs-dir", tmp_path), 2, "is published already and differs")
+    assert results(published) == before
 
 
 def test_published_weights_measure_what_their_record_says(published):
