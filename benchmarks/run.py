@@ -31,6 +31,7 @@ class Job:
         ours, straightforward: do some work and return how many samples it was.
         flops_per_sample: multiplications and additions that the arithmetic needs.
         threads: how many threads both ways, and the matrix product, may use.
+        precision: in which our way multiplies; its share is of the matrix rate in that precision.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Job:
     straightforward: Callable[[], int]
     flops_per_sample: float
     threads: int
+    precision: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _time(paper: str, job: Job) -> Result:
         job=job.name,
         ratio=statistics.median(straightforward) / statistics.median(ours),
         samples_per_s=rate,
-        share=rate * job.flops_per_sample / matrix_rate(),
+        share=rate * job.flops_per_sample / matrix_rate(job.precision),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3),
     )
 
@@ -95,8 +97,8 @@ def _seconds_per_sample(work: Callable[[], int]) -> float:
     return (time.perf_counter() - start) / samples
 
 
-def matrix_rate() -> float:
-    """Floating-point operations per second of a float32 matrix product."""
-    a, b = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
+def matrix_rate(precision: torch.dtype) -> float:
+    """Floating-point operations per second of a matrix product in this precision."""
+    a, b = (torch.rand(MATRIX, MATRIX).to(precision) for _ in range(2))
     seconds = min(_seconds_per_sample(lambda: (a @ b) is not None) for _ in range(10))
     return 2 * MATRIX**3 / seconds

@@ -109,21 +109,26 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
     """Find a complete, unaltered copy.
 
     Raises:
-        DataAbsent: none of the folders holds any of the files.
+        DataAbsent: none of the folders holds all of the files.
         DataError: a folder was named that does not exist, or a copy is
-            incomplete, damaged, altered or unreadable.
+            damaged, altered or unreadable.
     """
     if data_dir and not data_dir.is_dir():
         raise DataError(f"--data-dir {data_dir}: no such folder.")
     names = {name for edition in passport.editions.values() for name in edition.files}
+    incomplete = []
     for root in search_folders(data_dir):
         folder = root / passport.folder
         try:
             present = [name for name in sorted(names) if (folder / name).exists()]
             if present:
                 return _identify(passport, folder, present)
+        except DataAbsent as absent:
+            incomplete.append(str(absent))
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
+    if incomplete:
+        raise DataAbsent(f"{passport.title}: {incomplete[0]}")
     looked = ", ".join(str(root / passport.folder) for root in search_folders(data_dir))
     raise DataAbsent(f"{passport.title} is not on this disk (looked in {looked}).")
 
@@ -134,18 +139,20 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
         expected = {file: entry.sha256 for file, entry in edition.files.items()}
         if expected.items() <= hashes.items():
             return LocatedData(passport.name, name, folder, expected)
-    # Say what is wrong in terms of the edition that this copy is nearest to.
+    # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
+    # before what is missing: an altered copy is never passed over.
     edition = max(
         passport.editions.values(),
         key=lambda e: (sum(hashes.get(n) == f.sha256 for n, f in e.files.items()), len(e.files.keys() & hashes.keys())),
     )
     for name, file in edition.files.items():
-        if name not in hashes:
-            raise DataError(f"{folder}: {name} is missing. Fetch it again or name another folder with --data-dir.")
-        if hashes[name] != file.sha256:
+        if hashes.get(name, file.sha256) != file.sha256:
             size = (folder / name).stat().st_size
             found = f"{size:,} bytes where {file.bytes:,} belong" if size != file.bytes else "altered content"
             raise DataError(f"{folder / name} is not what its passport says ({found}). Remove it and fetch it again.")
+    for name in edition.files:
+        if name not in hashes:
+            raise DataAbsent(f"{folder / name} is missing.")
     raise AssertionError("a copy that differs from an edition nowhere is that edition")
 
 

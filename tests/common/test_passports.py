@@ -73,10 +73,25 @@ def test_swapped_files_are_noticed(toy, shapes):
     damaged(shapes, "train.bin is not what its passport says")
 
 
-def test_a_missing_file_is_named(toy, shapes):
+def test_a_missing_file_is_named_and_makes_the_copy_absent(toy, shapes):
     folder = toy.put_data(layout.DATA)
     (folder / "test.bin").unlink()
-    damaged(shapes, str(folder), "test.bin is missing")
+    with pytest.raises(DataAbsent, match="test.bin is missing"):
+        locate(shapes)
+
+
+def test_an_incomplete_copy_is_passed_over_for_a_complete_one(toy, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
+    (toy.put_data(tmp_path / "environment") / "test.bin").unlink()
+    complete = toy.put_data(layout.DATA)
+    assert locate(shapes).folder == complete
+
+
+def test_an_altered_file_is_told_even_where_another_is_missing(toy, shapes):
+    folder = toy.put_data(layout.DATA)
+    (folder / "test.bin").unlink()
+    (folder / "train.bin").write_bytes(b"half")
+    damaged(shapes, "train.bin is not what its passport says")
 
 
 def test_files_of_two_editions_make_no_edition(toy, shapes):

@@ -154,7 +154,6 @@ DAMAGED = [
     (truncate, TRAIN_IMAGES, r"is not what its passport says \([\d,]+ bytes where [\d,]+ belong\)"),
     (swap, TRAIN_LABELS, r"is not what its passport says"),
     (alter, TEST_IMAGES, r"is not what its passport says \(altered content\)"),
-    (lose, TEST_LABELS, r"is missing"),
     (hide, "mnist", r"Is a directory"),
 ]
 
@@ -168,6 +167,14 @@ def test_damaged_data_ends_with_3_and_never_becomes_the_stand_in(house, disk, tm
     assert_told(ended, 3, name)
     assert re.search(said, ended.err)
     assert {name: held for name, held in content(tmp_path).items() if not name.startswith("log")} == before
+
+
+def test_real_data_that_lacks_a_file_ends_with_3(house, disk, tmp_path):
+    lose(disk / "mnist")
+    ended = run(PAPER, "--data", "real", "--data-dir", disk, root=house, log=tmp_path / "log")
+    assert ended.code == 3 and "Traceback" not in ended.err
+    assert f"{disk / 'mnist' / TEST_LABELS} is missing. Fetching it." in ended.complaint[0]
+    assert "could not be fetched: no connection." in ended.complaint[-1]
 
 
 def test_data_that_may_not_be_read_ends_with_3(house, disk, tmp_path):
