@@ -1,0 +1,12 @@
+"""Which number format multiplies fastest on a device."""
+
+import torch
+
+
+def fast_precision(device: str) -> torch.dtype:
+    """bfloat16 where the device's arithmetic units multiply it, else float32."""
+    if device == "cuda":
+        native = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
