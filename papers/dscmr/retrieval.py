@@ -1,9 +1,10 @@
 """How well a query finds the items of its class: ranking by cosine, mAP, precision and recall.
 
-All items are ranked, nearest first. Items at exactly the same cosine keep the order in which they
-stand in the data: that is how ties are broken.
+All items are ranked, nearest first. Items at the same cosine, in float32, keep the order in which
+they stand in the data: that is how ties are broken.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,8 +17,21 @@ def ranked_relevance(queries: Tensor, items: Tensor, query_labels: Tensor, item_
     """Whether the item at each rank is of the query's class. Representations (Q, d) and (N, d),
     labels (Q,) and (N,) to a boolean (Q, N)."""
     cosine = F.normalize(queries) @ F.normalize(items).T
-    ranking = cosine.argsort(dim=1, descending=True, stable=True)
-    return item_labels[ranking] == query_labels[:, None]
+    return item_labels[ranking(cosine)] == query_labels[:, None]
+
+
+def ranking(cosine: Tensor) -> Tensor:
+    """Each query's items, nearest first, ties in their order. Shape (Q, N), as `cosine`.
+
+    `cosine.argsort(descending=True, stable=True)`, but several times as fast: whole numbers that
+    hold the cosine in their upper half and the item's place in the lower one are simply sorted.
+    """
+    distance = 0.0 - cosine.float().numpy()  # nearest first; and no -0.0, whose bits are not those of 0.0
+    bits = distance.view(np.int32)
+    ascending = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # floats compare as these whole numbers do
+    keys = ascending.astype(np.int64) << 32 | np.arange(cosine.shape[1])
+    keys.sort(axis=1)
+    return torch.from_numpy(keys & 0xFFFFFFFF)
 
 
 def precision_at_every_rank(relevant: Tensor) -> Tensor:

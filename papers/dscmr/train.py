@@ -97,7 +97,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     model = initial_model(pairs, run.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=recipe.betas, fused=True)
 
-    first, curves = 0, {name: [] for name in ("loss", *measure(model, pairs))}
+    first, curves = 0, {}
     if state := run.resume():
         first, curves = state["epoch"], state["curves"]
         model.load_state_dict(state["model"])
@@ -123,7 +123,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
             mean_loss = (total / len(labels)).item()
             run.require_finite(mean_loss, f"the loss in epoch {epoch + 1}")
             for name, value in {"loss": mean_loss, **measure(model, pairs)}.items():
-                curves[name].append(value)
+                curves.setdefault(name, []).append(value)
             if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == recipe.epochs:
                 run.log(curves)
             state = {
