@@ -58,19 +58,19 @@ def _duplicates(root: yaml.Node | None) -> Iterator[yaml.Node]:
     waiting, met = deque([root]), set()
     while waiting:
         node = waiting.popleft()
-        if id(node) in met:  # an alias
+        if id(node) in met or not isinstance(node, yaml.CollectionNode):  # an alias, or a plain value
             continue
         met.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            keys = set()
-            for key, value in node.value:
-                name = key.tag, str(key.value)
-                if name in keys:
-                    yield key
-                keys.add(name)
-                waiting.append(value)
+            continue
+        keys = set()
+        for key, value in node.value:
+            name = key.tag, str(key.value)
+            if name in keys:
+                yield key
+            keys.add(name)
+            waiting.append(value)
 
 
 def check(content: object, kind: type[C], source: str) -> C:
