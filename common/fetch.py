@@ -1,6 +1,7 @@
 """Downloads: checked, resumable by file, and never waiting long for a dead server."""
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from common import layout
 from common.errors import DataAbsent, MachineError
-from common.passports import DataFile, Edition, LocatedData, Passport, file_sha256, locate
+from common.passports import DataFile, Edition, LocatedData, Passport, locate
 
 PATIENCE_S = 12.0  # without a byte, or at less than SLOWEST, before giving up
 SLOWEST_BYTES_PER_S = 20_000
@@ -37,7 +38,7 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
         raise MachineError(f"{folder}: {error.strerror}.") from None
     try:
         for name, file in _missing(folder, edition):
-            report(f"fetching {name} ({file.bytes / 1e6:.1f} MB)")
+            report(f"fetching {name}" + (f" ({file.bytes / 1e6:.1f} MB)" if file.bytes else ""))
             _fetch_file(folder, name, file)
     except DataAbsent:
         with contextlib.suppress(OSError):
@@ -50,15 +51,15 @@ def _missing(folder: Path, edition: Edition) -> list[tuple[str, DataFile]]:
     return [
         (name, file)
         for name, file in edition.files.items()
-        if not (folder / name).exists() or file_sha256(folder / name) != file.sha256
+        if not ((folder / name).exists() and file.is_at(folder / name))
     ]
 
 
 class _Watch:
     """Stands between pooch and the file it writes: counts bytes and notices a server that drips or floods."""
 
-    def __init__(self, limit: int):
-        self.limit, self.received = limit, 0
+    def __init__(self, limit: int | None):
+        self.limit, self.received = limit or math.inf, 0
         self.started = self.last = time.monotonic()
 
     def download(self, url: str, path: str, _) -> None:
@@ -95,7 +96,7 @@ def _fetch_file(folder: Path, name: str, file: DataFile) -> None:
     def work() -> None:
         for url in file.urls * TRIES:
             try:
-                pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=watch.download)
+                pooch.retrieve(url, file.sha256, name, folder, downloader=watch.download)
                 failure.clear()
                 return
             except Exception as error:  # whatever the network or the server does

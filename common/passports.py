@@ -16,9 +16,19 @@ from common.schema import Checked, read
 
 
 class DataFile(Checked):
-    sha256: str
-    bytes: int
+    """A file and the checksum that is known of it: sha256, or git's own hash where only that one is
+    published. A file of which none is known is taken by its name; what is seen is recorded."""
+
+    sha256: str | None = None
+    git_blob: str | None = None
+    bytes: int | None = None
     urls: list[str] = []
+
+    def is_at(self, path: Path) -> bool:
+        """Whether what lies there is this file, as far as can be known."""
+        if self.sha256:
+            return file_sha256(path) == self.sha256
+        return self.git_blob is None or git_blob(path) == self.git_blob
 
 
 class Edition(Checked):
@@ -134,24 +144,27 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
 
 
 def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
-    hashes = {name: file_sha256(folder / name) for name in present}
+    # Of each edition's files: which of those that are here are the right ones.
+    right = {
+        name: {file: entry.is_at(folder / file) for file, entry in edition.files.items() if file in present}
+        for name, edition in passport.editions.items()
+    }
     for name, edition in passport.editions.items():
-        expected = {file: entry.sha256 for file, entry in edition.files.items()}
-        if expected.items() <= hashes.items():
-            return LocatedData(passport.name, name, folder, expected)
+        if len(right[name]) == len(edition.files) and all(right[name].values()):
+            hashes = {file: file_sha256(folder / file) for file in edition.files}
+            return LocatedData(passport.name, name, folder, hashes)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
     # before what is missing: an altered copy is never passed over.
-    edition = max(
-        passport.editions.values(),
-        key=lambda e: (sum(hashes.get(n) == f.sha256 for n, f in e.files.items()), len(e.files.keys() & hashes.keys())),
-    )
+    nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))
+    edition, here = passport.editions[nearest_name], right[nearest_name]
     for name, file in edition.files.items():
-        if hashes.get(name, file.sha256) != file.sha256:
+        if not here.get(name, True):
             size = (folder / name).stat().st_size
-            found = f"{size:,} bytes where {file.bytes:,} belong" if size != file.bytes else "altered content"
+            known = file.bytes not in (None, size)
+            found = f"{size:,} bytes where {file.bytes:,} belong" if known else "altered content"
             raise DataError(f"{folder / name} is not what its passport says ({found}). Remove it and fetch it again.")
     for name in edition.files:
-        if name not in hashes:
+        if name not in here:
             raise DataAbsent(f"{folder / name} is missing.")
     raise AssertionError("a copy that differs from an edition nowhere is that edition")
 
@@ -159,3 +172,9 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def git_blob(path: Path) -> str:
+    """The hash by which git knows a file's content."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -8,5 +8,6 @@ def fast_precision(device: str) -> torch.dtype:
     if device == "cuda":
         native = torch.cuda.get_device_capability() >= (8, 0)
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        has = torch.cpu.get_capabilities()
+        native = has.get("avx512_bf16", False) or has.get("amx_bf16", False)
     return torch.bfloat16 if native else torch.float32

@@ -66,8 +66,8 @@ class Job:
 class Trained:
     """What a paper's `train` hands back.
 
-    `metrics` are those measured on the way (an earlier epoch's, say), by protocol;
-    eval.py measures the final weights.
+    `metrics` are those measured on the way (an earlier epoch's, say), by protocol, and
+    `details` what the record is to keep besides; eval.py measures the final weights.
     """
 
     weights: dict[str, Tensor]
@@ -75,6 +75,7 @@ class Trained:
     samples: int  # how many were trained on, counting repeats
     curves: dict[str, list[float]] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
+    details: dict[str, list] = field(default_factory=dict)
     compiled: str | None = None
     precision: str = "float32"
 
@@ -258,7 +259,7 @@ def _train_and_measure(run: Run, flags: dict) -> Record:
     return make_record(
         status="finished",
         metrics={**trained.metrics, **measured.metrics},
-        details=measured.details,
+        details={**trained.details, **measured.details},
         curves=trained.curves,
         data=_data_used(job, trained.split),
         weights={"sha256": weights_hash(trained.weights), "file": file.name},

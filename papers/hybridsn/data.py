@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from scipy.ndimage import distance_transform_cdt
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
@@ -129,7 +130,7 @@ def read_variable(file: Path, name: str) -> np.ndarray:
     """
     try:
         content = loadmat(file, variable_names=[name])
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
         raise DataError(f"{file}: cannot be read as a MATLAB file ({' '.join(str(error).split())}).") from None
     if name not in content:
         raise DataError(f"{file}: has no variable {name!r}.")

@@ -1,0 +1,42 @@
+"""Measure DSCMR weights on the test pairs.
+
+bash reproduce.sh eval dscmr --weights FILE
+python -m papers.dscmr.eval --weights FILE
+"""
+
+import torch
+from torch import Tensor
+
+from common.evaluation import Measured
+from common.passports import LocatedData
+from common.weights import fit_weights
+from papers.dscmr.data import load
+from papers.dscmr.retrieval import both_ways, precision_at_k, precision_recall, scores
+from papers.dscmr.train import Recipe, build_model
+
+
+@torch.no_grad()
+def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+    """mAP of the given weights, and the precision at each recall and at the first ranks.
+
+    In float64, so that no rank is decided by how a processor rounds.
+
+    Raises:
+        UsageError: the weights are another model's. DataError: as `load`.
+    """
+    pairs = load(data)
+    model = build_model(pairs)
+    fit_weights(model, weights)
+    U, V = model.double()(pairs.test.images.double(), pairs.test.texts.double())
+    relevant = both_ways(U, V, pairs.test.labels)
+    details = {}
+    for way, found in relevant.items():
+        details[f"precision_recall_{way}"] = precision_recall(found)
+        details[f"precision_at_k_{way}"] = precision_at_k(found)
+    return Measured(metrics={"last": scores(relevant)}, details=details)
+
+
+if __name__ == "__main__":
+    from common.cli import eval_paper_module
+
+    eval_paper_module(__file__)
