@@ -37,7 +37,8 @@ def _entries(paper: Paper) -> list[dict]:
     """One for each variant. Records are read and data is hashed once."""
     seconds: dict[str, list[float]] = {variant: [] for variant in paper.variants}
     for record in published_records(paper.name):
-        seconds.setdefault(record.variant, []).append(record.times.wall_seconds)
+        if record.status == "finished":
+            seconds.setdefault(record.variant, []).append(record.times.wall_seconds)
     states = {passport.name: _state(passport) for passport in _passports(paper)}
     return [
         {

@@ -51,7 +51,7 @@ class Closing:
         """
         if self.failed:
             seeds = ", ".join(map(str, self.failed))
-            raise NumbersError(f"{self.paper.name} / {self.first.variant}: the numbers went bad in seed {seeds}.")
+            raise NumbersError(f"The numbers of {self.first.variant} went bad in seed {seeds}.")
 
     def require_claims(self) -> None:
         """

@@ -24,7 +24,7 @@ class Checked(pydantic.BaseModel):
 
 
 C = TypeVar("C", bound=Checked)
-YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, ten times as fast, where PyYAML was built with it
+YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, several times as fast, where PyYAML has it
 
 
 def read(path: Path, kind: type[C]) -> C:

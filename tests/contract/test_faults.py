@@ -110,11 +110,13 @@ def test_numbers_that_go_bad_end_with_4_a_record_that_says_why_and_a_table(tmp_p
     failed = record(tmp_path)
     assert (failed["status"], failed["metrics"], failed["weights"]) == ("failed", {}, None)
     assert failed["failure"].endswith(" is nan")
-    assert_failed(ended, f"seed 0 failed: {failed['failure']}.", "the numbers went bad in seed 0.")
+    assert_failed(ended, f"seed 0 failed: {failed['failure']}.", "The numbers of lenet5 went bad in seed 0.")
 
     before = content(tmp_path)
     again = run(*words, log=log)
-    assert_failed(again, f"seed 0 failed before: {failed['failure']}. --fresh", "the numbers went bad in seed 0.")
+    assert_failed(
+        again, f"seed 0 failed before: {failed['failure']}. --fresh", "The numbers of lenet5 went bad in seed 0."
+    )
     assert content(tmp_path) == before
     assert_failed(run(*words, "--fresh", log=log), failed["failure"])
 
@@ -140,7 +142,7 @@ def test_a_seed_whose_numbers_go_bad_does_not_keep_the_others_from_running(tmp_p
     assert bits(tmp_path, 0) == unharmed
     assert "(n = 2)" in ended.out
     assert "seed 1 failed: the loss in pass 1 is nan." in ended.complaint[0]
-    assert ended.complaint[-1] == "lenet5_1998 / lenet5: the numbers went bad in seed 1."
+    assert ended.complaint[-1] == "The numbers of lenet5 went bad in seed 1."
 
 
 def bad_while_a_signal_comes():
