@@ -55,8 +55,17 @@ def test_all_published_weights_are_those_of_one_record_each():
     assert sorted(files) == sorted(layout.WEIGHTS.rglob("*.safetensors"))
 
 
+def by_speed() -> list:
+    """Weights of papers that need more than a CPU to train are slow to measure on one, too."""
+    needs_more = {name for name in find_papers() if any(c.needs.device != "cpu" for c in load_paper(name).claims)}
+    return [
+        pytest.param(record, marks=[pytest.mark.slow] if record.paper in needs_more else [], id=record.weights.file)
+        for record in WITH_WEIGHTS
+    ]
+
+
 @REAL_DATA
-@pytest.mark.parametrize("record", WITH_WEIGHTS, ids=lambda record: record.weights.file)
+@pytest.mark.parametrize("record", by_speed())
 def test_published_weights_give_the_records_numbers(record):
     paper = load_paper(record.paper)
     try:
