@@ -7,12 +7,22 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from common import layout
-from common.errors import CheckFailed, DataAbsent, Interrupted, MachineError, UsageError, UserError, nearest
+from common.errors import (
+    DataAbsent,
+    Interrupted,
+    MachineError,
+    NumbersError,
+    PapersFailed,
+    UsageError,
+    UserError,
+    nearest,
+)
 from common.papers import Paper, find_papers, load_paper
 
 
@@ -129,33 +139,63 @@ def front(ctx: click.Context, as_json: bool) -> None:
 # ---- running ---------------------------------------------------------------
 
 
-def run_paper(paper: Paper, *, variant, preset, seeds, device, data, data_dir, runs_dir, fresh, check, as_json) -> None:
-    overrides = click.get_current_context().args
-    from common.report import report
+def run_paper(paper: Paper, *, as_json: bool, check: bool, **options) -> None:
+    from common.report import print_closing
 
-    records = _run_seeds(paper, variant, preset, seeds, device, data, data_dir, runs_dir, fresh, overrides)
-    result = report(paper, [record for record, _ in records], [reused for _, reused in records], as_json)
-    if check and not result.all_claims_hold:
-        raise CheckFailed(f"--check: {result.why_not}")
+    def print_json(closing) -> None:
+        click.echo(json.dumps(closing.as_dict(), indent=1))
+
+    _run_and_show(paper, print_json if as_json else print_closing, check, **options)
 
 
-def _run_seeds(paper, variant, preset, seeds, device, data, data_dir, runs_dir, fresh, overrides) -> list:
+def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
+    """Run every seed, show what came out, then say what is wrong with it.
+
+    Args:
+        show: called with the `Closing` once all seeds have run.
+
+    Raises:
+        UserError: as the exit codes say; NumbersError and CheckFailed only after `show`.
+    """
+    from common.report import close, say_what_it_is_not
+
+    closing = close(paper, _run_seeds(paper, **options))
+    show(closing)
+    say_what_it_is_not(closing)
+    closing.require_no_failure()
+    if check:
+        closing.require_claims()
+
+
+def _run_seeds(paper: Paper, *, variant, preset, seeds, device, data, data_dir, runs_dir, fresh) -> list:
+    """The records of all seeds; one whose numbers go bad does not keep the others from running."""
     variant = paper.variant(variant)
-    train = paper.module("train")
+    train, overrides = paper.module("train"), click.get_current_context().args
     override(train.recipe(variant, preset), overrides)  # a slip is told before data is looked for
     device = choose_device(device, paper.name, train.DEVICES)
     located = find_data(paper, variant, preset, data, data_dir)
-    recipe = train.recipe(variant, preset, located.standin)
-    modified = override(recipe, overrides)
-    from common.run import Job, run_job
+    planned = train.recipe(variant, preset, located.standin)
+    recipe = override(planned, overrides)
+    from common.run import Job
 
-    records = []
-    for seed in seeds:
-        job = Job(
-            paper, variant, preset, seed, modified, modified != recipe, located, device, runs_dir, fresh, _command()
-        )
-        records.append(run_job(job))
-    return records
+    rest = (recipe, recipe != planned, located, device, runs_dir, fresh, _command())
+    return [_run_seed(Job(paper, variant, preset, seed, *rest)) for seed in seeds]
+
+
+def _run_seed(job):
+    """The record of one seed, a failed one too."""
+    from common.progress import say
+    from common.records import read_record
+    from common.run import run_job
+
+    try:
+        record, reused = run_job(job)
+    except NumbersError as error:
+        say(str(error))
+        return read_record(job.record_file)
+    if reused:
+        say(f"seed {record.seed} was finished before and is shown as it was; --fresh runs it again.")
+    return record
 
 
 def _command() -> str:
@@ -246,19 +286,29 @@ def override(recipe, words: list[str]):
 
 
 @front.command("all", params=RUN_OPTIONS)
-def run_all(**options) -> None:
+def run_all(as_json, check, **options) -> None:
     """Run the default variant of every paper; one that fails does not stop the others."""
-    failures = []
-    for name in find_papers():
+    from common.report import print_closing
+
+    names, results, failures = find_papers(), {}, {}
+
+    def collect(closing) -> None:
+        results[closing.paper.name] = closing.as_dict()
+
+    for name in names:
         try:
-            run_paper(load_paper(name), **options)
+            _run_and_show(load_paper(name), collect if as_json else print_closing, check, **options)
         except Interrupted:
             raise
         except UserError as error:
             _complain(f"{name}: {error}")
-            failures.append(error)
+            failures[name] = error
+            results.setdefault(name, {"paper": name, "error": str(error)})
+    if as_json:
+        click.echo(json.dumps(list(results.values()), indent=1))
     if failures:
-        raise failures[0]
+        first = next(iter(failures.values()))
+        raise PapersFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
 
 
 # ---- the other commands ----------------------------------------------------

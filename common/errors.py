@@ -43,6 +43,14 @@ class MachineError(UserError):
     code = 5
 
 
+class PapersFailed(UserError):
+    """Some papers of several; the code is that of the first that failed."""
+
+    def __init__(self, first: UserError, message: str):
+        super().__init__(message)
+        self.code = first.code
+
+
 class Interrupted(UserError):
     """SIGINT or SIGTERM; what was reached is saved."""
 

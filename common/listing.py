@@ -1,5 +1,6 @@
 """What there is: papers, datasets, citations. Nothing here imports torch."""
 
+import dataclasses
 import json
 
 import click
@@ -14,7 +15,7 @@ from common.show import print_table
 
 def show_papers(as_json: bool) -> None:
     """Papers and variants, whether their data is on this disk, and how long a full run took."""
-    entries = [_entry(paper, variant) for paper in map(load_paper, find_papers()) for variant in paper.variants]
+    entries = [entry for name in find_papers() for entry in _entries(load_paper(name))]
     if as_json:
         click.echo(json.dumps(entries, indent=1))
         return
@@ -32,17 +33,29 @@ def show_papers(as_json: bool) -> None:
     click.echo("Run one:  bash reproduce.sh PAPER      all options:  bash reproduce.sh PAPER --help")
 
 
-def _entry(paper: Paper, variant: str) -> dict:
-    seconds = [r.times.wall_seconds for r in published_records(paper.name) if r.variant == variant]
-    return {
-        "paper": paper.name,
-        "variant": variant,
-        "default": variant == paper.default_variant,
-        "description": paper.variants[variant].description,
-        "dataset": paper.variants[variant].dataset,
-        "data": _state(paper.passport(variant)),
-        "minutes": round(sum(seconds) / len(seconds) / 60, 1) if seconds else None,
-    }
+def _entries(paper: Paper) -> list[dict]:
+    """One for each variant. Records are read and data is hashed once."""
+    seconds: dict[str, list[float]] = {variant: [] for variant in paper.variants}
+    for record in published_records(paper.name):
+        if record.status == "finished":
+            seconds.setdefault(record.variant, []).append(record.times.wall_seconds)
+    states = {passport.name: _state(passport) for passport in _passports(paper)}
+    return [
+        {
+            "paper": paper.name,
+            "variant": name,
+            "default": name == paper.default_variant,
+            "description": variant.description,
+            "dataset": variant.dataset,
+            "data": states[variant.dataset],
+            "minutes": round(sum(seconds[name]) / len(seconds[name]) / 60, 1) if seconds[name] else None,
+        }
+        for name, variant in paper.variants.items()
+    ]
+
+
+def _passports(paper: Paper) -> list[Passport]:
+    return list({paper.variants[name].dataset: paper.passport(name) for name in paper.variants}.values())
 
 
 def _minutes(minutes: float | None) -> str:
@@ -82,26 +95,22 @@ def fetch_data(name: str, as_json: bool) -> None:
     from common.fetch import fetch
     from common.progress import say
 
+    found = []
     for passport in _passports_of(name):
         try:
             located = locate(passport)
         except DataAbsent:
             located = fetch(passport, say)
-        state = {
-            "dataset": passport.name,
-            "edition": located.edition,
-            "folder": str(located.folder),
-            "files": located.files,
-        }
-        click.echo(
-            json.dumps(state) if as_json else f"{passport.name}: {located.edition}, verified, in {located.folder}"
-        )
+        found.append(dataclasses.asdict(located) | {"folder": str(located.folder)})
+        if not as_json:
+            click.echo(f"{passport.name}: {located.edition}, verified, in {located.folder}")
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
 
 
 def _passports_of(name: str) -> list[Passport]:
     if name in find_papers():
-        paper = load_paper(name)
-        return list({paper.variants[v].dataset: paper.passport(v) for v in paper.variants}.values())
+        return _passports(load_paper(name))
     known = all_passports()
     if name not in known:
         raise UsageError(f"{name!r} is neither a paper nor a dataset.{nearest(name, [*known, *find_papers()])}")

@@ -37,7 +37,7 @@ def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, 
         )
     results, records = [], {}
     for record in published:
-        measured = measure_record(paper, record, real_data(paper, record.variant, data_dir), device)
+        measured = measure_record(paper, record, recorded_data(paper, record, data_dir), device)
         results.append((record.weights.file, measured))
         records[record.weights.file] = record
     _print(paper, results, records, as_json)
@@ -88,6 +88,20 @@ def real_data(paper: Paper, variant: str, data_dir: Path | None) -> LocatedData:
         return locate(passport, data_dir)
     except DataAbsent:
         return fetch(passport, say)
+
+
+def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:
+    """The real data that a record was measured on.
+
+    Raises:
+        DataAbsent: there is only another edition of it.
+        DataError: it cannot be had, or is damaged.
+    """
+    data = real_data(paper, record.variant, data_dir)
+    if data.files != record.data.files:
+        there, wanted = f"{data.dataset} ({data.edition}) is in {data.folder}", record.data.edition
+        raise DataAbsent(f"{there}; seed {record.seed} of {record.variant} was measured on other files ({wanted}).")
+    return data
 
 
 def _measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str) -> Measured:

@@ -60,6 +60,7 @@ class Claim(Checked):
     spread: Spread | None = None
     second_reference: Reference | None = None
     unverified: bool = False
+    detail: bool = False  # stands in results/README.md only, not on the pages that give the overview
 
     @property
     def value(self) -> float:
@@ -99,6 +100,7 @@ class Paper:
         self.variants = content.variants
         self.claims = content.claims
         self.protocols = content.protocols
+        self._passports: dict[str, Passport] = {}
         self._check()
 
     def variant(self, name: str | None) -> str:
@@ -114,11 +116,21 @@ class Paper:
         return name
 
     def passport(self, variant: str) -> Passport:
-        return find_passport(self.variants[variant].dataset, self.folder)
+        dataset = self.variants[variant].dataset
+        if dataset not in self._passports:  # read once: it may list hundreds of files, and every claim asks
+            self._passports[dataset] = find_passport(dataset, self.folder)
+        return self._passports[dataset]
 
     def module(self, name: str) -> ModuleType:
         """`papers.<paper>.<name>`, imported."""
         return importlib.import_module(f"papers.{self.name}.{name}")
+
+    @cached_property
+    def code(self) -> dict:
+        """Commit and hash of the sources as they were when first asked for: they may be edited while a run is on."""
+        from common.provenance import code
+
+        return code(self.name)
 
     @cached_property
     def has_figures(self) -> bool:

@@ -80,6 +80,12 @@ def source_hash(paper: str) -> str:
     return digest.hexdigest()
 
 
+def code(paper: str) -> dict:
+    """What a record says of the sources: `commit`, whether they are `committed` there, and their hash."""
+    head, committed = commit(paper)
+    return {"commit": head, "committed": committed, "sources": source_hash(paper)}
+
+
 def commit(paper: str) -> tuple[str | None, bool]:
     """The checked-out commit, and whether the paper's sources are as committed there."""
     try:

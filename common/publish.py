@@ -1,14 +1,16 @@
 """`publish`: from runs/ into results/."""
 
+import math
 from pathlib import Path
 
 from common import layout
 from common.errors import UsageError
 from common.files import write_whole
-from common.measure import real_data, recorded_recipe
+from common.measure import recorded_data, recorded_recipe
 from common.papers import Paper
 from common.progress import say
 from common.records import Record, published_records, published_seed, read_record, write_record
+from common.rows import paper_rows
 from common.weights import load_weights, weights_hash
 
 LARGEST_WEIGHTS = 4_000_000  # bytes
@@ -74,38 +76,35 @@ def _remeasure(paper: Paper, record: Record, path: Path, data_dir: Path | None) 
     weights = load_weights(path.with_name(record.weights.file))
     if weights_hash(weights) != record.weights.sha256:
         raise UsageError(f"{path.with_name(record.weights.file)} does not hold the weights that its record names.")
-    data = real_data(paper, record.variant, data_dir)
+    data = recorded_data(paper, record, data_dir)
     return paper.module("eval").evaluate(weights, recorded_recipe(paper, record), data, "cpu").metrics
 
 
 def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
-    """Publish the weights of the seed nearest the mean of the variant's first claimed metric."""
-    records = [r for r in published_records(paper.name) if r.variant == variant and r.status == "finished"]
-    claim = next((claim for claim in paper.claims if claim.variant == variant), None)
-    if not records or claim is None:
+    """Publish the weights of the seed nearest the mean of what stands first among the variant's rows."""
+    published = published_records(paper.name)
+    row = next((row for row in paper_rows(paper, published) if row.variant == variant and row.mean is not None), None)
+    if row is None:
         return
-    values = {r.seed: r.metrics[claim.protocol][claim.metric] for r in records}
-    mean = sum(values.values()) / len(values)
-    nearest = min(records, key=lambda r: (abs(values[r.seed] - mean), r.seed))
+    group = [r for r in published if (r.variant, r.data.edition, r.status) == (variant, row.edition, "finished")]
+    values = {
+        r.seed: r.metrics[row.protocol][row.metric] for r in group if row.metric in r.metrics.get(row.protocol, {})
+    }
+    nearest = min(group, key=lambda r: (abs(values.get(r.seed, math.inf) - row.mean), r.seed))
     target = layout.WEIGHTS / paper.name / f"{variant}.safetensors"
     if not (target.exists() and weights_hash(load_weights(target)) == nearest.weights.sha256):
-        source = (
-            runs_dir
-            / paper.name
-            / variant
-            / f"full-{nearest.data.edition}"
-            / f"seed-{nearest.seed}"
-            / "weights.safetensors"
-        )
+        folder = runs_dir / paper.name / variant / f"full-{row.edition}" / f"seed-{nearest.seed}"
+        source = folder / "weights.safetensors"
         if not source.exists() or weights_hash(load_weights(source)) != nearest.weights.sha256:
-            raise UsageError(f"the weights of seed {nearest.seed}, the nearest to the mean, are not in {source}.")
+            say(f"weights of {variant} are left as they are: those of seed {nearest.seed} are not in {source}")
+            return
         if source.stat().st_size > LARGEST_WEIGHTS:
             say(f"weights of {variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
             return
         write_whole(target, source.read_bytes())
-    for record in records:
-        file = str(target.relative_to(layout.ROOT)) if record.seed == nearest.seed else None
-        if record.weights.file != file:
-            write_record(
-                record.model_copy(update={"weights": record.weights.model_copy(update={"file": file})}), record.path()
-            )
+    for record in published:
+        if record.variant == variant and record.weights:
+            file = str(target.relative_to(layout.ROOT)) if record is nearest else None
+            if record.weights.file != file:
+                weights = record.weights.model_copy(update={"file": file})
+                write_record(record.model_copy(update={"weights": weights}), record.path())

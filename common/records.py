@@ -3,16 +3,19 @@
 import datetime
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from common import layout
+from common.errors import NumbersError, UsageError
 from common.files import write_whole
 from common.metrics import METRICS
 from common.provenance import Environment
 from common.schema import Checked, check, read
 
 SCHEMA = 1
+MEASURED = ("metrics", "curves", "details")  # what a run hands over besides its weights
 Metrics = dict[str, dict[str, float]]  # protocol to metric to value
 
 
@@ -76,8 +79,12 @@ def make_record(**fields) -> Record:
     """A checked record.
 
     Raises:
+        NumbersError: a metric, a curve or a detail holds NaN or infinity.
         UsageError: a field is missing or of the wrong kind.
     """
+    for name in MEASURED:
+        for place, value in _not_finite(fields.get(name), name):
+            raise NumbersError(f"{place} is {value}")
     fields.setdefault("date", datetime.date.today().isoformat())
     return _meaningful(check(fields, Record, "record"), "record")
 
@@ -95,8 +102,7 @@ def read_record(path: Path) -> Record:
 
 
 def _meaningful(record: Record, source: str) -> Record:
-    """Checks that go across fields."""
-    from common.errors import UsageError
+    """Checks that go across fields, and into those of no fixed form."""
 
     def fault(text: str) -> UsageError:
         return UsageError(f"{source}: {text}")
@@ -107,14 +113,29 @@ def _meaningful(record: Record, source: str) -> Record:
         raise fault("failure: a failed run says why")
     if record.status == "finished" and not (record.metrics and record.weights):
         raise fault("metrics: a finished run has metrics and weights")
+    for name in ("recipe", "details"):
+        for place, value in _not_finite(getattr(record, name), name):
+            raise fault(f"{place}: {value} is no finite number")
     for protocol, values in record.metrics.items():
         for metric, value in values.items():
             if metric not in METRICS:
                 raise fault(f"metrics.{protocol}.{metric}: is no metric")
             low, high = METRICS[metric].range
-            if not (math.isfinite(value) and low <= value <= high):
+            if not low <= value <= high:
                 raise fault(f"metrics.{protocol}.{metric}: {value} is out of range")
     return record
+
+
+def _not_finite(content: object, place: str) -> Iterator[tuple[str, float]]:
+    """Every NaN and infinity in plain content, however deep, with its place."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield place, content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _not_finite(value, f"{place}.{key}")
+    elif isinstance(content, list | tuple):
+        for position, value in enumerate(content):
+            yield from _not_finite(value, f"{place}.{position}")
 
 
 def published_records(paper: str | None = None) -> list[Record]:
@@ -123,8 +144,6 @@ def published_records(paper: str | None = None) -> list[Record]:
     Raises:
         UsageError: a file is no record, or stands where it does not belong.
     """
-    from common.errors import UsageError
-
     root = layout.RECORDS / paper if paper else layout.RECORDS
     records = []
     for path in root.rglob("seed-*.json"):

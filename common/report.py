@@ -1,97 +1,122 @@
 """The table that closes a run: the paper, the published records, this run."""
 
-import json
 from dataclasses import dataclass
 
 import click
 
 from common import layout
 from common import verdict as v
-from common.metrics import METRICS
+from common.errors import CheckFailed, NumbersError
 from common.papers import Paper
-from common.progress import say, warn
+from common.progress import warn
 from common.records import Record, published_records, published_seed
-from common.rows import Row, paper_rows, written
+from common.rows import Row, label, measured, paper_rows, reported_as
 from common.show import print_table
 
 HOLDS = (v.REPRODUCED, v.EXCEEDS)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Closing:
-    """Whether `--check` may be content, and if not, why not."""
+    """What a run of one variant, all its seeds, ends with."""
 
-    all_claims_hold: bool
-    why_not: str
+    paper: Paper
+    records: list[Record]  # failed ones too
+    rows: list[Row]
+    published: list[Row]
+    bits: list[str]  # for each seed that could be published: whether it has the bits of the published record
 
+    @property
+    def first(self) -> Record:
+        """For what all seeds have in common."""
+        return self.records[0]
 
-def report(paper: Paper, records: list[Record], reused: list[bool], as_json: bool) -> Closing:
-    """Print the closing table of one run of one variant, all seeds."""
-    first = records[0]
-    rows = [row for row in paper_rows(paper, records) if row.variant == first.variant and row.records]
-    published = {
-        (r.metric, r.protocol): r
-        for r in paper_rows(paper, published_records(paper.name))
-        if r.variant == first.variant and r.records
-    }
-    lines = [_line(row, published.get((row.metric, row.protocol)), paper) for row in rows]
-    bits = [
-        compare_bits(record) for record in records if not (record.standin or record.modified or record.preset != "full")
-    ]
-    if as_json:
-        click.echo(
-            json.dumps({"rows": [row.as_dict() for row in rows], "bits": bits, "standin": first.standin}, indent=1)
-        )
-    else:
-        seeds = ", ".join(str(record.seed) for record in records)
-        heading = f"{paper.name} / {first.variant}, {first.preset}, {first.data.edition} data, seeds {seeds}"
-        print_table(
-            heading, ["metric", "protocol", "paper", "published here", "this run", "verdict of this run"], lines
-        )
-        for text in bits:
-            click.echo(text)
-    for record, was_reused in zip(records, reused, strict=True):
-        if was_reused:
-            say(f"seed {record.seed} was finished before and is shown as it was; --fresh runs it again.")
-    _say_what_it_is_not(first)
-    return _closing(paper, rows, first)
+    @property
+    def failed(self) -> list[int]:
+        return [record.seed for record in self.records if record.status == "failed"]
 
+    def as_dict(self) -> dict:
+        return {
+            "paper": self.paper.name,
+            "variant": self.first.variant,
+            "standin": self.first.standin,
+            "rows": [row.as_dict() for row in self.rows],
+            "bits": self.bits,
+        }
 
-def _line(row: Row, published: Row | None, paper: Paper) -> list[str]:
-    claim = next(
-        (c for c in paper.claims if (c.variant, c.metric, c.protocol) == (row.variant, row.metric, row.protocol)), None
-    )
-    unit = f" {METRICS[row.metric].unit}"
-    reported = f"{claim.reported} ± {claim.tolerance:g}{unit}".strip() if claim else "–"
-    verdict = row.verdict if row.claim or not claim else "none: not the paper's data"
-    return [
-        METRICS[row.metric].label,
-        row.protocol,
-        reported,
-        written(published)[1] if published else "–",
-        written(row)[1],
-        verdict,
-    ]
+    def require_no_failure(self) -> None:
+        """
+        Raises:
+            NumbersError: seeds failed.
+        """
+        if self.failed:
+            seeds = ", ".join(map(str, self.failed))
+            raise NumbersError(f"The numbers of {self.first.variant} went bad in seed {seeds}.")
+
+    def require_claims(self) -> None:
+        """
+        Raises:
+            CheckFailed: a claim of the variant is not settled, or not in the paper's favour.
+        """
+        if not _could_be_published(self.first):
+            raise CheckFailed("--check: only a full, unmodified run on real data can settle a claim.")
+        verdicts = {row.claim: row.verdict for row in self.rows}
+        wanted = [claim.id for claim in self.paper.claims if claim.variant == self.first.variant]
+        words = [(claim, verdicts.get(claim, v.NOT_ATTEMPTED)) for claim in wanted]
+        open_claims = [f"{claim} is {word}" for claim, word in words if word not in HOLDS]
+        if open_claims:
+            raise CheckFailed(f"--check: {', '.join(open_claims)}.")
 
 
-def _say_what_it_is_not(record: Record) -> None:
+def close(paper: Paper, records: list[Record]) -> Closing:
+    """Set the records of one run of one variant beside the paper and the published ones."""
+    variant = records[0].variant
+
+    def rows(of: list[Record]) -> list[Row]:
+        return [row for row in paper_rows(paper, of) if row.variant == variant and row.records]
+
+    bits = [compare_bits(record) for record in records if _could_be_published(record) and record.status == "finished"]
+    return Closing(paper, records, rows(records), rows(published_records(paper.name)), bits)
+
+
+def _could_be_published(record: Record) -> bool:
+    return not (record.standin or record.modified or record.preset != "full")
+
+
+def print_closing(closing: Closing) -> None:
+    """The table that closes a run: the paper, the published records, this run."""
+    first = closing.first
+    seeds = ", ".join(str(record.seed) for record in closing.records)
+    heading = f"{closing.paper.name} / {first.variant}, {first.preset}, {first.data.edition} data, seeds {seeds}"
+    columns = ["metric", "protocol", "paper", "published here", "this run", "verdict of this run"]
+    print_table(heading, columns, [_line(row, closing) for row in closing.rows])
+    for text in closing.bits:
+        click.echo(text)
+
+
+def _line(row: Row, closing: Closing) -> list[str]:
+    claims = [c for c in closing.paper.claims if (c.variant, c.metric, c.protocol) == _subject(row)]
+    reported = reported_as(claims[0]) if claims else "–"
+    beside = [other for other in closing.published if _subject(other) == _subject(row)]
+    # The run's own edition where there is one, else the first, which is the dataset's official one.
+    beside.sort(key=lambda other: other.edition != row.edition)
+    verdict = "none: not the paper's data" if claims and not row.claim else row.verdict
+    return [label(row), row.protocol or "–", reported, measured(beside[0]) if beside else "–", measured(row), verdict]
+
+
+def _subject(row: Row) -> tuple[str, str | None, str | None]:
+    return row.variant, row.metric, row.protocol
+
+
+def say_what_it_is_not(closing: Closing) -> None:
+    """Warn where a run says nothing about the paper."""
+    record = closing.first
     if record.standin:
         warn("STAND-IN DATA: these numbers are not measured on the paper's data and say nothing about it.")
     elif record.modified:
         warn("MODIFIED RECIPE: this is not the paper's run and cannot be published.")
     elif record.preset != "full":
         warn(f"PRESET {record.preset}: a shortened run, only to see it learn.")
-
-
-def _closing(paper: Paper, rows: list[Row], record: Record) -> Closing:
-    if record.standin or record.modified or record.preset != "full":
-        return Closing(False, "only a full, unmodified run on real data can settle a claim.")
-    verdicts = {row.claim: row.verdict for row in rows if row.claim}
-    wanted = [claim.id for claim in paper.claims if claim.variant == record.variant]
-    open_claims = [
-        f"{claim} is {verdicts.get(claim, v.NOT_ATTEMPTED)}" for claim in wanted if verdicts.get(claim) not in HOLDS
-    ]
-    return Closing(not open_claims, ", ".join(open_claims) + ".")
 
 
 def compare_bits(record: Record) -> str:

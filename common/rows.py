@@ -1,6 +1,7 @@
 """Rows of the comparison: every claim, and every measured value that no claim speaks of."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from common import verdict as v
@@ -8,19 +9,22 @@ from common.metrics import METRICS
 from common.papers import Claim, Paper
 from common.records import Record
 
+UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
+
 
 @dataclass(frozen=True)
 class Row:
     """One line of results/comparison.json. Numbers are in the metric's unit; mean, sd, low and
-    high (the 90 % interval) are None where there is nothing to take them from."""
+    high (the 90 % interval) are None where there is nothing to take them from. Metric and
+    protocol are None where every seed failed and no claim says what was to be measured."""
 
     paper: str
     claim: str | None
     variant: str
     dataset: str
     edition: str | None
-    metric: str
-    protocol: str
+    metric: str | None
+    protocol: str | None
     reported: str | None
     tolerance: float | None
     mean: float | None
@@ -37,43 +41,55 @@ class Row:
 
 
 def paper_rows(paper: Paper, records: list[Record]) -> list[Row]:
-    """Claims in the paper's order, then the rows without a claim.
+    """Rows in the order of every table: variants as in paper.yaml, a variant's claims before what no
+    claim speaks of, editions as in the passport, metrics as in METRICS, protocols as in paper.yaml.
 
     Args:
         records: of this paper only, failed ones too.
     """
-    rows, spoken_for = [], set()
-    for claim in paper.claims:
-        editions = _editions(records, claim.variant)
-        counted = [edition for edition in editions if paper.passport(claim.variant).counts(edition)]
-        for edition in counted or [None]:
-            rows.append(_claim_row(paper, claim, edition, records))
-            spoken_for.add((claim.variant, edition, claim.protocol, claim.metric))
+    rows = []
     for variant in paper.variants:
-        for edition in _editions(records, variant):
-            group = _group(records, variant, edition)
-            for protocol, metric in _measured(group):
-                if (variant, edition, protocol, metric) not in spoken_for:
-                    rows.append(_row(paper, None, variant, edition, protocol, metric, group))
+        of_variant = [record for record in records if record.variant == variant]
+        rows += sorted(_variant_rows(paper, variant, of_variant), key=_order(paper, variant))
     return rows
 
 
-def _editions(records: list[Record], variant: str) -> list[str]:
-    return sorted({record.data.edition for record in records if record.variant == variant})
+def _order(paper: Paper, variant: str) -> Callable[[Row], tuple]:
+    editions, metrics, protocols = list(paper.passport(variant).editions), list(METRICS), list(paper.protocols)
+
+    def place(word: str | None, known: list[str]) -> tuple[int, str]:
+        return (known.index(word), "") if word in known else (len(known), word or "")
+
+    def key(row: Row) -> tuple:
+        by_name = place(row.edition, editions), place(row.metric, metrics), place(row.protocol, protocols)
+        return row.claim is None, *by_name
+
+    return key
 
 
-def _group(records: list[Record], variant: str, edition: str | None) -> list[Record]:
-    return [r for r in records if r.variant == variant and r.data.edition == edition]
+def _variant_rows(paper: Paper, variant: str, records: list[Record]) -> list[Row]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.data.edition, []).append(record)
+    counted = [edition for edition in groups if paper.passport(variant).counts(edition)]
+    rows = [
+        _row(paper, claim, variant, edition, claim.protocol, claim.metric, groups.get(edition, []))
+        for claim in paper.claims
+        if claim.variant == variant
+        for edition in counted or [None]
+    ]
+    spoken_for = {(row.edition, row.protocol, row.metric) for row in rows}
+    for edition, group in groups.items():
+        for protocol, metric in _measured(group):
+            if (edition, protocol, metric) not in spoken_for:
+                rows.append(_row(paper, None, variant, edition, protocol, metric, group))
+        if all(row.edition != edition for row in rows):  # every seed failed, and a failure must be seen
+            rows.append(_row(paper, None, variant, edition, None, None, group))
+    return rows
 
 
-def _measured(group: list[Record]) -> list[tuple[str, str]]:
-    pairs = {(protocol, metric) for record in group for protocol, values in record.metrics.items() for metric in values}
-    return sorted(pairs)
-
-
-def _claim_row(paper: Paper, claim: Claim, edition: str | None, records: list[Record]) -> Row:
-    group = _group(records, claim.variant, edition)
-    return _row(paper, claim, claim.variant, edition, claim.protocol, claim.metric, group)
+def _measured(group: list[Record]) -> set[tuple[str, str]]:
+    return {(protocol, metric) for record in group for protocol, values in record.metrics.items() for metric in values}
 
 
 def _row(
@@ -81,15 +97,15 @@ def _row(
     claim: Claim | None,
     variant: str,
     edition: str | None,
-    protocol: str,
-    metric: str,
+    protocol: str | None,
+    metric: str | None,
     group: list[Record],
 ) -> Row:
     finished = [
         record for record in group if record.status == "finished" and metric in record.metrics.get(protocol, {})
     ]
     summary = v.summarise([r.metrics[protocol][metric] for r in finished], METRICS[metric].range) if finished else None
-    word, note = _judge(claim, metric, group, finished, summary)
+    word, note = _judge(paper, claim, metric, group, finished, summary)
     numbers = dataclasses.asdict(summary) if summary else dict.fromkeys(("mean", "sd", "low", "high")) | {"n": 0}
     return Row(
         paper=paper.name,
@@ -112,9 +128,16 @@ def _name(record: Record) -> str:
     return f"{record.paper}/{record.variant}/{record.data.edition}/seed-{record.seed}"
 
 
-def _judge(claim: Claim | None, metric: str, group: list[Record], finished: list[Record], summary) -> tuple[str, str]:
+def _judge(
+    paper: Paper,
+    claim: Claim | None,
+    metric: str | None,
+    group: list[Record],
+    finished: list[Record],
+    summary: v.Summary | None,
+) -> tuple[str, str]:
     """The verdict and what must be said beside it."""
-    notes = ["unverified: nobody could check this number against the paper"] if claim and claim.unverified else []
+    notes = [UNVERIFIED] if claim and claim.unverified else []
     failed = [record for record in group if record.status == "failed"]
     present = {record.seed for record in finished + failed}
     last = max((record.seed for record in group), default=-1)
@@ -124,8 +147,7 @@ def _judge(claim: Claim | None, metric: str, group: list[Record], finished: list
     if missing:
         notes.append(f"seed {', '.join(map(str, missing))} missing")
     if not group:
-        needs = f"needs about {claim.needs.hours:g} h on a {claim.needs.device} and the dataset"
-        return v.NOT_ATTEMPTED, "; ".join([*notes, needs])
+        return v.NOT_ATTEMPTED, "; ".join([*notes, f"needs {needs(paper, [claim])}"])
     if not finished:
         word = v.FAILED if failed else v.NOT_ATTEMPTED
     elif claim is None:
@@ -137,13 +159,37 @@ def _judge(claim: Claim | None, metric: str, group: list[Record], finished: list
     return word, "; ".join(notes)
 
 
-def written(row: Row) -> tuple[str, str]:
-    """The reported and the measured value as the tables print them."""
-    metric = METRICS[row.metric]
-    unit = f" {metric.unit}" if metric.unit else ""
-    reported = f"{row.reported} ± {row.tolerance:g}{unit}" if row.reported else "–"
+def needs(paper: Paper, claims: list[Claim]) -> str:
+    """What a run takes that could settle these claims of one variant: time, device, data."""
+    runs = dict.fromkeys(f"{_hours(claim.needs.hours)} h on a {claim.needs.device}" for claim in claims)
+    passport = paper.passport(claims[0].variant)
+    counting = [edition for edition in passport.editions if passport.counts(edition)]
+    data = f"{passport.name} ({' or '.join(counting)})" if counting else f"an edition of {passport.name} that counts"
+    return f"about {' or '.join(runs)}, {data}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def label(row: Row) -> str:
+    """The metric as the tables name it."""
+    return METRICS[row.metric].label if row.metric else "–"
+
+
+def with_unit(value: str, metric: str) -> str:
+    return f"{value} {METRICS[metric].unit}".strip()
+
+
+def reported_as(of: Row | Claim) -> str:
+    """The printed value and its margin as the tables print them, '–' where there is none."""
+    return with_unit(f"{of.reported} ± {of.tolerance:g}", of.metric) if of.reported else "–"
+
+
+def measured(row: Row) -> str:
+    """Mean, standard deviation and number of seeds as the tables print them, '–' where there are none."""
     if row.mean is None:
-        return reported, "–"
-    mean = f"{row.mean:.{metric.decimals}f}"
-    spread = f" ± {row.sd:.{metric.decimals}f}" if row.sd is not None else ""
-    return reported, f"{mean}{spread}{unit} (n = {row.n})"
+        return "–"
+    decimals = METRICS[row.metric].decimals
+    spread = f" ± {row.sd:.{decimals}f}" if row.sd is not None else ""
+    return f"{with_unit(f'{row.mean:.{decimals}f}{spread}', row.metric)} (n = {row.n})"

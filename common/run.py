@@ -49,12 +49,16 @@ class Job:
             name += f"-modified-{provenance.recipe_hash(self.recipe)[:8]}"
         return self.runs_dir / self.paper.name / self.variant / name / f"seed-{self.seed}"
 
+    @property
+    def record_file(self) -> Path:
+        return self.folder / "record.json"
+
     def identity(self) -> dict[str, str]:
         """What must not change between a start and a resume."""
         return {
             "recipe": provenance.recipe_hash(self.recipe),
             "data": provenance.hash_of([self.data.edition, self.data.files]),
-            "sources": provenance.source_hash(self.paper.name),
+            "sources": self.paper.code["sources"],
         }
 
 
@@ -84,7 +88,6 @@ class Run:
         self.seed = job.seed
         self.data = job.data
         self.device = job.device
-        self._code: dict = {}  # as it is when the run starts: sources may be edited while it is on
         self._signal: int | None = None
         self._bar: WorkBar | None = None
         self._saved_at = time.monotonic()
@@ -144,7 +147,7 @@ class Run:
             NumbersError: the value is NaN or infinite.
         """
         if not math.isfinite(value):
-            raise NumbersError(f"{what} is {value}: the numbers went bad, and this seed counts as failed.")
+            raise NumbersError(f"{what} is {value}")
 
     # -- what `run_job` calls ------------------------------------------------
 
@@ -168,12 +171,10 @@ class Run:
                 signal.signal(number, handler)
 
     def _heed_late_signal(self) -> None:
-        """A signal that came after the last update: this seed is done, no other is begun."""
+        """A signal that came after the last update: this seed is over, no other is begun."""
         if self._signal is not None:
             name = signal.Signals(self._signal).name
-            raise Interrupted(
-                self._signal, f"{name}: seed {self.seed} is finished; the same command goes on from here."
-            )
+            raise Interrupted(self._signal, f"{name}: seed {self.seed} is over; the same command goes on from here.")
 
     @contextlib.contextmanager
     def _lock(self):
@@ -224,17 +225,16 @@ def run_job(job: Job) -> tuple[Record, bool]:
     run = Run(job)
     with run._lock(), run._signals():
         run._refuse_if_changed()
-        path = job.folder / "record.json"
-        if path.exists():
-            return _reuse(read_record(path)), True
-        run._code = _code(job.paper.name)
+        if job.record_file.exists():
+            return _reuse(read_record(job.record_file)), True
         flags = determinism.make_deterministic(job.seed)
         try:
             record = _train_and_measure(run, flags)
         except NumbersError as error:
-            write_record(_failed(run, flags, str(error)), path)
-            raise
-        write_record(record, path)
+            write_record(_failed(run, flags, str(error)), job.record_file)
+            run._heed_late_signal()
+            raise NumbersError(f"seed {job.seed} failed: {error}.") from None
+        write_record(record, job.record_file)
         checkpoint.clear(job.folder)
         run._heed_late_signal()
         return record, False
@@ -242,18 +242,19 @@ def run_job(job: Job) -> tuple[Record, bool]:
 
 def _reuse(record: Record) -> Record:
     if record.status == "failed":
-        raise NumbersError(f"seed {record.seed} failed before: {record.failure} Try again with --fresh.")
+        raise NumbersError(f"seed {record.seed} failed before: {record.failure}. --fresh runs it again.")
     return record
 
 
 def _train_and_measure(run: Run, flags: dict) -> Record:
     job = run.job
+    evaluation = job.paper.module("eval")  # imported now: its file may be edited while the training is on
     run._started = time.monotonic()
     trained = job.paper.module("train").train(run, job.recipe)
     seconds = run._training_seconds()
     for name, weights in trained.weights.items():  # a loss can stay finite where squashing hides a NaN
         run.require_finite(weights.abs().max().item(), f"the largest weight of {name}")
-    measured = job.paper.module("eval").evaluate(trained.weights, job.recipe, job.data, job.device)
+    measured = evaluation.evaluate(trained.weights, job.recipe, job.data, job.device)
     file = save_weights(trained.weights, job.folder / "weights.safetensors")
     return make_record(
         status="finished",
@@ -286,11 +287,6 @@ def _data_used(job: Job, split: str) -> dict:
     return {"dataset": job.data.dataset, "edition": job.data.edition, "files": job.data.files, "split": split}
 
 
-def _code(paper: str) -> dict:
-    commit, committed = provenance.commit(paper)
-    return {"commit": commit, "committed": committed, "sources": provenance.source_hash(paper)}
-
-
 def _common_fields(run: Run, flags: dict, precision: str, compiled: str | None) -> dict:
     job, threads = run.job, torch.get_num_threads()
     return {
@@ -301,7 +297,7 @@ def _common_fields(run: Run, flags: dict, precision: str, compiled: str | None) 
         "modified": job.modified,
         "recipe": json.loads(json.dumps(dataclasses.asdict(job.recipe))),
         "recipe_hash": provenance.recipe_hash(job.recipe),
-        "code": run._code,
+        "code": job.paper.code,
         "environment": provenance.environment(job.device, threads, precision, compiled, flags).model_dump(),
         "command": job.command,
     }

@@ -10,7 +10,7 @@ import click
 
 from common import layout
 from common.errors import CheckFailed, DataAbsent, DataError, NumbersError, UsageError, UserError
-from common.measure import measure_record, real_data, with_weights
+from common.measure import measure_record, recorded_data, with_weights
 from common.papers import Paper
 from common.passports import LocatedData
 from common.progress import say
@@ -82,7 +82,7 @@ def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
     for record in with_weights(paper):
         what = f"{paper.name}: {record.weights.file}"
         try:
-            data = real_data(paper, record.variant, data_dir)
+            data = recorded_data(paper, record, data_dir)
             measured = measure_record(paper, record, data).metrics
         except DataAbsent as absent:
             findings.append((SKIPPED, what, str(absent)))

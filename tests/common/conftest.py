@@ -90,7 +90,9 @@ class Toy:
         file = layout.PAPERS / name / "paper.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         content = PAPER if content is None else content
-        file.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+        file.write_text(
+            content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False), encoding="utf-8"
+        )
         return load_paper(name)
 
     def claim(self, **changes) -> Claim:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from common import layout
 from common.errors import UsageError
 from common.papers import find_papers, load_paper, tolerance_by_rule
 
@@ -66,6 +67,35 @@ def test_a_file_that_is_no_paper_at_all(toy, text):
         toy.paper(content=text)
     assert "alpha_2001/paper.yaml: " in str(told.value)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("claims: []\nprotocols: {}\nclaims: []\n", "claims", 3),
+        ("variants:\n  plain: {}\n  wide: {}\n  plain: {}\n", "plain", 4),
+        ('claims:\n- id: a\n  reported: "1"\n  reported: "2"\n', "reported", 4),
+        ("variants: {plain: {}, 'plain': {}}", "plain", 1),
+        ("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 1, y: 2}", "y", 3),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_its_line(toy, text, key, line):
+    with pytest.raises(UsageError) as told:
+        toy.paper(content=text)
+    assert str(told.value).endswith(f"alpha_2001/paper.yaml: {key}: stands twice, again in line {line}")
+
+
+def test_aliases_merges_and_equal_words_of_other_kinds_are_no_duplicates(toy):
+    text = "a: &a {x: 1}\nb: {<<: *a, x: 2}\nc: [*a, *a]\n1: one\n'1': one\n"
+    with pytest.raises(UsageError, match="citation: is missing"):  # sound as YAML, though no paper
+        toy.paper(content=text)
+
+
+def test_a_passport_with_a_key_that_stands_twice_is_named(toy):
+    passport = layout.PASSPORTS / "shapes.yaml"
+    passport.write_text(passport.read_text() + "terms: free\n")
+    with pytest.raises(UsageError, match=r"shapes\.yaml: terms: stands twice"):
+        toy.paper()
 
 
 def test_bytes_that_are_no_text(toy):

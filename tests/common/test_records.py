@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from common.errors import UsageError
+from common.errors import NumbersError, UsageError
 from common.records import make_record, published_records, published_seed, read_record, write_record
 
 
@@ -19,6 +19,9 @@ def test_writing_twice_gives_the_same_bytes(tmp_path, record):
     write_record(record(), tmp_path / "a.json")
     write_record(read_record(tmp_path / "a.json"), tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+NAN = float("nan")
 
 
 def metric(value: float, name: str = "test_error"):
@@ -38,18 +41,28 @@ BROKEN = {
     "over 100 percent": (metric(100.1), "metrics.last.test_error: 100.1 is out of range"),
     "below 0 percent": (metric(-0.1), "metrics.last.test_error: -0.1 is out of range"),
     "mAP in percent": (metric(73.1, "map_avg"), "metrics.last.map_avg: 73.1 is out of range"),
-    "NaN": (metric(float("nan")), "metrics.last.test_error:"),
-    "infinite": (metric(float("inf"), "psnr"), "metrics.last.psnr:"),
-    "NaN in a curve": (lambda c: c["curves"].update(loss=[float("nan")]), "curves.loss.0:"),
+    "NaN in the recipe": (lambda c: c["recipe"].update(steps=[[2, NAN]]), "recipe.steps.0.1: nan is no finite number"),
     "failed without reason": (lambda c: c.update(status="failed"), "failure: a failed run says why"),
     "finished without metrics": (lambda c: c.update(metrics={}), "metrics: a finished run has metrics and weights"),
     "finished without weights": (lambda c: c.update(weights=None), "metrics: a finished run has metrics and weights"),
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+BAD_NUMBERS = {
+    "a metric": (metric(NAN), "metrics.last.test_error"),
+    "an infinite metric": (metric(float("inf"), "psnr"), "metrics.last.psnr"),
+    "a curve": (lambda c: c["curves"].update(loss=[1.0, NAN]), "curves.loss.1"),
+    "a detail": (lambda c: c["details"].update(by_image=[30.1, NAN]), "details.by_image.1"),
+    "deep in a detail": (
+        lambda c: c["details"].update(table=[[1], [{"psnr": -float("inf")}]]),
+        "details.table.1.0.psnr",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN | BAD_NUMBERS)
 def test_a_broken_record_is_told_in_one_line_with_its_place(tmp_path, record, name):
-    breaks, expected = BROKEN[name]
+    breaks, expected = (BROKEN | BAD_NUMBERS)[name]
     content = record().model_dump()
     breaks(content)
     path = tmp_path / "seed-0.json"
@@ -66,6 +79,15 @@ def test_what_cannot_be_read_cannot_be_made(record, name):
     content = record().model_dump()
     breaks(content)
     with pytest.raises(UsageError, match="^record: "):
+        make_record(**content)
+
+
+@pytest.mark.parametrize("name", BAD_NUMBERS)
+def test_a_run_that_hands_over_nan_or_infinity_has_failed(record, name):
+    breaks, place = BAD_NUMBERS[name]
+    content = record().model_dump()
+    breaks(content)
+    with pytest.raises(NumbersError, match=f"^{place} is (nan|-?inf)$"):
         make_record(**content)
 
 

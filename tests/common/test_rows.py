@@ -2,9 +2,10 @@
 
 import pytest
 
+from common import layout
 from common import verdict as v
 from common.papers import Paper
-from common.rows import Row, paper_rows, written
+from common.rows import Row, label, measured, paper_rows, reported_as
 
 
 @pytest.fixture
@@ -24,10 +25,42 @@ def test_a_claim_with_three_seeds_near_it_is_reproduced(paper, record):
     assert row.records == [f"alpha_2001/plain/official/seed-{k}" for k in range(3)]
 
 
-def test_claims_come_in_the_papers_order_and_each_has_a_row(paper, record):
+def test_each_claim_has_a_row_and_variants_come_in_the_papers_order(paper, record):
     assert [row.claim for row in paper_rows(paper, [])] == ["plain-test", "wide-psnr"]
     rows = paper_rows(paper, [record(k, metric="train_error") for k in range(3)])
-    assert [row.claim for row in rows] == ["plain-test", "wide-psnr", None]
+    assert [row.claim for row in rows] == ["plain-test", None, "wide-psnr"]
+
+
+def test_the_order_within_a_variant(toy, record):
+    """Claims first; then editions as in the passport, metrics as in METRICS, protocols as in paper.yaml."""
+    metrics, protocols = ["test_error", "train_error", "psnr", "ssim"], ["last", "best", "first", "unheard-of"]
+    content = toy.paper_content()
+    content["protocols"] = dict.fromkeys(protocols[:3], "")
+    plain = content["claims"][0]
+    claimed = [("ssim", "best"), ("ssim", "last"), ("test_error", "best"), ("test_error", "last")]
+    content["claims"] = [
+        plain | {"id": f"{metric}-{protocol}", "metric": metric, "protocol": protocol}
+        | ({"reported": "0.9", "tolerance": 0.1} if metric == "ssim" else {})
+        for metric, protocol in claimed
+    ]  # fmt: skip
+    values = dict.fromkeys(reversed(metrics), 0.5)
+    measured = dict.fromkeys(reversed(protocols), values)
+    records = [record(metrics=measured, edition=edition) for edition in ("resized", "bundle", "official")]
+    rows = paper_rows(toy.paper(content=content), records)
+
+    def expected(claim: bool) -> list[tuple]:
+        return [
+            (claim, edition, metric, protocol)
+            for edition in ("official", "bundle", "resized")
+            for metric in metrics
+            for protocol in protocols
+            if ((metric, protocol) in claimed and edition != "resized") == claim
+        ]
+
+    assert [(row.claim is not None, row.edition, row.metric, row.protocol) for row in rows] == [
+        *expected(True),
+        *expected(False),
+    ]
 
 
 def test_the_direction_of_the_metric_counts(paper, record):
@@ -54,7 +87,7 @@ def test_a_stand_in_never_meets_a_claim(paper, record):
 def test_editions_are_never_averaged(paper, record):
     records = [record(k, 0.95) for k in range(3)] + [record(k, 9.5, edition="bundle") for k in range(3)]
     rows = [row for row in paper_rows(paper, records) if row.claim == "plain-test"]
-    assert [(row.edition, row.mean) for row in rows] == [("bundle", 9.5), ("official", 0.95)]
+    assert [(row.edition, row.mean) for row in rows] == [("official", 0.95), ("bundle", 9.5)]
 
 
 def test_variants_are_never_averaged(paper, record):
@@ -98,10 +131,49 @@ def test_only_failed_seeds_are_failed(paper, failed_record):
     assert row.note.count("failed: the loss is nan") == 3
 
 
+def test_a_variant_without_claims_whose_seeds_all_failed_has_a_row(toy, failed_record):
+    content = toy.paper_content()
+    content["claims"] = []
+    (row,) = paper_rows(toy.paper(content=content), [failed_record(0, "the loss is inf"), failed_record(1)])
+    assert (row.variant, row.edition, row.verdict, row.n) == ("plain", "official", v.FAILED, 0)
+    assert row.note == "seed 0 failed: the loss is inf; seed 1 failed: the loss is nan"
+    assert (row.claim, row.metric, row.protocol) == (None, None, None)
+    assert (label(row), reported_as(row), measured(row)) == ("–", "–", "–")
+
+
+def test_failed_seeds_on_an_edition_that_does_not_count_have_a_row_beside_the_claims(paper, record, failed_record):
+    rows = paper_rows(paper, [failed_record(0, edition="resized"), *(record(k) for k in range(3))])
+    assert row_of(rows, "plain-test").verdict == v.REPRODUCED
+    failed = row_of(rows, None)
+    assert (failed.edition, failed.verdict, failed.records) == (
+        "resized", v.FAILED, ["alpha_2001/plain/resized/seed-0"]
+    )  # fmt: skip
+
+
+def test_one_seed_that_failed_among_others_has_no_row_of_its_own(paper, record, failed_record):
+    rows = paper_rows(paper, [record(0, edition="resized"), failed_record(1, edition="resized")])
+    row = row_of(rows, None)
+    assert (row.metric, row.n, row.note) == ("test_error", 1, "seed 1 failed: the loss is nan")
+
+
 def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):
     row = row_of(paper_rows(paper, []), "plain-test")
     assert (row.verdict, row.edition, row.n) == (v.NOT_ATTEMPTED, None, 0)
-    assert "0.5 h on a cpu" in row.note
+    assert row.note == "needs about 0.5 h on a cpu, shapes (official or bundle)"
+
+
+@pytest.mark.parametrize(("hours", "words"), [(0.75, "0.75 h"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
+def test_hours_are_rounded_to_what_is_known_of_them(toy, hours, words):
+    content = toy.paper_content()
+    content["claims"][0]["needs"] = {"hours": hours, "device": "GPU"}
+    note = row_of(paper_rows(toy.paper(content=content), []), "plain-test").note
+    assert note.startswith(f"needs about {words} on a GPU, ")
+
+
+def test_where_no_edition_counts_the_need_for_one_is_told(toy):
+    passport = layout.PASSPORTS / "shapes.yaml"
+    passport.write_text(passport.read_text().replace("equivalent: true", "equivalent: false"))
+    assert row_of(paper_rows(toy.paper(), []), "plain-test").note.endswith("an edition of shapes that counts")
 
 
 @pytest.mark.parametrize("seeds", [0, 3])
@@ -119,6 +191,11 @@ def test_a_measured_value_that_no_claim_speaks_of(paper, record):
 
 def test_numbers_are_written_with_unit_spread_and_count(paper, record):
     rows = paper_rows(paper, [record(k, value) for k, value in enumerate((0.9, 0.95, 1.0))])
-    assert written(row_of(rows, "plain-test")) == ("0.95 ± 0.19 %", "0.95 ± 0.05 % (n = 3)")
-    assert written(row_of(rows, "wide-psnr")) == ("30.10 ± 0.05 dB", "–")
-    assert written(row_of(paper_rows(paper, [record()]), "plain-test"))[1] == "0.95 % (n = 1)"
+    plain, wide = row_of(rows, "plain-test"), row_of(rows, "wide-psnr")
+    assert (label(plain), reported_as(plain), measured(plain)) == (
+        "test error", "0.95 ± 0.19 %", "0.95 ± 0.05 % (n = 3)"
+    )  # fmt: skip
+    assert (label(wide), reported_as(wide), measured(wide)) == ("PSNR", "30.10 ± 0.05 dB", "–")
+    assert measured(row_of(paper_rows(paper, [record()]), "plain-test")) == "0.95 % (n = 1)"
+    unitless = row_of(paper_rows(paper, [record(metric="map_avg")]), None)
+    assert measured(unitless) == "0.950 (n = 1)"

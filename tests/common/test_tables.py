@@ -11,7 +11,6 @@ import pandas
 import pytest
 
 from common import layout, tables, verdict
-from common.papers import load_paper
 from common.tables import BEGIN, END
 
 FIELDS = [
@@ -80,21 +79,93 @@ def test_another_value_gives_other_tables(world, record):
     assert [path for path in before if before[path] == after[path]] == [layout.PAPERS / "beta_2010" / "README.md"]
 
 
-def test_every_claim_has_a_row_in_the_results(world):
+def section(page: str, paper: str) -> str:
+    return page.split(f"## {paper}: ")[1].split("\n## ")[0]
+
+
+def lines_of(text: str) -> list[list[str]]:
+    """The cells of every line of the Markdown tables in a text, but for headings."""
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    rules = [number for number, line in enumerate(table) if set(line) <= set("|:-")]
+    headings = {*rules, *(number - 1 for number in rules)}
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for k, line in enumerate(table) if k not in headings
+    ]
+
+
+def test_what_was_measured_comes_first_and_what_was_not_in_one_line_a_variant(world):
     page = text_of("README.md")
-    for paper in map(load_paper, ("alpha_2001", "beta_2010")):
-        section = page.split(f"## {paper.name}: ")[1].split("\n## ")[0].splitlines()
-        for claim in paper.claims:
-            of_variant = [line for line in section if line.startswith(f"| {claim.variant} ")]
-            assert sum(claim.reported in line for line in of_variant) == 1, claim.id
+    first, second = section(page, "alpha_2001"), section(page, "beta_2010")
+    assert "Not attempted" not in first and len(lines_of(first)) == 3 + 3  # rows; groups of records
+    measured, open_claims = second.split("### Not attempted")
+    failed, evidence = lines_of(measured)
+    assert failed[:6] == ["plain", "test error", "last", "official", "0.95 ± 0.19 %", "–"]
+    assert lines_of(open_claims) == [
+        [
+            "wide",
+            "last: PSNR 30.10 dB (unverified)",
+            "about 0.5 h on a cpu, shapes (official or bundle)",
+            "`bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2`",
+        ]
+    ]
+
+
+def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeypatch):
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    plain = content["claims"][0]
+    content["claims"] += [
+        plain | {"id": "best", "protocol": "best", "reported": "0.9", "tolerance": 0.19, "needs": {"hours": 40.4}},
+        plain | {"id": "train", "metric": "train_error", "reported": "1.00", "tolerance": 0.08},
+    ]
+    toy.paper(content=content)
+    lines = lines_of(section(text_of("README.md"), "alpha_2001"))
+    assert [line[:3] for line in lines] == [
+        [
+            "plain",
+            "last: test error 0.95 %, training error 1.00 %; best: test error 0.9 %",
+            "about 0.5 h on a cpu or 40 h on a cpu, shapes (official or bundle)",
+        ],
+        ["wide", "last: PSNR 30.10 dB", "about 0.5 h on a cpu, shapes (official or bundle)"],
+    ]
+    assert "Nothing has been measured yet." in text_of("README.md")
+
+
+def test_every_claim_is_on_the_page_whatever_was_measured(world):
+    page = text_of("README.md")
+    for name in ("alpha_2001", "beta_2010"):
+        assert section(page, name).count("0.95 ± 0.19 %") == 1  # measured or failed
+        assert section(page, name).count("30.10") == 1
 
 
 def test_verdicts_and_their_reasons_stand_in_the_results(world):
     page = text_of("README.md")
-    assert "0.95 ± 0.05 % (n = 3) | **reproduced** | last" in " ".join(page.split())
-    assert "seed 0 failed: the loss is <nan>" in page
-    assert "**too few seeds** (unverified" in page
+    assert "0.95 ± 0.05 % (n = 3) | **reproduced** |" in " ".join(page.split())
+    assert "**failed** (seed 0 failed: the loss is <nan>" in page
+    assert "**too few seeds** (unverified)" in page
+    assert "- *unverified*: nobody could check the printed number against the paper." in page
     assert "**no published number**" in page
+
+
+def test_an_edition_that_does_not_count_is_explained_where_it_appears(world):
+    note = "- *resized* (shapes): the resized files. It does not count for the paper's claims."
+    page = text_of("README.md")
+    assert note in section(page, "alpha_2001") and note not in section(page, "beta_2010")
+    assert note in tables.tables()[layout.PAPERS / "alpha_2001" / "README.md"]
+    assert note not in tables.tables()[layout.ROOT / "README.md"]  # not among its rows
+    assert "(shapes): the official" not in page
+    html = " ".join(text_of("index.html").split())
+    assert "<em>resized</em> (shapes): the resized files. It does not count for the paper" in html
+
+
+def test_an_edition_that_the_passport_has_lost_is_told(world, record):
+    world.publish(record(0, edition="lost"))
+    assert "- *lost* (shapes): not an edition of the passport. It does not count" in text_of("README.md")
+
+
+def test_protocols_of_what_was_measured_are_explained(world):
+    page = text_of("README.md")
+    assert "- *last*: the last weights" in page and "- *best*" not in page
 
 
 def test_every_record_is_linked(world, records):
@@ -109,8 +180,8 @@ def test_comparison_json_has_its_fields_and_one_object_a_row(world):
     assert all(list(row) == FIELDS for row in rows)
     assert [(row["paper"], row["claim"], row["verdict"]) for row in rows] == [
         ("alpha_2001", "plain-test", "reproduced"),
-        ("alpha_2001", "wide-psnr", "too few seeds"),
         ("alpha_2001", None, "no published number"),
+        ("alpha_2001", "wide-psnr", "too few seeds"),
         ("beta_2010", "plain-test", "failed"),
         ("beta_2010", "wide-psnr", "not attempted"),
     ]
@@ -168,9 +239,18 @@ def test_html_is_balanced_escaped_and_complete(world):
     page.feed(text_of("index.html"))
     page.close()
     assert page.open == []
-    assert page.rows == 2 + 5  # a heading for each paper, and the rows
+    assert page.rows == 3 + 3 + 5  # a heading for each table, one for each variant measured, and the rows
     assert "On Shapes & <Sizes>" in page.text
     assert "the loss is <nan> & 100 % wrong" in page.text
+    assert page.text.index("resized") < page.text.index("wide") < page.text.index("beta_2010")
+    assert "bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2" in page.text
+
+
+def test_html_without_any_record(toy, monkeypatch, power):
+    monkeypatch.setattr(verdict, "power", power)
+    toy.paper()
+    assert "Nothing has been measured yet." in text_of("index.html")
+    assert text_of("index.html").count("<table>") == 1  # not attempted
 
 
 def test_figures_that_exist_are_shown(world):
@@ -193,9 +273,87 @@ def test_what_is_between_the_markers_is_replaced_and_nothing_else(world):
         assert tables.tables()[page] == text
 
 
-def test_the_front_page_has_claims_only(world):
-    block = tables.tables()[layout.ROOT / "README.md"]
-    assert "beta_2010" in block and "no published number" not in block
+def front_lines(name: str) -> list[list[str]]:
+    block = tables.tables()[layout.ROOT / "README.md"].split("### The power")[0]
+    return [line[1:] for line in lines_of(block) if line[0] == name]
+
+
+def test_the_front_page_has_the_attempted_claims_and_counts_the_others(world):
+    assert [line[:5] for line in front_lines("alpha_2001")] == [
+        ["plain", "test error", "last", "official", "0.95 ± 0.19 %"],
+        ["wide", "PSNR", "last", "official", "30.10 ± 0.05 dB"],
+    ]
+    assert [line[0] for line in front_lines("beta_2010")] == ["plain"]
+    page = tables.tables()[layout.ROOT / "README.md"]
+    assert "- beta_2010: 1 of 2 claims not attempted" in page and "](results/README.md)" in page
+    assert "- alpha_2001" not in page
+
+
+@pytest.mark.parametrize(("protocols", "shown"), [(["best", "last"], "last"), (["first", "best"], "best")])
+def test_without_attempted_claims_the_front_page_shows_a_variant_by_one_protocol(
+    toy, record, monkeypatch, power, protocols, shown
+):
+    """By the last weights where it has them, else by the first of its protocols in paper.yaml."""
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    content["protocols"] = {"unused": "", "best": "", "first": "", "last": ""}
+    content["claims"] = [content["claims"][0]]
+    toy.paper(content=content)
+    (toy.root / "README.md").write_text(PAGE)
+    metrics = {protocol: {"psnr": 30.0, "test_error": 1.0} for protocol in protocols}
+    toy.publish(record(edition="resized", metrics=metrics), record(variant="wide", metrics=metrics))
+    assert [line[:4] for line in front_lines("alpha_2001")] == [
+        ["plain", "test error", shown, "resized"],
+        ["plain", "PSNR", shown, "resized"],
+        ["wide", "test error", shown, "official"],
+        ["wide", "PSNR", shown, "official"],
+    ]
+    assert "- *resized* (shapes): the resized files." in tables.tables()[layout.ROOT / "README.md"]
+
+
+def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
+    content = world.paper_content()
+    content["claims"] = []
+    world.paper("gamma_2020", content)
+    (layout.PAPERS / "gamma_2020" / "README.md").write_text(PAGE)
+    world.publish(failed_record(0, paper="gamma_2020"))
+    files = tables.tables()
+    results = [layout.RESULTS / f"comparison.{ending}" for ending in ("json", "csv", "tex")]
+    for path in (*results, layout.RESULTS / "README.md", layout.RESULTS / "index.html", layout.ROOT / "README.md"):
+        assert "failed" in files[path].replace(r"\_", "_").split("gamma_2020", 1)[1], path
+    assert "**failed** (seed 0" in files[layout.PAPERS / "gamma_2020" / "README.md"]
+    assert front_lines("gamma_2020") == [
+        ["plain", "–", "–", "official", "–", "–", "**failed** (seed 0 failed: the loss is nan)"]
+    ]
+
+
+def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
+    """A protocol of which every claim is a detail is one altogether."""
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    content["protocols"] |= {"one-by-one": ""}
+    plain = content["claims"][0]
+    content["claims"] += [
+        plain | {"id": "best", "protocol": "best", "detail": True},
+        plain | {"id": "one", "protocol": "one-by-one", "detail": True},
+        plain | {"id": "open", "variant": "wide", "protocol": "one-by-one", "detail": True},
+        plain | {"id": "best-train", "metric": "train_error", "tolerance": 0.078, "protocol": "best"},
+    ]
+    toy.paper(content=content)
+    for folder in (toy.root, layout.PAPERS / "alpha_2001"):
+        (folder / "README.md").write_text(PAGE)
+    measured = {"test_error": 0.95, "train_error": 0.95}
+    toy.publish(record(metrics=dict.fromkeys(("last", "best", "one-by-one"), measured)))
+    everything = section(text_of("README.md"), "alpha_2001")
+    assert len(lines_of(everything)) == 6 + 1 + 1 and "one-by-one: test error 0.95 %" in everything
+    page = tables.tables()[layout.PAPERS / "alpha_2001" / "README.md"]
+    overview = [line[1:3] for line in lines_of(page)[:-1]]
+    assert overview == [["test error", "last"], ["training error", "best"], ["training error", "last"]]
+    assert lines_of(page)[-1][:2] == ["wide", "last: PSNR 30.10 dB"]
+    assert "4 more rows, in detail: [results/README.md](../../results/README.md)." in page
+    assert [line[1:3] for line in front_lines("alpha_2001")] == [["test error", "last"], ["training error", "best"]]
+    assert "2 of 6 claims not attempted" in tables.tables()[layout.ROOT / "README.md"]
+    assert len(json.loads(text_of("comparison.json"))) == 8
 
 
 def test_a_page_without_markers_is_left_alone(world):

@@ -1,4 +1,8 @@
-"""Every command that a README shows is run, in its smoke form."""
+"""Every command that a README shows is run, in its smoke form.
+
+Those in the generated blocks name every variant of a paper; that a variant runs is tested by its
+paper's tests, and here only that there is such a variant.
+"""
 
 import os
 import re
@@ -9,22 +13,25 @@ from pathlib import Path
 
 import pytest
 
+from common.papers import load_paper
+from common.tables import BEGIN, END
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("papers/*/README.md"))]
+GENERATED = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
 PAPERS = sorted(file.parent.name for file in ROOT.glob("papers/*/paper.yaml"))
 
 
-def documented_commands() -> list[str]:
+def commands_of(text: str) -> list[str]:
     """Commands in code blocks and between backticks, without what explains them."""
-    found = []
-    for page in PAGES:
-        for match in re.finditer(
-            r"(?:^ {4}|`)(bash reproduce\.sh[^`\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE
-        ):
-            command = re.split(r"  +", match.group(1))[0].split(" #")[0].strip()
-            if "<" not in command and "PAPER" not in command:
-                found.append(command)
-    return list(dict.fromkeys(found))
+    shown = re.findall(r"(?:^ {4}|`)(bash reproduce\.sh[^`\n]*)", text, re.MULTILINE)
+    commands = [re.split(r"  +", command)[0].split(" #")[0].strip() for command in shown]
+    return [command for command in commands if "<" not in command and "PAPER" not in command]
+
+
+def documented_commands() -> list[str]:
+    pages = [GENERATED.sub("", page.read_text(encoding="utf-8")) for page in PAGES]
+    return list(dict.fromkeys(command for page in pages for command in commands_of(page)))
 
 
 def smoke_form(command: str, runs: Path) -> tuple[list[str], set[int]]:
@@ -49,8 +56,20 @@ def smoke_form(command: str, runs: Path) -> tuple[list[str], set[int]]:
 
 def test_there_are_commands_to_test():
     commands = documented_commands()
-    assert f"bash reproduce.sh {PAPERS[0]}" in commands and "bash reproduce.sh test" in commands
+    with_page = [name for name in PAPERS if (ROOT / "papers" / name / "README.md").exists()]
+    assert with_page and {f"bash reproduce.sh {name}" for name in ("test", *with_page)} <= set(commands)
     assert len(commands) > 12
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_generated_commands_are_of_variants_that_exist(name):
+    paper = load_paper(name)
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    commands = [shlex.split(command) for command in commands_of(text) if f" {name} " in command]
+    assert commands
+    for bash, script, word, option, variant, *seeds in commands:
+        assert [bash, script, word, option] == ["bash", "reproduce.sh", name, "--variant"]
+        assert variant in paper.variants and seeds[0] == "--seeds"
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from tests.contract.helpers import (
     smoke,
     start,
     wait_for,
-)  # fmt: skip
+)
 
 LONG = ["--passes", 3, "--train-patterns", 1400]  # three chunks of updates a pass
 SLOW = ["--compiled", "false", "--passes", 2, "--train-patterns", 60, "--curvature-patterns", 10]
@@ -76,6 +76,27 @@ def test_without_the_kernel_the_same_command_gives_the_same_bits(tmp_path, unint
 def test_another_seed_gives_other_bits(tmp_path, uninterrupted):
     assert run(*smoke(tmp_path, "--seeds", "0,1"), log=tmp_path).code == 0
     assert bits(tmp_path, 0) == uninterrupted["short"] != bits(tmp_path, 1)
+
+
+def sources_hashed_once():
+    from common import provenance
+
+    honest, hashed = provenance.source_hash, []
+
+    def source_hash(paper):
+        assert not hashed, "the sources were hashed before"
+        hashed.append(honest(paper))
+        return hashed[0]
+
+    provenance.source_hash = source_hash
+
+
+def test_all_seeds_of_a_command_have_the_sources_that_it_began_with(tmp_path):
+    """Whoever edits them while it runs edits what is no longer read."""
+    words = smoke(tmp_path, "--passes", 1, "--train-patterns", 20, "--curvature-patterns", 5, "--seeds", "0,1")
+    ended = run(*words, log=tmp_path, prepare=sources_hashed_once)
+    assert ended.code == 0, ended.err
+    assert record(tmp_path, 0)["code"] == record(tmp_path, 1)["code"]
 
 
 def without_evaluation():
@@ -225,7 +246,7 @@ def signal_while_seed_0_is_measured():
 
 def test_a_signal_after_the_last_update_keeps_the_next_seed_from_starting(tmp_path, uninterrupted):
     ended = run(*smoke(tmp_path, "--seeds", "0,1"), log=tmp_path, prepare=signal_while_seed_0_is_measured)
-    assert_told(ended, 143, "SIGTERM: seed 0 is finished")
+    assert_told(ended, 143, "SIGTERM: seed 0 is over")
     assert bits(tmp_path) == uninterrupted["short"]
     assert not list(tmp_path.glob("*/*/*/seed-1"))
 

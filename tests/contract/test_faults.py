@@ -1,5 +1,6 @@
 """What a machine can do to a run: one clear line, the documented exit code, and nothing lost."""
 
+import math
 import os
 import signal
 import stat
@@ -11,6 +12,7 @@ import pytest
 from tests.contract.helpers import (
     FAULTS,
     ROOT,
+    Ended,
     assert_told,
     bits,
     checkpoints,
@@ -21,7 +23,7 @@ from tests.contract.helpers import (
     smoke,
     start,
     wait_for,
-)  # fmt: skip
+)
 
 TINY = ["--passes", 1, "--train-patterns", 20, "--curvature-patterns", 5]  # quick without the kernel too
 BAD_NUMBERS = [*TINY, "--eta", "[[20,1e39]]"]
@@ -101,20 +103,84 @@ def stop_after_the_first_pass():
 
 
 @pytest.mark.parametrize("compiled", ["true", "false"])
-def test_numbers_that_go_bad_end_with_4_and_a_record_that_says_why(tmp_path, tmp_path_factory, compiled):
+def test_numbers_that_go_bad_end_with_4_a_record_that_says_why_and_a_table(tmp_path, tmp_path_factory, compiled):
     log = tmp_path_factory.mktemp("log")
     words = smoke(tmp_path, *BAD_NUMBERS, "--compiled", compiled)
     ended = run(*words, log=log)
-    assert_told(ended, 4, " is nan: ", "this seed counts as failed")
     failed = record(tmp_path)
     assert (failed["status"], failed["metrics"], failed["weights"]) == ("failed", {}, None)
-    assert failed["failure"] in ended.err
+    assert failed["failure"].endswith(" is nan")
+    assert_failed(ended, f"seed 0 failed: {failed['failure']}.", "The numbers of lenet5 went bad in seed 0.")
 
     before = content(tmp_path)
     again = run(*words, log=log)
-    assert_told(again, 4, f"seed 0 failed before: {failed['failure']}", "--fresh")
+    assert_failed(
+        again, f"seed 0 failed before: {failed['failure']}. --fresh", "The numbers of lenet5 went bad in seed 0."
+    )
     assert content(tmp_path) == before
-    assert_told(run(*words, "--fresh", log=log), 4, failed["failure"])
+    assert_failed(run(*words, "--fresh", log=log), failed["failure"])
+
+
+def assert_failed(ended, *said):
+    """Exit code 4 and the table; beside what is always said of a stand-in, a line a seed and one that closes."""
+    complaint = [line for line in ended.complaint if not line.startswith("STAND-IN DATA")]
+    assert_told(Ended(ended.code, ended.out, "\n".join(complaint)), 4, *said)
+    assert "verdict of this run" in ended.out and "failed" in ended.out
+
+
+def bad_in_seed_1():
+    from common.run import Run
+
+    honest = Run.require_finite
+    Run.require_finite = lambda run, value, what: honest(run, math.nan if run.seed == 1 else value, what)
+
+
+def test_a_seed_whose_numbers_go_bad_does_not_keep_the_others_from_running(tmp_path, unharmed):
+    ended = run(*smoke(tmp_path, "--seeds", "0,1,2"), log=tmp_path, prepare=bad_in_seed_1)
+    assert ended.code == 4 and "Traceback" not in ended.err
+    assert [record(tmp_path, seed)["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
+    assert bits(tmp_path, 0) == unharmed
+    assert "(n = 2)" in ended.out
+    assert "seed 1 failed: the loss in pass 1 is nan." in ended.complaint[0]
+    assert ended.complaint[-1] == "The numbers of lenet5 went bad in seed 1."
+
+
+def bad_while_a_signal_comes():
+    from common.run import Run
+
+    honest = Run.require_finite
+
+    def require_finite(run, value, what):
+        os.kill(os.getpid(), signal.SIGTERM)
+        honest(run, math.nan, what)
+
+    Run.require_finite = require_finite
+
+
+def test_a_signal_while_a_seed_fails_keeps_the_next_one_from_starting(tmp_path):
+    ended = run(*smoke(tmp_path, "--seeds", "0,1"), log=tmp_path, prepare=bad_while_a_signal_comes)
+    assert_told(ended, 143, "SIGTERM: seed 0 is over")
+    assert record(tmp_path)["status"] == "failed"
+    assert not list(tmp_path.glob("*/*/*/seed-1"))
+
+
+def nan_among_the_details():
+    from papers.lenet5_1998 import eval as measuring
+
+    honest = measuring.evaluate
+
+    def evaluate(*words):
+        measured = honest(*words)
+        measured.details["confusion_matrix"][3][4] = math.nan
+        return measured
+
+    measuring.evaluate = evaluate
+
+
+def test_nan_among_the_details_is_a_failure_too(tmp_path):
+    ended = run(*smoke(tmp_path, *TINY), log=tmp_path, prepare=nan_among_the_details)
+    assert_failed(ended, "seed 0 failed: details.confusion_matrix.3.4 is nan.")
+    assert record(tmp_path)["failure"] == "details.confusion_matrix.3.4 is nan"
 
 
 # ---- the compiler ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -337,6 +338,66 @@ def test_it_is_cited(root):
 def test_all_runs_it(root, tmp_path):
     assert tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path).code == 0
     assert list(tmp_path.glob("toy/line/smoke-stand-in/seed-0/record.json"))
+
+
+@contextlib.contextmanager
+def another_paper(root, name, change):
+    """A second paper for a while: the toy with other sources."""
+    folder = root / "papers" / name
+    shutil.copytree(root / "papers" / "toy", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in folder.glob("*.py"):
+        file.write_text(change(file.read_text().replace("papers.toy", f"papers.{name}")))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def sound(source):
+    return source
+
+
+def bad_numbers(source):
+    return source.replace("loss = F.cross_entropy", "loss = float('nan') * F.cross_entropy")
+
+
+def test_all_prints_one_json_document_for_all_papers(root, tmp_path):
+    with another_paper(root, "early", sound):
+        results = told_json(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
+    assert [(result["paper"], result["variant"], result["standin"]) for result in results] == [
+        ("early", "line", True),
+        ("toy", "line", True),
+    ]
+    assert all(result["rows"] for result in results)
+    (alone,) = told_json(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
+    assert alone == told_json(root, "toy", "--preset", "smoke", "--runs-dir", tmp_path) == results[1]
+
+
+def test_all_goes_on_where_the_numbers_of_a_paper_go_bad(root, tmp_path):
+    with another_paper(root, "early", bad_numbers):
+        ended = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
+        assert ended.code == 4 and "Traceback" not in ended.err
+        assert "early: The numbers of line went bad in seed 0." in ended.err
+        assert ended.complaint[-1] == "1 of 2 papers failed: early."
+        assert "early / line, smoke" in ended.out and "toy / line, smoke" in ended.out
+        ended = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path, "--json")
+    assert ended.code == 4
+    early, toy = json.loads(ended.out)
+    assert [row["verdict"] for row in early["rows"]] == ["failed"] and toy["rows"][0]["n"] == 1
+
+
+def test_all_goes_on_where_data_is_absent_and_its_exit_code_is_that_of_the_first_that_failed(root, tmp_path):
+    words = ["all", "--preset", "quick", "--data", "real", "--json", "--runs-dir", tmp_path]
+    with another_paper(root, "early", sound) as folder, another_paper(root, "first", bad_numbers):
+        passport = folder / "passports" / "clouds.yaml"
+        passport.write_text(passport.read_text().replace("folder: clouds", "folder: nowhere"))
+        ended = tell(root, *words)
+    assert ended.code == 3 and "Traceback" not in ended.err
+    early, first, toy = json.loads(ended.out)
+    assert early.keys() == {"paper", "error"} and "Two clouds cannot be fetched" in early["error"]
+    assert [row["verdict"] for row in first["rows"]] == ["failed"]
+    assert toy["rows"][0]["edition"] == "official" and toy["rows"][0]["n"] == 1
+    assert ended.complaint[-1] == "2 of 3 papers failed: early, first."
 
 
 def test_test_hands_its_words_to_pytest(root):

@@ -1,0 +1,126 @@
+"""A paper's rows, sorted for the pages that show them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from common.metrics import METRICS
+from common.papers import Claim, Paper
+from common.rows import UNVERIFIED, Row, needs, with_unit
+
+PLAIN_PROTOCOL = "last"  # by which the front page shows a variant without claims, else by the first it has
+
+
+@dataclass(frozen=True)
+class NotAttempted:
+    """The claims of one variant that no record speaks of."""
+
+    variant: str
+    claims: str
+    needs: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rows of one variant and edition stand on."""
+
+    variant: str
+    edition: str
+    records: list[str]  # their paths below results/records, without the ending
+    command: str
+
+
+@dataclass(frozen=True)
+class EditionNote:
+    """An edition that does not count for the paper's claims, in the words of its passport."""
+
+    edition: str
+    dataset: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One paper's rows, in their order."""
+
+    paper: Paper
+    rows: list[Row]
+
+    @property
+    def attempted(self) -> list[Row]:
+        """The rows with records, those of failed seeds too."""
+        return [row for row in self.rows if row.records]
+
+    @property
+    def by_variant(self) -> dict[str, list[Row]]:
+        """The attempted rows of each variant that has some."""
+        variants = dict.fromkeys(row.variant for row in self.attempted)
+        return {variant: [row for row in self.attempted if row.variant == variant] for variant in variants}
+
+    @property
+    def not_attempted(self) -> list[NotAttempted]:
+        claims = {claim.id: claim for claim in self.paper.claims}
+        by_variant: dict[str, list[Claim]] = {}
+        for row in self.rows:
+            if not row.records:
+                by_variant.setdefault(row.variant, []).append(claims[row.claim])
+        return [
+            NotAttempted(variant, _in_words(open_claims), needs(self.paper, open_claims), self._command(variant))
+            for variant, open_claims in by_variant.items()
+        ]
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
+        return [
+            Evidence(variant, edition, list(records), self._command(variant, ",".join(map(seed_of, records))))
+            for variant, edition, records in groups
+        ]
+
+    def _command(self, variant: str, seeds: str = "0,1,2") -> str:
+        return f"bash reproduce.sh {self.paper.name} --variant {variant} --seeds {seeds}"
+
+    def without_details(self) -> "Comparison":
+        """Without the claims that are a detail, and what was measured under protocols of which every claim is one."""
+        claims = self.paper.claims
+        details = {claim.id for claim in claims if claim.detail}
+        protocols = {c.protocol for c in claims if c.detail} - {c.protocol for c in claims if not c.detail}
+        shown = [row for row in self.rows if not (row.claim in details if row.claim else row.protocol in protocols)]
+        return dataclasses.replace(self, rows=shown)
+
+    def front_rows(self) -> list[Row]:
+        """What matters most: the attempted claims; of a variant without any, what one protocol gave."""
+        shown = []
+        for rows in self.without_details().by_variant.values():
+            claimed = [row for row in rows if row.claim]
+            shown += claimed or [row for row in rows if row.protocol in (self._plain_protocol(rows), None)]
+        return shown
+
+    def _plain_protocol(self, rows: list[Row]) -> str | None:
+        measured = {row.protocol for row in rows}
+        return next((name for name in (PLAIN_PROTOCOL, *self.paper.protocols) if name in measured), None)
+
+    def edition_notes(self, rows: list[Row]) -> list[EditionNote]:
+        """One for each edition among the rows that does not count for the paper's claims."""
+        notes = {}
+        for row in rows:
+            passport = self.paper.passport(row.variant)
+            if row.edition and not passport.counts(row.edition):
+                edition = passport.editions.get(row.edition)
+                description = edition.description if edition else "not an edition of the passport"
+                notes[row.dataset, row.edition] = EditionNote(row.edition, row.dataset, description.strip().rstrip("."))
+        return list(notes.values())
+
+
+def seed_of(record: str) -> str:
+    return record.rsplit("seed-", 1)[1]
+
+
+def _in_words(claims: list[Claim]) -> str:
+    """'last: overall accuracy 99.47 %, kappa 99.40 %; best: ...'"""
+    by_protocol: dict[str, list[str]] = {}
+    for claim in claims:
+        remark = f" ({UNVERIFIED})" if claim.unverified else ""
+        text = f"{METRICS[claim.metric].label} {with_unit(claim.reported, claim.metric)}{remark}"
+        by_protocol.setdefault(claim.protocol, []).append(text)
+    return "; ".join(f"{protocol}: {', '.join(texts)}" for protocol, texts in by_protocol.items())

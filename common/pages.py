@@ -1,0 +1,138 @@
+"""The generated Markdown: results/README.md, and the blocks on the front page and on the papers' pages."""
+
+from common import layout
+from common import verdict as v
+from common.comparison import Comparison, seed_of
+from common.papers import Paper
+from common.rows import UNVERIFIED, Row, label, measured, reported_as
+
+COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "verdict"]
+POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
+UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."
+
+
+def results_page(comparisons: list[Comparison]) -> str:
+    """results/README.md: everything."""
+    parts = [
+        "# Results\n\nGenerated from the records in `records/` by `bash reproduce.sh table`; do not edit. "
+        "The same as data: [comparison.json](comparison.json), [comparison.csv](comparison.csv), "
+        "[comparison.tex](comparison.tex), [index.html](index.html).\n\n"
+        "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
+        "run. *Here* is mean ± standard deviation over n seeds. How a verdict comes about: "
+        "[README](../README.md#how-to-read-a-verdict)."
+    ]
+    for comparison in comparisons:
+        citation = comparison.paper.citation
+        parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
+        parts += _measured(comparison, comparison.attempted, explain_protocols=True)
+        parts += _evidence(comparison)
+        parts += _not_attempted(comparison)
+    return "\n\n".join([*parts, power_table()]) + "\n"
+
+
+def paper_block(comparison: Comparison) -> str:
+    """What stands between the markers of a paper's page."""
+    overview = comparison.without_details()
+    parts = [*_measured(overview, overview.attempted), *_not_attempted(overview)]
+    if left_out := len(comparison.rows) - len(overview.rows):
+        parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
+    parts += _links(comparison.paper)
+    pictures = sorted((layout.FIGURES / comparison.paper.name).glob("*.png"))
+    parts += [f"![{p.stem}](../../results/figures/{comparison.paper.name}/{p.name})" for p in pictures]
+    return "\n\n".join(parts)
+
+
+def front_block(comparisons: list[Comparison]) -> str:
+    """What stands between the markers of the front page."""
+    shown = [(comparison, comparison.front_rows()) for comparison in comparisons]
+    lines = [[row.paper, *_cells(row)] for _, rows in shown for row in rows]
+    notes = [note for comparison, rows in shown for note in _edition_notes(comparison, rows)]
+    notes += [_how_many_open(comparison) for comparison in comparisons if comparison.not_attempted]
+    parts = [markdown_table(lines, ["paper", *COLUMNS]), "\n".join(notes), "#" + power_table()]
+    return "\n\n".join(filter(None, parts))
+
+
+def _how_many_open(comparison: Comparison) -> str:
+    claims, of_all = sum(not row.records for row in comparison.rows), len(comparison.paper.claims)
+    return (
+        f"- {comparison.paper.name}: {claims} of {of_all} claims not attempted; "
+        "what each needs: [results/README.md](results/README.md)."
+    )
+
+
+# ---- parts ---------------------------------------------------------------------
+
+
+def _measured(comparison: Comparison, rows: list[Row], explain_protocols: bool = False) -> list[str]:
+    """The table of what was measured, and what must be said of its words."""
+    if not rows:
+        return ["Nothing has been measured yet."]
+    notes = _edition_notes(comparison, rows)
+    if any(row.note.startswith(UNVERIFIED) for row in rows):
+        notes.append(UNVERIFIED_NOTE)
+    if explain_protocols:
+        used = {row.protocol for row in rows}
+        notes += [f"- *{name}*: {text}" for name, text in comparison.paper.protocols.items() if name in used]
+    return [markdown_table([_cells(row) for row in rows], COLUMNS), *(["\n".join(notes)] if notes else [])]
+
+
+def _cells(row: Row) -> list[str]:
+    verdict = f"**{row.verdict}**" + (f" ({row.note})" if row.note else "")
+    return [
+        row.variant,
+        label(row),
+        row.protocol or "–",
+        row.edition or "–",
+        reported_as(row),
+        measured(row),
+        verdict,
+    ]
+
+
+def _edition_notes(comparison: Comparison, rows: list[Row]) -> list[str]:
+    return [
+        f"- *{note.edition}* ({note.dataset}): {note.description}. It does not count for the paper's claims."
+        for note in comparison.edition_notes(rows)
+    ]
+
+
+def _evidence(comparison: Comparison) -> list[str]:
+    lines = [
+        [of.variant, of.edition, " ".join(f"[{seed_of(r)}](records/{r}.json)" for r in of.records), f"`{of.command}`"]
+        for of in comparison.evidence
+    ]
+    return [markdown_table(lines, ["variant", "edition", "records of seeds", "command"])] if lines else []
+
+
+def _not_attempted(comparison: Comparison) -> list[str]:
+    lines = [[of.variant, of.claims, of.needs, f"`{of.command}`"] for of in comparison.not_attempted]
+    if not lines:
+        return []
+    return ["### Not attempted", markdown_table(lines, ["variant", "paper says", "needs", "command"])]
+
+
+def _links(paper: Paper) -> list[str]:
+    folders = {"Records": layout.RECORDS / paper.name, "Weights": layout.WEIGHTS / paper.name}
+    links = [
+        f"{what}: [results/{folder.parent.name}](../../{folder.relative_to(layout.ROOT).as_posix()})."
+        for what, folder in folders.items()
+        if folder.is_dir()
+    ]
+    return [" ".join(links)] if links else []
+
+
+def power_table() -> str:
+    """How often a true number passes, with a heading of the second level."""
+    lines = [[f"{n} seeds", *(f"{100 * v.power(n, s):.0f} %" for s in POWER_SPREADS)] for n in POWER_SEEDS]
+    headings = ["", *(f"spread = {s:g} × tolerance" for s in POWER_SPREADS)]
+    return (
+        "## The power of a verdict\n\nThe chance of `reproduced` when the true mean is exactly the printed number, "
+        f"by the number of seeds and their spread.\n\n{markdown_table(lines, headings)}"
+    )
+
+
+def markdown_table(lines: list[list[str]], headings: list[str]) -> str:
+    from tabulate import tabulate
+
+    cells = [[" ".join(cell.replace("|", r"\|").split()) for cell in line] for line in lines]
+    return tabulate(cells, headings, tablefmt="pipe", disable_numparse=True)

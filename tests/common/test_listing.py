@@ -1,0 +1,63 @@
+"""What `bash reproduce.sh` lists, and that it does no work twice: it must stay quick."""
+
+import json
+
+import pytest
+
+from common import layout, listing
+from common.errors import UsageError
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often a function of the listing was called."""
+
+    def counted(name: str) -> list:
+        calls, honest = [], getattr(listing, name)
+        monkeypatch.setattr(listing, name, lambda *words: calls.append(words) or honest(*words))
+        return calls
+
+    return counted
+
+
+def entries(capsys) -> list[dict]:
+    listing.show_papers(as_json=True)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_variant_is_listed_with_its_data_and_the_time_of_its_finished_seeds(toy, record, failed_record, capsys):
+    toy.paper()
+    toy.put_data(layout.DATA, "resized")
+    minutes = [{"wall_seconds": 60.0 * n, "training_seconds": 1.0, "samples_per_second": 1.0} for n in (1, 2, 30)]
+    toy.publish(record(0, times=minutes[0]), record(1, times=minutes[1]), failed_record(2, times=minutes[2]))
+    plain, wide = entries(capsys)
+    assert (plain["variant"], plain["default"], plain["data"], plain["minutes"]) == ("plain", True, "resized", 1.5)
+    assert (wide["variant"], wide["default"], wide["data"], wide["minutes"]) == ("wide", False, "resized", None)
+
+
+@pytest.mark.parametrize(("damage", "state"), [(None, "absent"), (b"", "damaged")])
+def test_absent_and_damaged_data_is_told(toy, capsys, damage, state):
+    toy.paper()
+    if damage is not None:
+        (toy.put_data(layout.DATA) / "test.bin").write_bytes(damage)
+    assert {entry["data"] for entry in entries(capsys)} == {state}
+
+
+def test_records_are_read_and_data_is_looked_for_once(toy, record, capsys, counted):
+    toy.paper()
+    toy.publish(record())
+    located, read = counted("locate"), counted("published_records")
+    assert len(entries(capsys)) == 2
+    assert len(located) == len(read) == 1
+
+
+def test_the_data_of_a_paper_is_one_json_document(toy, capsys):
+    toy.paper()
+    folder = toy.put_data(layout.DATA)
+    for name in ("alpha_2001", "shapes"):
+        listing.fetch_data(name, as_json=True)
+        (found,) = json.loads(capsys.readouterr().out)
+        assert (found["dataset"], found["edition"], found["folder"]) == ("shapes", "official", str(folder))
+        assert found["files"].keys() == {"train.bin", "test.bin"}
+    with pytest.raises(UsageError, match="Did you mean shapes?"):
+        listing.fetch_data("shape", as_json=True)

@@ -1,0 +1,94 @@
+"""The table that closes a run, and what it makes of failures and of --check."""
+
+import pytest
+
+from common import report
+from common.errors import CheckFailed, NumbersError
+from common.report import close, print_closing
+
+
+@pytest.fixture
+def lines(toy, monkeypatch):
+    """The cells of the closing table of some records."""
+
+    def lines(records) -> list[list[str]]:
+        shown = []
+        monkeypatch.setattr(report, "print_table", lambda title, columns, lines: shown.extend(lines))
+        print_closing(close(toy.paper(), records))
+        return shown
+
+    return lines
+
+
+def test_rows_come_in_the_order_of_the_tables(record, lines):
+    metrics = {"psnr": 30.0, "train_error": 1.0, "test_error": 0.95}
+    records = [record(metrics={"best": metrics, "last": metrics})]
+    assert [line[:2] for line in lines(records)] == [
+        ["test error", "last"],  # the claim
+        ["test error", "best"],
+        ["training error", "last"],
+        ["training error", "best"],
+        ["PSNR", "last"],
+        ["PSNR", "best"],
+    ]
+
+
+def test_paper_published_and_this_run_stand_side_by_side(toy, record, lines):
+    toy.publish(*(record(seed, 0.9 + seed / 20) for seed in range(3)))
+    assert lines([record(0, 1.0)]) == [
+        ["test error", "last", "0.95 ± 0.19 %", "0.95 ± 0.05 % (n = 3)", "1.00 % (n = 1)", "too few seeds"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edition", "published"), [("official", "1.00"), ("bundle", "2.00"), ("resized", "3.00"), ("stand-in", "1.00")]
+)
+def test_published_beside_a_run_is_its_own_edition_or_else_the_official_one(toy, record, lines, edition, published):
+    for value, name in enumerate(("official", "bundle", "resized"), 1):
+        toy.publish(record(0, float(value), edition=name))
+    ((_, _, _, beside, this, _),) = lines([record(0, 9.0, edition=edition)])
+    assert (beside, this) == (f"{published} % (n = 1)", "9.00 % (n = 1)")
+
+
+def test_failed_seeds_are_in_the_table_and_named(toy, record, failed_record, lines):
+    records = [record(0), failed_record(1), record(2), failed_record(3)]
+    assert lines(records)[0][4:] == ["0.95 ± 0.00 % (n = 2)", "too few seeds"]
+    with pytest.raises(NumbersError, match="^The numbers of plain went bad in seed 1, 3.$"):
+        close(toy.paper(), records).require_no_failure()
+    close(toy.paper(), [record(0)]).require_no_failure()
+
+
+def test_only_failed_seeds_make_a_table_too(failed_record, lines):
+    assert lines([failed_record(0)]) == [["test error", "last", "0.95 ± 0.19 %", "–", "–", "failed"]]
+    assert lines([failed_record(0, edition="stand-in")]) == [["–", "–", "–", "–", "–", "failed"]]
+
+
+def test_bits_are_compared_of_finished_full_runs_on_real_data(toy, record, failed_record):
+    toy.publish(record(0), failed_record(1))
+    other = {"sha256": "78" * 32}
+    bits = close(toy.paper(), [record(0), failed_record(1), record(2)]).bits
+    assert [text.split(":")[0] for text in bits] == ["seed 0", "seed 2"]
+    assert "the very bits" in bits[0] and "no published record" in bits[1]
+    assert "not the bits" in close(toy.paper(), [record(0, weights=other)]).bits[0]
+    assert close(toy.paper(), [record(0, preset="quick")]).bits == []
+
+
+@pytest.mark.parametrize(
+    ("value", "how", "complaint"),
+    [
+        (0.95, {}, None),
+        (0.1, {}, None),  # exceeds
+        (5.0, {}, "plain-test is not reproduced"),
+        (0.95, {"edition": "resized"}, "plain-test is not attempted"),
+        (0.95, {"edition": "stand-in"}, "only a full, unmodified run on real data"),
+        (0.95, {"preset": "quick"}, "only a full, unmodified run on real data"),
+        (0.95, {"modified": True}, "only a full, unmodified run on real data"),
+    ],
+)
+def test_check_is_content_with_settled_claims_only(toy, record, value, how, complaint):
+    closing = close(toy.paper(), [record(seed, value, **how) for seed in range(3)])
+    if complaint is None:
+        closing.require_claims()
+    else:
+        with pytest.raises(CheckFailed, match=f"^--check: {complaint}"):
+            closing.require_claims()
