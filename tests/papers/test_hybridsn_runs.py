@@ -1,0 +1,196 @@
+"""HybridSN's runs: every variant trains, resumes exactly and is measured, on a quarter of the stand-in."""
+
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.errors import Interrupted, NumbersError
+from common.papers import load_paper
+from common.passports import LocatedData
+from common.records import Record
+from common.run import Job, Run, run_job
+from papers.hybridsn import data, train
+from papers.hybridsn.eval import evaluate
+from papers.hybridsn.train import VARIANTS, recipe
+from tests.contract import helpers
+
+PAPER = load_paper("hybridsn")
+RANDOM, DISJOINT = "indian_pines-random30", "indian_pines-disjoint"
+
+
+@pytest.fixture(autouse=True)
+def small_scene(monkeypatch):
+    scene = data.synthetic_scene(side=48, fields=16)
+    monkeypatch.setattr(data, "synthetic_scene", lambda: scene)
+
+
+def job(folder, variant=RANDOM, seed=0, **changes) -> Job:
+    located = LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
+    smoke = replace(recipe(variant, "smoke"), **{"epochs": 2, "batch": 64} | changes)
+    return Job(PAPER, variant, "smoke", seed, smoke, True, located, "cpu", folder, False, "test")
+
+
+def finished(folder, **how) -> Record:
+    return run_job(job(folder, **how))[0]
+
+
+class Killed(BaseException):
+    """Nothing catches it: the run ends as kill -9 ends it."""
+
+
+def killed_after(updates: int, monkeypatch, folder, **how) -> None:
+    """Leave a run with the checkpoint of its first `updates` updates."""
+    honest, done = Run.advance, 0
+
+    def advance(run, samples, state, detail=""):
+        nonlocal done
+        honest(run, samples, state, detail)
+        done += 1
+        if done == updates:
+            run.keep(state)
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "advance", advance)
+        run_job(job(folder, **how))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_trains_resumes_and_evaluates(tmp_path, monkeypatch, variant):
+    whole = finished(tmp_path / "whole", variant=variant)
+    killed_after(2, monkeypatch, tmp_path / "cut", variant=variant)  # in the middle of an epoch, or at its end
+    resumed = finished(tmp_path / "cut", variant=variant)
+    assert resumed.weights.sha256 == whole.weights.sha256
+    assert (resumed.metrics, resumed.curves, resumed.details) == (whole.metrics, whole.curves, whole.details)
+    assert set(whole.metrics) == {"last", "best-train"} == set(PAPER.protocols)
+    assert set(whole.metrics["last"]) == {"oa", "aa", "kappa", "seen_windows"}
+    assert (whole.metrics["last"]["seen_windows"] == 0) == variant.endswith("disjoint")
+
+
+@pytest.mark.parametrize("updates", [1, 4, 5, 7])
+def test_killed_at_any_update_it_ends_with_the_same_bits(tmp_path, monkeypatch, updates):
+    """Four updates are an epoch."""
+    whole = finished(tmp_path / "whole")
+    killed_after(updates, monkeypatch, tmp_path / "cut")
+    assert finished(tmp_path / "cut").weights.sha256 == whole.weights.sha256
+
+
+def small_and_saved_often():
+    """In a process of its own, before the command."""
+    import common.run
+
+    scene = data.synthetic_scene(side=48, fields=16)
+    data.synthetic_scene = lambda: scene
+    common.run.SECONDS_BETWEEN_SAVES = 0.0
+
+
+def test_kill_9_and_the_same_command_end_with_the_same_bits(tmp_path):
+    def command(runs: str, **how) -> helpers.Ended:
+        words = ["hybridsn", "--preset", "smoke", "--runs-dir", tmp_path / runs]
+        return helpers.run(*words, log=tmp_path / "log", prepare=small_and_saved_often, **how)
+
+    assert command("whole").code == 0
+    assert command("cut", fault="replace:5:KILL").code == -signal.SIGKILL and helpers.checkpoints(tmp_path / "cut")
+    ended = command("cut")
+    assert ended.code == 0 and "resuming seed 0 at" in ended.err
+    assert helpers.bits(tmp_path / "cut") == helpers.bits(tmp_path / "whole")
+
+
+def test_another_seed_gives_other_bits(tmp_path):
+    first, again, other = (finished(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert first.weights.sha256 == again.weights.sha256 != other.weights.sha256
+    assert first.data.split != other.data.split
+
+
+def test_what_is_measured_on_the_way_does_not_disturb(tmp_path, monkeypatch):
+    whole = finished(tmp_path / "whole")
+    monkeypatch.setattr(train, "predict", lambda *_: data.synthetic_scene().truth.flat[:0])
+    monkeypatch.setattr(train, "accuracies", lambda *_: {"oa": 0.0})
+    blind = finished(tmp_path / "blind")
+    assert blind.metrics["best-train"] == {"oa": 0.0}
+    assert blind.weights.sha256 == whole.weights.sha256
+
+
+def position_off_by_one(state: dict) -> dict:
+    return state | {"position": state["position"] + 1}
+
+
+def one_weight_off(state: dict) -> dict:
+    state["model"]["dense_3.bias"][0] += 1e-6
+    return state
+
+
+def other_moments(state: dict) -> dict:
+    state["optimiser"]["state"][0]["exp_avg"].mul_(1.001)
+    return state
+
+
+@pytest.mark.parametrize("mistake", [position_off_by_one, one_weight_off, other_moments])
+def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, mistake):
+    whole = finished(tmp_path / "whole")
+    killed_after(2, monkeypatch, tmp_path / "cut")
+    honest = Run.resume
+    monkeypatch.setattr(Run, "resume", lambda run: mistake(honest(run)))
+    assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
+
+
+def test_a_resumed_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "fast_precision", lambda _: torch.bfloat16)
+    whole = finished(tmp_path / "whole")
+    killed_after(2, monkeypatch, tmp_path / "cut")
+    monkeypatch.setattr(train, "fast_precision", lambda _: torch.float32)
+    resumed = finished(tmp_path / "cut")
+    assert resumed.environment.precision == "bfloat16"
+    assert resumed.weights.sha256 == whole.weights.sha256
+
+
+def test_the_authors_choice_is_the_epoch_with_the_best_training_accuracy(tmp_path, monkeypatch):
+    """Where that is not the last one, other weights are measured."""
+    honest = train.gradients
+    later = {train.generator(0, "dropout", epoch, step).initial_seed() for epoch in range(3, 8) for step in range(4)}
+
+    def all_wrong_after_the_third(model, windows, pixels, labels, draw, precision):
+        loss, correct = honest(model, windows, pixels, labels, draw, precision)
+        return loss, 0 if draw.initial_seed() in later else correct
+
+    monkeypatch.setattr(train, "gradients", all_wrong_after_the_third)
+    long = finished(tmp_path / "long", epochs=8)
+    accuracy = long.curves["train_accuracy"]
+    assert accuracy[3:] == [0.0] * 5
+    best = accuracy.index(max(accuracy)) + 1
+    assert long.metrics["best-train"]["oa"] != long.metrics["last"]["oa"]
+    assert long.metrics["best-train"]["oa"] == finished(tmp_path / "short", epochs=best).metrics["last"]["oa"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "gradients", lambda *_: (float("nan"), 0))
+    with pytest.raises(NumbersError, match="the loss in epoch 1 is nan"):
+        finished(tmp_path)
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    whole = finished(tmp_path / "whole")
+    honest = train.gradients
+
+    def gradients(*words):
+        signal.raise_signal(signal.SIGTERM)
+        return honest(*words)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(train, "gradients", gradients)
+        finished(tmp_path / "cut")
+    assert finished(tmp_path / "cut").weights.sha256 == whole.weights.sha256
+
+
+def test_the_weights_that_a_run_leaves_give_its_numbers_again(tmp_path):
+    from safetensors.torch import load_file
+
+    for variant in (RANDOM, DISJOINT):
+        work = job(tmp_path, variant=variant)
+        record, _ = run_job(work)
+        weights = load_file(work.folder / record.weights.file)
+        measured = evaluate(weights, work.recipe, work.data, "cpu")
+        assert measured.metrics["last"] == record.metrics["last"]
+        assert measured.details == record.details
