@@ -17,7 +17,7 @@ from common.papers import load_paper
 from common.passports import LocatedData, find_passport, locate
 from common.records import Record
 from common.run import Job, Run, run_job
-from papers.dscmr import retrieval, train
+from papers.dscmr import figures, retrieval, train
 from papers.dscmr.data import Pairs, load
 from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
@@ -488,6 +488,19 @@ def test_the_record_holds_what_the_figures_need_and_is_small(tmp_path):
     assert record.details["precision_at_k_i2t"][-1][0] == 50
     best = record.metrics["test-best"]["map_avg"]
     assert best == max(record.curves["test_map_avg"]) >= record.metrics["val-best"]["map_avg"]
+
+
+def test_figures_are_drawn_from_records_alone_and_only_from_those_they_need(tmp_path, tmp_path_factory):
+    from common.figures import _draw
+
+    record = finished(tmp_path_factory.mktemp("run"))
+    for name, draw in figures.FIGURES.items():
+        file = tmp_path / f"{name}.png"
+        assert not _draw(draw, [], None, file) and not file.exists()
+        assert _draw(draw, [record], None, file)
+        first = file.read_bytes()
+        _draw(draw, [record], None, file)
+        assert first[:4] == b"\x89PNG" and file.read_bytes() == first
 
 
 def test_it_learns_the_stand_in(tmp_path, no_picture):
