@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.run import Job
 from common.determinism import generator, make_deterministic
+from common.precision import fast_precision
 from papers.dscmr.model import COMMON, DSCMR, HIDDEN, J1, J2, J3, initialise
 from papers.dscmr.retrieval import both_ways, scores
-from papers.dscmr.train import Recipe, multiplies_bfloat16
+from papers.dscmr.train import Recipe
 
 TRAIN_PAIRS, TEST_PAIRS, IMAGE_SIZE, TEXT_SIZE, CLASSES = 2173, 462, 128, 10, 10
 RECIPE = Recipe()
@@ -78,7 +79,7 @@ def _loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
 
 def _epoch(images: Tensor, texts: Tensor, labels: Tensor) -> Job:
     """The training pairs once, then the scores on the test pairs."""
-    use_bf16 = multiplies_bfloat16()
+    use_bf16 = fast_precision("cpu") == torch.bfloat16
     model, slow = _model(), _model()
     how = {"lr": RECIPE.lr, "betas": RECIPE.betas}
     optimiser = torch.optim.Adam(model.parameters(), fused=True, **how)

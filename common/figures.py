@@ -2,16 +2,18 @@
 
 import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from common import layout
 from common.errors import DataError
 from common.files import write_whole
-from common.papers import find_papers, load_paper
-from common.passports import locate
+from common.papers import Paper, find_papers, load_paper
+from common.passports import LocatedData, find_passport, locate
 from common.progress import say
-from common.records import published_records
+from common.records import Record, published_records
 
+Data = Callable[[str], LocatedData | None]  # a dataset's data by its name, None where it is not on this disk
 STYLE = {
     "figure.dpi": 160,
     "figure.facecolor": "white",  # opaque: legible on light and dark pages and on paper
@@ -32,8 +34,9 @@ def draw_all() -> list[Path]:
 
     A paper's figures.py has FIGURES, a dict from name to a function
     (records, data) -> matplotlib Figure, or None where it lacks what it needs:
-    `data` is None where the real data is not on this disk. A figure that cannot
-    be drawn again is left as it is.
+    `records` are the finished ones of the paper, and `data(dataset)` gives the
+    located data of one of its datasets, None where that is not on this disk. A
+    figure that cannot be drawn again is left as it is.
     """
     written = []
     for name in find_papers():
@@ -41,10 +44,7 @@ def draw_all() -> list[Path]:
         records = [record for record in published_records(name) if record.status == "finished"]
         if not (paper.has_figures and records):
             continue
-        try:
-            data = locate(paper.passport(paper.default_variant))
-        except DataError:
-            data = None
+        data = _data_of(paper)
         for figure_name, draw in paper.module("figures").FIGURES.items():
             path = layout.FIGURES / name / f"{figure_name}.png"
             if _draw(draw, records, data, path):
@@ -54,7 +54,20 @@ def draw_all() -> list[Path]:
     return written
 
 
-def _draw(draw: Callable, records: list, data, path: Path) -> bool:
+def _data_of(paper: Paper) -> Data:
+    """What finds the paper's datasets: each once, and only when a figure asks for it."""
+
+    @cache
+    def data(dataset: str) -> LocatedData | None:
+        try:
+            return locate(find_passport(dataset, paper.folder))
+        except DataError:
+            return None
+
+    return data
+
+
+def _draw(draw: Callable, records: list[Record], data: Data, path: Path) -> bool:
     import matplotlib
 
     matplotlib.use("Agg")

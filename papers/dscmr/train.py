@@ -19,6 +19,7 @@ from torch import Tensor
 
 from common.determinism import generator
 from common.errors import UsageError
+from common.precision import fast_precision
 from common.run import Run, Trained
 from papers.dscmr.data import Pairs, Part, load
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise
@@ -92,7 +93,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     pairs = load(run.data)
     images, texts, labels = pairs.train.images, pairs.train.texts, pairs.train.labels
     Y = F.one_hot(labels, pairs.classes).float()
-    use_bf16 = recipe.bf16 and multiplies_bfloat16()
+    use_bf16 = recipe.bf16 and fast_precision("cpu") == torch.bfloat16
 
     model = initial_model(pairs, run.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=recipe.betas, fused=True)
@@ -147,12 +148,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
         },
         precision="bfloat16" if use_bf16 else "float32",
     )
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16; without them it is slower than float32."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def order_of_epoch(labels: Tensor, seed: int, epoch: int, recipe: Recipe) -> Tensor:

@@ -5,16 +5,17 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from common import layout
+from common.figures import Data
 from common.papers import load_paper
-from common.passports import LocatedData
 from common.records import Record
 
 VARIANT = "lenet5"
 DISTORTED = "lenet5-distorted"  # whose mistakes the paper's Figure 8 shows
+DATASET = "mnist"
 LARGEST_SHOWN = 120  # misclassified digits
 
 
-def error_against_passes(records: list[Record], data: LocatedData | None) -> Figure | None:
+def error_against_passes(records: list[Record], data: Data) -> Figure | None:
     """Fig. 5: training and test error after each pass, every seed and their mean."""
     runs = [record for record in records if record.variant == VARIANT]
     if not runs:
@@ -43,18 +44,16 @@ def error_against_passes(records: list[Record], data: LocatedData | None) -> Fig
     return figure
 
 
-def misclassified_digits(records: list[Record], data: LocatedData | None) -> Figure | None:
+def misclassified_digits(records: list[Record], data: Data) -> Figure | None:
     """Fig. 8: the test digits that the published weights misclassify, each with
     the right answer (left) and the network's (right)."""
-    if data is None:
-        return None
     from papers.lenet5_1998.data import load
 
-    record = _published(records, DISTORTED)
-    if record is None:
+    record, mnist = _published(records, DISTORTED), data(DATASET)
+    if record is None or mnist is None:
         return None
     wrong = record.details["misclassified"][:LARGEST_SHOWN]
-    images = load(data).test_images.numpy()
+    images = load(mnist).test_images.numpy()
     columns = 12
     rows = -(-len(wrong) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(7.2, 0.78 * rows), squeeze=False)
@@ -67,7 +66,7 @@ def misclassified_digits(records: list[Record], data: LocatedData | None) -> Fig
     return figure
 
 
-def c1_kernels(records: list[Record], data: LocatedData | None) -> Figure | None:
+def c1_kernels(records: list[Record], data: Data) -> Figure | None:
     """The six 5x5 kernels of C1 of the published weights."""
     from safetensors.numpy import load_file
 

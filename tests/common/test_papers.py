@@ -124,4 +124,4 @@ def test_an_unknown_paper_or_variant_gets_a_suggestion(toy):
     ],
 )
 def test_the_rule_for_margins(toy, changes, margin):
-    assert tolerance_by_rule(toy.claim(**changes), toy.passport()) == pytest.approx(margin, rel=1e-12)
+    assert tolerance_by_rule(toy.claim(**changes), toy.passport().splits) == pytest.approx(margin, rel=1e-12)

@@ -161,6 +161,8 @@ if __name__ == "__main__":
 FIGURES = """
 from matplotlib import pyplot as plt
 
+from papers.toy.data import load
+
 
 def loss(records, data):
     figure, axes = plt.subplots()
@@ -169,7 +171,16 @@ def loss(records, data):
     return figure
 
 
-FIGURES = {"loss": loss}
+def points(records, data):
+    clouds = data("clouds")
+    if clouds is None:
+        return None
+    figure, axes = plt.subplots()
+    axes.scatter(*load(clouds)[0].T)
+    return figure
+
+
+FIGURES = {"loss": loss, "points": points}
 """
 
 CITATION = """
@@ -356,7 +367,7 @@ def test_records_weights_tables_and_figures_are_published(published):
     names = {name for name, held in results(published).items() if held}
     assert names == {
         *(f"records/toy/line/official/seed-{seed}.json" for seed in (0, 1, 2)),
-        "weights/toy/line.safetensors", "figures/toy/loss.png",
+        "weights/toy/line.safetensors", "figures/toy/loss.png", "figures/toy/points.png",
         "comparison.json", "comparison.csv", "comparison.tex", "README.md", "index.html",
     }  # fmt: skip
     (row,) = json.loads((published / "results" / "comparison.json").read_text())
@@ -375,6 +386,15 @@ def test_tables_and_figures_come_out_the_same_byte_for_byte(published):
             path.unlink()
     ended = tell(published, "table")
     assert ended.code == 0 and "results/figures/toy/loss.png" in ended.out
+    assert results(published) == before
+
+
+def test_a_figure_of_data_that_is_not_here_is_left_as_it_is(published):
+    before = results(published)
+    with without_data(published):
+        ended = tell(published, "table")
+    assert ended.code == 0 and "figures/toy/loss.png" in ended.out and "points.png" not in ended.out
+    assert "results/figures/toy/points.png is left as it is: what it is drawn from is not here" in ended.err
     assert results(published) == before
 
 

@@ -511,7 +511,7 @@ def test_it_learns_the_stand_in(tmp_path, no_picture):
 
 
 def test_bfloat16_changes_little(tmp_path, monkeypatch, no_picture):
-    monkeypatch.setattr(train, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(train, "fast_precision", lambda device: torch.bfloat16)
     halves, whole = (finished(tmp_path / name, bf16=name == "half") for name in ("half", "whole"))
     assert halves.environment.precision == "bfloat16" and whole.environment.precision == "float32"
     assert halves.weights.sha256 != whole.weights.sha256

@@ -1,0 +1,44 @@
+"""What the network says of pixels, and how often it is right."""
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, recall_score
+from torch import Tensor
+
+from papers.hybridsn.data import Windows
+from papers.hybridsn.model import HybridSN
+
+AT_ONCE = 64  # windows
+
+
+@torch.no_grad()
+def predict(model: HybridSN, windows: Windows, pixels: np.ndarray, device: str) -> np.ndarray:
+    """The class, from 1, of each pixel (N,), in float32 and without dropout. Shape (N,)."""
+    model.eval()
+    parts = torch.from_numpy(pixels).to(device).split(AT_ONCE)
+    predicted = [model(windows.around(part)).argmax(dim=1).cpu() for part in parts]
+    return torch.cat(predicted).numpy() + 1
+
+
+def accuracies(predicted: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """The paper's three measures, in percent, over the classes that `label` has. Both of shape (N,).
+
+    OA: the share that is right. AA: the mean over the classes of the share of each that is right.
+    Kappa: by how much the agreement is better than that of chance.
+    """
+    present = np.unique(label)
+    return {
+        "oa": 100 * float(accuracy_score(label, predicted)),
+        "aa": 100 * float(recall_score(label, predicted, labels=present, average="macro")),
+        "kappa": 100 * float(cohen_kappa_score(label, predicted)),
+    }
+
+
+def by_class(predicted: np.ndarray, label: np.ndarray, classes: int) -> list[list[int]]:
+    """How many pixels of each class (row) were taken for which (column). Shape (classes, classes)."""
+    return confusion_matrix(label, predicted, labels=range(1, classes + 1)).tolist()
+
+
+def copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as they are now, on the CPU."""
+    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
