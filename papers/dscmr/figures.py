@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from common.passports import LocatedData
+from common.figures import Data
 from common.records import Record
 from papers.dscmr.retrieval import RECALL_LEVELS
 
@@ -13,7 +13,7 @@ VARIANT, SEED = "wikipedia-file-order", 0  # whose pictures are shown; the autho
 PROTOCOLS = ("test-best", "val-best", "last")
 
 
-def map_against_epochs(records: list[Record], data: LocatedData | None) -> Figure | None:
+def map_against_epochs(records: list[Record], data: Data) -> Figure | None:
     """Average mAP after every epoch of one seed, on test and validation pairs, with the epoch that
     each protocol takes."""
     record = _shown(records)
@@ -35,7 +35,7 @@ def map_against_epochs(records: list[Record], data: LocatedData | None) -> Figur
     return figure
 
 
-def what_the_choice_gives(records: list[Record], data: LocatedData | None) -> Figure | None:
+def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
     """How much higher the average mAP is at the epoch chosen on the test pairs than at the one chosen
     on validation pairs and at the last: every variant that has all three, every seed and the mean."""
     names = list(dict.fromkeys(r.variant for r in records if set(PROTOCOLS) <= r.metrics.keys()))
@@ -55,7 +55,7 @@ def what_the_choice_gives(records: list[Record], data: LocatedData | None) -> Fi
     return figure
 
 
-def precision_curves(records: list[Record], data: LocatedData | None) -> Figure | None:
+def precision_curves(records: list[Record], data: Data) -> Figure | None:
     """Interpolated precision at every recall, and precision among the first K, with the weights of
     the last epoch, mean of the seeds."""
     runs = [record for record in records if record.variant == VARIANT]
@@ -75,7 +75,7 @@ def precision_curves(records: list[Record], data: LocatedData | None) -> Figure 
     return figure
 
 
-def common_space(records: list[Record], data: LocatedData | None) -> Figure | None:
+def common_space(records: list[Record], data: Data) -> Figure | None:
     """t-SNE of the test pairs in the common space, before and after training; colours are classes,
     pictures and texts have marks of their own."""
     record = _shown(records)
