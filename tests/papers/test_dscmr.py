@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from papers.dscmr.data import Pairs, load
 from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
 from papers.dscmr.train import VARIANTS, Recipe, chosen_epochs, order_of_epoch, recipe
+from tests.contract import helpers
 
 PAPER = load_paper("dscmr")
 
@@ -452,9 +454,26 @@ def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, no_pict
     assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
 
 
-def test_a_signal_saves_the_epoch(tmp_path, monkeypatch, no_picture):
-    import signal
+def save_after_every_epoch():
+    import common.run
 
+    common.run.SECONDS_BETWEEN_SAVES = 0.0
+
+
+def test_killed_for_good_the_same_command_ends_with_the_same_bits(tmp_path):
+    def words(folder):
+        return "dscmr", "--variant", "wikipedia-shuffled", "--preset", "smoke", "--runs-dir", folder
+
+    assert helpers.run(*words(tmp_path / "whole"), log=tmp_path).code == 0
+    # Of the writes: run.json, a checkpoint after each of three epochs, the second of which is the third.
+    killed = helpers.run(*words(tmp_path / "cut"), log=tmp_path, fault="replace:3:KILL", prepare=save_after_every_epoch)
+    assert killed.code == -signal.SIGKILL
+    again = helpers.run(*words(tmp_path / "cut"), log=tmp_path)
+    assert again.code == 0 and "resuming seed 0 at 400 samples" in again.err
+    assert helpers.bits(tmp_path / "cut") == helpers.bits(tmp_path / "whole")
+
+
+def test_a_signal_saves_the_epoch(tmp_path, monkeypatch, no_picture):
     whole = finished(tmp_path / "whole")
     honest = train.measure
     with monkeypatch.context() as patch:
