@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from common.passports import LocatedData, find_passport, locate
 from common.records import Record
 from common.run import Job, Run, run_job
 from papers.dscmr import figures, retrieval, train
-from papers.dscmr.data import Pairs, load
+from papers.dscmr.data import Pairs, _matrix, load
 from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
 from papers.dscmr.train import VARIANTS, Recipe, chosen_epochs, order_of_epoch, recipe
@@ -355,12 +356,10 @@ def test_the_pascal_files_that_are_here_are_the_authors_and_what_is_missing_is_n
         data = locate(passport)
     except DataAbsent as absent:
         assert "train_img.mat is missing" in str(absent)
-        folder = os.path.join(os.environ["REPRO_DATA"], passport.folder)  # noqa: PTH118
-        from papers.dscmr.data import _matrix
-
-        labels = _matrix(f"{folder}/train_img_lab.mat", "train_img_lab")[:, 0]
-        assert _matrix(f"{folder}/test_img.mat", "test_img").shape == (100, 4096)
-        assert _matrix(f"{folder}/train_txt.mat", "train_txt").shape == (800, 300)
+        folder = Path(os.environ["REPRO_DATA"], passport.folder)
+        labels = _matrix(folder / "train_img_lab.mat", "train_img_lab")[:, 0]
+        assert _matrix(folder / "test_img.mat", "test_img").shape == (100, 4096)
+        assert _matrix(folder / "train_txt.mat", "train_txt").shape == (800, 300)
     else:
         pairs = load(data)
         assert (len(pairs.train), len(pairs.test), pairs.classes) == (800, 100, 20)
