@@ -11,8 +11,7 @@ Pictures: torchvision's VGG-19 with its ImageNet weights and its preparation of 
 4,096 outputs of the second fully connected layer after its ReLU. Texts: the network of Y. Kim,
 "Convolutional Neural Networks for Sentence Classification", EMNLP 2014, in its variant CNN-rand,
 trained on the training texts and their classes; the features are what it pools, 100 maps of each of
-three widths: 300 numbers. Where Kim's text and common practice leave something open, it is said at
-the place.
+three widths: 300 numbers. What is Kim's stands here from memory.
 """
 
 import re
@@ -38,8 +37,8 @@ PICTURES = (".jpg", ".jpeg", ".png")
 PICTURE_BATCH = 16
 TIMEOUT_S = 10  # of a server that gives VGG-19's weights
 
-# Kim 2014, Section 3.1, but for the epochs: there early stopping on held-out sentences, here as
-# many as his published code has.
+# Kim 2014, Section 3.1, but for the epochs: he stops early by held-out sentences, we after as many as
+# his published code makes at most.
 WIDTHS, MAPS, WORD_SIZE = (3, 4, 5), 100, 300
 DROPOUT, LARGEST_NORM, TEXT_BATCH, EPOCHS = 0.5, 3.0, 50, 25
 PADDING, UNKNOWN = 0, 1  # the first two words of every vocabulary
@@ -231,7 +230,7 @@ def train_sentence_cnn(sentences: Tensor, labels: Tensor, vocabulary: int, seed:
 
 @torch.no_grad()
 def _initialise(model: SentenceCNN, draw: torch.Generator) -> None:
-    """Word vectors from U(-0.25, 0.25), as Kim has it; the rest from U(-1/√F, 1/√F), F a unit's inputs."""
+    """Word vectors from U(-0.25, 0.25), as Kim's code has it; the rest from U(-1/√F, 1/√F), F a unit's inputs."""
     model.vectors.weight.uniform_(-0.25, 0.25, generator=draw)
     model.vectors.weight[PADDING] = 0
     for layer in (*model.convolutions, model.output):
@@ -263,10 +262,15 @@ def write_authors_layout(out: Path, part: str, images: Tensor, texts: Tensor, la
         MachineError: they cannot be written.
     """
     matrices = {"img": images.numpy(), "txt": texts.numpy(), "img_lab": np.array(labels)[:, None]}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with _writing(out):
         for what, matrix in matrices.items():
             savemat(out / f"{part}_{what}.mat", {f"{part}_{what}": matrix})
+
+
+@contextmanager
+def _writing(out: Path):
+    try:
+        yield
     except OSError as error:
         raise MachineError(f"{out}: {error.strerror}.") from None
 
@@ -279,6 +283,8 @@ def command(pairs: Path, out: Path, seed: int) -> None:
     make_deterministic(seed)
     found = find_pairs(pairs)
     vgg = pretrained_vgg19()
+    with _writing(out):  # before the work, which takes long
+        out.mkdir(parents=True, exist_ok=True)
     say(", ".join(f"{part}: {len(each.labels)} pairs" for part, each in found.items()))
     images = {part: fc7(vgg, each.pictures) for part, each in found.items()}
     texts = text_features(found, seed)

@@ -17,6 +17,7 @@ def _restore(monkeypatch):
     mode = torch.get_deterministic_debug_mode()
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     switches = [(cudnn, "deterministic"), (cudnn, "benchmark"), (cudnn, "allow_tf32"), (matmul, "allow_tf32")]
+    switches += [(torch.utils.deterministic, "fill_uninitialized_memory")]
     before = [getattr(*switch) for switch in switches]
     yield
     random.setstate(states[0])
@@ -54,6 +55,11 @@ def test_a_flag_that_someone_changed_is_reported_as_it_is(monkeypatch, name, und
     make_deterministic(0)
     undo(monkeypatch)
     assert {flag for flag in FLAGS if current_flags()[flag] != FLAGS[flag]} == {name}
+
+
+def test_new_tensors_are_not_filled_first():
+    make_deterministic(0)
+    assert not torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_what_is_not_deterministic_is_forbidden():

@@ -1,8 +1,11 @@
 """locate(): which edition lies where, and what is said of a copy that is not whole."""
 
 import errno
+import hashlib
+import subprocess
 
 import pytest
+import yaml
 
 from common import layout, passports
 from common.errors import DataAbsent, DataError, UsageError
@@ -150,6 +153,45 @@ def test_every_folder_looked_in_is_named(shapes, tmp_path, monkeypatch):
     with pytest.raises(DataAbsent) as told:
         locate(shapes, tmp_path)
     assert all(str(root / "shapes") in str(told.value) for root in (tmp_path, tmp_path / "environment", layout.DATA))
+
+
+def changed_passport(edition: str, **files):
+    """The dataset "shapes" with other entries for some files of an edition."""
+    file = layout.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"][edition]["files"].update(files)
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return find_passport("shapes")
+
+
+def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
+    content = toy.content("train.bin")
+    blob = subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
+    shapes = changed_passport("official", **{"train.bin": {"git_blob": blob.stdout.decode().strip()}})
+    folder = toy.put_data(layout.DATA)
+    found = locate(shapes)
+    assert found.edition == "official"
+    assert found.files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    (folder / "train.bin").write_bytes(content[:-1] + b"E")
+    damaged(shapes, "train.bin is not what its passport says (altered content)")
+
+
+def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_seen_is_recorded(toy):
+    shapes = changed_passport("bundle", **{"shapes.npz": {}})
+    folder = toy.put_data(layout.DATA, "bundle")
+    (folder / "shapes.npz").write_bytes(b"mine")
+    found = locate(shapes)
+    assert (found.edition, found.files) == ("bundle", {"shapes.npz": hashlib.sha256(b"mine").hexdigest()})
+    toy.put_data(folder.parent.parent / "other")
+    (folder / "train.bin").write_bytes(b"half")  # beside it, of another edition and altered
+    assert locate(shapes).edition == "bundle"
+
+
+def test_no_edition_counts_for_a_claim_unless_its_files_can_be_checked():
+    for passport in passports.all_passports().values():
+        for edition in passport.editions.values():
+            if edition.equivalent:
+                assert edition.evidence and all(file.sha256 or file.git_blob for file in edition.files.values())
 
 
 def test_files_that_the_passport_does_not_know_are_no_matter(toy, shapes):

@@ -2,7 +2,9 @@
 
 import math
 import os
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +19,12 @@ from common.papers import load_paper
 from common.passports import LocatedData, find_passport, locate
 from common.records import Record
 from common.run import Job, Run, run_job
-from papers.dscmr import retrieval, train
-from papers.dscmr.data import Pairs, load
+from papers.dscmr import figures, retrieval, train
+from papers.dscmr.data import Pairs, _matrix, load
 from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
 from papers.dscmr.train import VARIANTS, Recipe, chosen_epochs, order_of_epoch, recipe
+from tests.contract import helpers
 
 PAPER = load_paper("dscmr")
 
@@ -353,12 +356,10 @@ def test_the_pascal_files_that_are_here_are_the_authors_and_what_is_missing_is_n
         data = locate(passport)
     except DataAbsent as absent:
         assert "train_img.mat is missing" in str(absent)
-        folder = os.path.join(os.environ["REPRO_DATA"], passport.folder)  # noqa: PTH118
-        from papers.dscmr.data import _matrix
-
-        labels = _matrix(f"{folder}/train_img_lab.mat", "train_img_lab")[:, 0]
-        assert _matrix(f"{folder}/test_img.mat", "test_img").shape == (100, 4096)
-        assert _matrix(f"{folder}/train_txt.mat", "train_txt").shape == (800, 300)
+        folder = Path(os.environ["REPRO_DATA"], passport.folder)
+        labels = _matrix(folder / "train_img_lab.mat", "train_img_lab")[:, 0]
+        assert _matrix(folder / "test_img.mat", "test_img").shape == (100, 4096)
+        assert _matrix(folder / "train_txt.mat", "train_txt").shape == (800, 300)
     else:
         pairs = load(data)
         assert (len(pairs.train), len(pairs.test), pairs.classes) == (800, 100, 20)
@@ -452,9 +453,26 @@ def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, no_pict
     assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
 
 
-def test_a_signal_saves_the_epoch(tmp_path, monkeypatch, no_picture):
-    import signal
+def save_after_every_epoch():
+    import common.run
 
+    common.run.SECONDS_BETWEEN_SAVES = 0.0
+
+
+def test_killed_for_good_the_same_command_ends_with_the_same_bits(tmp_path):
+    def words(folder):
+        return "dscmr", "--variant", "wikipedia-shuffled", "--preset", "smoke", "--runs-dir", folder
+
+    assert helpers.run(*words(tmp_path / "whole"), log=tmp_path).code == 0
+    # Of the writes: run.json, a checkpoint after each of three epochs, the second of which is the third.
+    killed = helpers.run(*words(tmp_path / "cut"), log=tmp_path, fault="replace:3:KILL", prepare=save_after_every_epoch)
+    assert killed.code == -signal.SIGKILL
+    again = helpers.run(*words(tmp_path / "cut"), log=tmp_path)
+    assert again.code == 0 and "resuming seed 0 at 400 samples" in again.err
+    assert helpers.bits(tmp_path / "cut") == helpers.bits(tmp_path / "whole")
+
+
+def test_a_signal_saves_the_epoch(tmp_path, monkeypatch, no_picture):
     whole = finished(tmp_path / "whole")
     honest = train.measure
     with monkeypatch.context() as patch:
@@ -488,6 +506,22 @@ def test_the_record_holds_what_the_figures_need_and_is_small(tmp_path):
     assert record.details["precision_at_k_i2t"][-1][0] == 50
     best = record.metrics["test-best"]["map_avg"]
     assert best == max(record.curves["test_map_avg"]) >= record.metrics["val-best"]["map_avg"]
+
+
+def test_figures_are_drawn_from_records_alone_and_only_from_those_they_need(tmp_path, tmp_path_factory):
+    from common.figures import _draw
+
+    def nothing(dataset):
+        return None
+
+    record = finished(tmp_path_factory.mktemp("run"))
+    for name, draw in figures.FIGURES.items():
+        file = tmp_path / f"{name}.png"
+        assert not _draw(draw, [], nothing, file) and not file.exists()
+        assert _draw(draw, [record], nothing, file)
+        first = file.read_bytes()
+        _draw(draw, [record], nothing, file)
+        assert first[:4] == b"\x89PNG" and file.read_bytes() == first
 
 
 def test_it_learns_the_stand_in(tmp_path, no_picture):

@@ -225,8 +225,11 @@ def test_damaged_weights_in_the_cache_are_told(tmp_path, monkeypatch, content):
     assert not isinstance(error.value, DataAbsent)
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path, pairs, monkeypatch, capsys):
     (tmp_path / "own").write_text("in the way")
+    monkeypatch.setattr(features, "pretrained_vgg19", lambda: None)  # which would not get far
+    assert run(monkeypatch, pairs, tmp_path / "own") == MachineError.code == 5
+    assert f"{tmp_path / 'own'}: " in capsys.readouterr().err
     with pytest.raises(MachineError, match="own"):
         features.write_authors_layout(tmp_path / "own", "train", torch.zeros(1, 2), torch.zeros(1, 2), [0])
 
