@@ -102,7 +102,7 @@ def _shallow(folder: Path) -> tuple[Part, Part]:
 def _matrix(file: Path, name: str) -> np.ndarray:
     try:
         matrix = loadmat(file, variable_names=[name])[name]
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
         raise DataError(f"{file} is no .mat file of version 5 ({error}).") from None
     except KeyError:
         raise DataError(f"{file} holds no matrix {name}.") from None

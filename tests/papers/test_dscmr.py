@@ -322,6 +322,16 @@ def test_a_broken_mat_file_is_a_data_error(tmp_path, content):
         load(data)
 
 
+def test_a_mat_file_cut_off_anywhere_is_a_data_error(tmp_path):
+    data = authors_data(tmp_path)
+    file = tmp_path / "test_txt.mat"
+    whole = file.read_bytes()
+    for end in range(0, len(whole), 7):
+        file.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"test_txt"):
+            load(data)
+
+
 needs_data = pytest.mark.skipif(
     not os.environ.get("REPRO_DATA"), reason="needs the real features: set REPRO_DATA to their folder"
 )
