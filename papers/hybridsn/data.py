@@ -130,7 +130,7 @@ def read_variable(file: Path, name: str) -> np.ndarray:
     """
     try:
         content = loadmat(file, variable_names=[name])
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
         raise DataError(f"{file}: cannot be read as a MATLAB file ({' '.join(str(error).split())}).") from None
     if name not in content:
         raise DataError(f"{file}: has no variable {name!r}.")

@@ -386,9 +386,10 @@ def test_a_missing_variable_and_a_file_that_is_none_are_told(monkeypatch, tmp_pa
     located = LocatedData("indian_pines", "official", tmp_path, {})
     with pytest.raises(DataError, match="has no variable 'indian_pines_corrected'"):
         load(located)
-    (tmp_path / files.cubes["official"]).write_bytes(b"no matrix")
-    with pytest.raises(DataError, match="cannot be read as a MATLAB file"):
-        load(located)
+    for content in (b"", b"no matrix", b"MATLAB 5.0 MAT-file" + bytes(200)):
+        (tmp_path / files.cubes["official"]).write_bytes(content)
+        with pytest.raises(DataError, match="cannot be read as a MATLAB file"):
+            load(located)
 
 
 # ---- the recipe -----------------------------------------------------------------------------------
