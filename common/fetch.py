@@ -27,7 +27,8 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
             too slow or sent something else.
         MachineError: data/ cannot be written.
     """
-    edition = next((e for e in passport.editions.values() if all(f.urls for f in e.files.values())), None)
+    editions = [edition for edition in passport.editions.values() if edition.files]
+    edition = next((e for e in editions if all(f.urls for f in e.files.values())), None)
     if edition is None:
         raise DataAbsent(f"{passport.title} cannot be fetched; get it from {passport.page} ({passport.terms}).")
     folder = layout.DATA / passport.folder

@@ -59,6 +59,7 @@ class Claim(Checked):
     spread: Spread | None = None
     second_reference: Reference | None = None
     unverified: bool = False
+    detail: bool = False  # stands in results/README.md only, not on the pages that give the overview
 
     @property
     def value(self) -> float:
@@ -98,6 +99,7 @@ class Paper:
         self.variants = content.variants
         self.claims = content.claims
         self.protocols = content.protocols
+        self._passports: dict[str, Passport] = {}
         self._check()
 
     def variant(self, name: str | None) -> str:
@@ -113,7 +115,10 @@ class Paper:
         return name
 
     def passport(self, variant: str) -> Passport:
-        return find_passport(self.variants[variant].dataset, self.folder)
+        dataset = self.variants[variant].dataset
+        if dataset not in self._passports:  # read once: it may list hundreds of files, and every claim asks
+            self._passports[dataset] = find_passport(dataset, self.folder)
+        return self._passports[dataset]
 
     def module(self, name: str) -> ModuleType:
         """`papers.<paper>.<name>`, imported."""

@@ -49,7 +49,7 @@ def tables() -> dict[Path, str]:
             files[page] = _fill(page, _paper_block(paper, by_paper[paper.name]))
     front = layout.ROOT / "README.md"
     if front.exists():
-        files[front] = _fill(front, _front_block(rows))
+        files[front] = _fill(front, _front_block(_overview(papers, rows)))
     return files
 
 
@@ -111,8 +111,14 @@ def _power_table() -> str:
     )
 
 
+def _overview(papers: list[Paper], rows: list[Row]) -> list[Row]:
+    """The rows without those of claims that are a detail."""
+    details = {(paper.name, claim.id) for paper in papers for claim in paper.claims if claim.detail}
+    return [row for row in rows if (row.paper, row.claim) not in details]
+
+
 def _paper_block(paper: Paper, rows: list[Row]) -> str:
-    cells = [_cells(row) for row in rows]
+    cells = [_cells(row) for row in _overview([paper], rows)]
     lines = [[c[1], c[2], c[6], c[7], c[3], c[4], c[5]] for c in cells]
     table = _markdown(lines, ["variant", "metric", "protocol", "edition", "paper says", "here", "verdict"])
     pictures = sorted((layout.FIGURES / paper.name).glob("*.png"))
