@@ -49,24 +49,25 @@ def imresize(picture: np.ndarray, scale: float) -> np.ndarray:
     """
     resized = picture.astype(np.float64)
     for axis in (0, 1):
-        where, weights = _contributions(picture.shape[axis], scale)
-        gathered = np.moveaxis(resized, axis, 0)[where]  # (out, taps, ...)
-        resized = np.moveaxis(np.einsum("ot,ot...->o...", weights, gathered), 0, axis)
+        weights = resizing_weights(picture.shape[axis], scale)
+        resized = np.moveaxis(np.tensordot(weights, resized, axes=(1, axis)), 0, axis)
     if picture.dtype == np.uint8:
         return np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8)
     return resized
 
 
-def _contributions(length: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """For every output pixel: which input pixels it is made of, and their weights. Both (out, taps)."""
+def resizing_weights(length: int, scale: float) -> np.ndarray:
+    """What every new pixel of a row takes from every old one. Shape (ceil(scale * length), length)."""
     stretch = max(1.0, 1 / scale)
     taps = math.ceil(4 * stretch) + 2
     centres = (np.arange(math.ceil(scale * length)) + 0.5) / scale - 0.5
     where = np.floor(centres - 2 * stretch)[:, None].astype(int) + np.arange(taps)
-    weights = cubic((centres[:, None] - where) / stretch)
-    weights /= weights.sum(axis=1, keepdims=True)
-    where = where % (2 * length)
-    return np.where(where < length, where, 2 * length - 1 - where), weights
+    kernel = cubic((centres[:, None] - where) / stretch)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    where %= 2 * length  # mirrored, again and again where the row is short
+    weights = np.zeros((len(centres), length))
+    np.add.at(weights, (np.arange(len(centres))[:, None], np.minimum(where, 2 * length - 1 - where)), kernel)
+    return weights
 
 
 def crop_to_multiple(picture: np.ndarray, factor: int) -> np.ndarray:
@@ -77,6 +78,7 @@ def crop_to_multiple(picture: np.ndarray, factor: int) -> np.ndarray:
 
 def small_and_large_again(picture: np.ndarray, factor: int) -> np.ndarray:
     """Luminance of a picture shrunk to 8-bit pixels and enlarged: the input of super-resolution.
+    As in the authors' code, a grey picture has 8 bits again after it is enlarged, a colour one has not.
 
     Args:
         picture: (H, W) or (H, W, 3), uint8, its sides multiples of `factor`.
@@ -85,7 +87,7 @@ def small_and_large_again(picture: np.ndarray, factor: int) -> np.ndarray:
         (H, W), float64, about 0 to 1.
     """
     small = imresize(picture, 1 / factor)
-    return luminance(imresize(small / 255.0, factor))
+    return imresize(small, factor) / 255.0 if picture.ndim == 2 else luminance(imresize(small / 255.0, factor))
 
 
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:

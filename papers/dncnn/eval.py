@@ -16,7 +16,7 @@ from common.records import Metrics
 from common.weights import fit_weights
 from papers.dncnn import degrade
 from papers.dncnn.data import SCALES, load
-from papers.dncnn.measure import PEAK, as_label, denoised_groups, psnr, ssim, to_8bit
+from papers.dncnn.measure import PEAK, as_label, denoised_groups, labels_of, psnr, ssim, to_8bit
 from papers.dncnn.model import denoise, for_inference
 from papers.dncnn.train import Recipe, build_model
 
@@ -39,8 +39,9 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     measured = Measured({})
     for test, pictures in load(data, recipe.held_out).tests.items():
         if test in DENOISED:
+            labels = labels_of(pictures.values(), recipe.channels)
             for sigma in recipe.test_sigmas:
-                add_denoising(measured, network, list(pictures.values()), test, sigma, recipe, device)
+                add_denoising(measured, network, labels, test, sigma, recipe, device)
         elif test in SUPER_RESOLVED:
             for scale in SCALES:
                 restored = super_resolved(network, pictures.values(), scale, device)
@@ -63,11 +64,9 @@ def load_network(weights: dict[str, Tensor], recipe: Recipe, device: str) -> nn.
 
 
 def add_denoising(
-    measured: Measured, network: nn.Module, pictures: list[np.ndarray], test: str, sigma: float, recipe: Recipe,
-    device: str,
-) -> None:  # fmt: skip
+    measured: Measured, network: nn.Module, labels: list[Tensor], test: str, sigma: float, recipe: Recipe, device: str
+) -> None:
     """Denoise a test set under every draw of the noise, and once with the common mistake."""
-    labels = [as_label(picture) for picture in pictures]
     protocol = f"{test}-sigma{sigma:g}"
 
     rounded, floating = (torch.zeros(recipe.noise_draws, len(labels), dtype=torch.float64) for _ in range(2))
@@ -125,7 +124,10 @@ def mean_of_pictures(restored: Iterator[tuple[Tensor, Tensor]]) -> dict[str, flo
 
 
 def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, device: str) -> np.ndarray:
-    """Take the noise off a picture of any size. A network for grey pictures sees each colour by itself.
+    """Take the noise off a picture of any size.
+
+    A network for grey pictures sees each colour by itself; one for colour sees a grey picture as three equal ones,
+    and the mean of its three answers counts.
 
     Args:
         picture: (H, W) or (H, W, 3), uint8.
@@ -138,13 +140,12 @@ def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, dev
     """
     network = load_network(weights, recipe, device)
     planes = as_label(picture) / PEAK
-    if recipe.channels == 3:
-        parts = [planes.expand(3, -1, -1)]
-    else:
-        parts = planes.split(1)
-    restored = torch.cat([to_8bit(denoise(network, part[None].to(device))[0]).byte().cpu() for part in parts])
-    pixels = restored.permute(1, 2, 0).numpy()
-    return pixels if picture.ndim == 3 else pixels[..., 0]
+    seen = planes[:, None] if recipe.channels == 1 else planes.expand(3, -1, -1)[None]
+    restored = [denoise(network, part[None].to(device))[0] for part in seen]  # one by one: a photograph is large
+    if recipe.channels == 3 and len(planes) == 1:
+        restored = [restored[0].mean(dim=0, keepdim=True)]
+    pixels = torch.cat([to_8bit(part).byte().cpu() for part in restored]).permute(1, 2, 0).numpy()
+    return pixels.reshape(picture.shape)
 
 
 if __name__ == "__main__":

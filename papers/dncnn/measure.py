@@ -1,6 +1,6 @@
 """PSNR and SSIM, and the noise of the test sets, as in the authors' code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.determinism import generator
+from papers.dncnn import degrade
 from papers.dncnn.model import denoise
 
 PEAK = 255.0
@@ -67,6 +68,11 @@ PIXELS_AT_ONCE = 400_000
 def as_label(picture: np.ndarray) -> Tensor:
     """uint8 (H, W) or (H, W, 3) to float (C, H, W), still 0 to 255."""
     return torch.from_numpy(np.atleast_3d(picture).transpose(2, 0, 1).copy()).float()
+
+
+def labels_of(pictures: Iterable[np.ndarray], channels: int) -> list[Tensor]:
+    """What denoising should give back: of colour pictures only the luminance, where the network is for grey ones."""
+    return [as_label(degrade.luminance(picture) if channels == 1 else picture) for picture in pictures]
 
 
 def alike(labels: list[Tensor]) -> list[list[int]]:

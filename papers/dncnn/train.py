@@ -31,7 +31,7 @@ from papers.dncnn.data import (
     share_tasks,
     spoilt_versions,
 )
-from papers.dncnn.measure import PEAK, as_label, mean_psnr
+from papers.dncnn.measure import PEAK, labels_of, mean_psnr
 from papers.dncnn.model import DnCNN, convolutions, for_inference, initialise
 
 DEVICES = ("cpu", "cuda")
@@ -117,7 +117,7 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
     """The recipe of a variant under a preset; on the stand-in shortened to less than two minutes."""
     full = VARIANTS[variant]
     if preset == "smoke":
-        return replace(full, rates=shortened(full.rates, 2), epoch_patches=12, batch=4, noise_draws=2)
+        return replace(full, rates=shortened(full.rates, 2), side=24, epoch_patches=12, batch=4, noise_draws=2)
     if standin:
         return replace(full, rates=shortened(full.rates, 3), epoch_patches=512, batch=32, noise_draws=2)
     if preset == "quick":
@@ -145,7 +145,8 @@ def train(run: Run, recipe: Recipe) -> Trained:
     """Minibatches of noisy patches, for as many epochs as the recipe has (Sec. III-B, IV-A)."""
     collection = load(run.data, recipe.held_out)
     material = prepare(collection, recipe, run.seed, run.device)
-    test, labels = first_test(collection)
+    test, pictures = next(iter(collection.tests.items()))  # the curve is measured on BSD68, as in Fig. 2
+    labels = labels_of(pictures.values(), recipe.channels)
 
     model = build_model(recipe)
     initialise(model, recipe.weights, generator(run.seed, "initial weights"))
@@ -245,12 +246,6 @@ def update(model: DnCNN, optimiser, y: Tensor, v: Tensor, bf16: bool, limit: flo
         nn.utils.clip_grad_value_(model.parameters(), limit / len(y))
     optimiser.step()
     return loss.detach()
-
-
-def first_test(collection: Collection) -> tuple[str, list[Tensor]]:
-    """The test set that the curve of each epoch is measured on: BSD68, as in the paper's Figure 2."""
-    test, pictures = next(iter(collection.tests.items()))
-    return test, [as_label(picture) for picture in pictures.values()]
 
 
 def curve_sigma(recipe: Recipe) -> float:

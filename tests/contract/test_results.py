@@ -49,8 +49,17 @@ def test_every_variant_has_all_its_seeds_and_one_set_of_weights():
         assert sum(1 for record in group if record.weights and record.weights.file) == 1
 
 
+def each_paper() -> list:
+    """Papers that need more than a CPU to train are slow to measure on one, too."""
+
+    def marks(name: str) -> list:
+        return [pytest.mark.slow] if any(claim.needs.device != "cpu" for claim in load_paper(name).claims) else []
+
+    return [pytest.param(name, marks=marks(name)) for name in find_papers()]
+
+
 @REAL_DATA
-@pytest.mark.parametrize("name", find_papers())
+@pytest.mark.parametrize("name", each_paper())
 def test_published_weights_give_the_records_numbers(name):
     paper = load_paper(name)
     for record in with_weights(paper):
