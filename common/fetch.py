@@ -41,8 +41,9 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
             report(f"fetching {name} ({file.bytes / 1e6:.1f} MB)")
             _fetch_file(folder, name, file)
     except DataAbsent:
-        with contextlib.suppress(OSError):
-            os.removedirs(folder)  # unless something is in it
+        for part in {folder, *((folder / name).parent for name in edition.files)}:
+            with contextlib.suppress(OSError):
+                os.removedirs(part)  # unless something is in it
         raise
     return locate(passport, data_dir=layout.DATA)
 

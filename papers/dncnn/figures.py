@@ -10,7 +10,7 @@ from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
 from papers.dncnn.data import load
-from papers.dncnn.measure import PEAK, labels_of, test_noise, to_8bit
+from papers.dncnn.measure import PEAK, labels_of, noise_of_picture, to_8bit
 from papers.dncnn.train import PAPER_SIGMAS, build_model
 
 SHOWN = "sigma25-authors"
@@ -93,7 +93,7 @@ def set12_before_and_after(records: list[Record], data: LocatedData | None) -> F
     figure, axes = plt.subplots(-(-len(labels) // columns), 3 * columns, figsize=(7.2, 8.6), squeeze=False)
     groups = [row[3 * k : 3 * k + 3] for row in axes for k in range(columns)]
     for number, (label, (left, middle, right)) in enumerate(zip(labels, groups, strict=True)):
-        noisy = label + SIGMA * test_noise("set12", number, 0, label.shape)
+        noisy = label + SIGMA * noise_of_picture("set12", number, 0, label.shape)
         shown = _middle(noisy), _middle(_denoised(model, noisy, recipe.depth)), _middle(label)
         quality = record.metrics[f"set12-{number + 1:02d}-sigma{SIGMA}"]["psnr"]
         titles = f"{20 * np.log10(PEAK / SIGMA):.2f} dB", f"{quality:.2f} dB", SET12[number]

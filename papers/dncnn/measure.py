@@ -87,7 +87,7 @@ def alike(labels: list[Tensor]) -> list[list[int]]:
     return groups
 
 
-def test_noise(test: str, number: int, draw: int, shape: torch.Size) -> Tensor:
+def noise_of_picture(test: str, number: int, draw: int, shape: torch.Size) -> Tensor:
     """N(0, 1) for one picture of a test set, from a generator of its own: the same for every
     network and noise level, another for every `draw`."""
     return torch.randn(shape, generator=generator(draw, f"noise on {test}", index=number))
@@ -109,7 +109,7 @@ def denoised_groups(
     """
     for numbers in alike(labels):
         label = torch.stack([labels[number] for number in numbers])
-        noise = torch.stack([test_noise(test, number, draw, labels[number].shape) for number in numbers])
+        noise = torch.stack([noise_of_picture(test, number, draw, labels[number].shape) for number in numbers])
         noisy = (label + sigma * noise) / PEAK
         if quantised:
             noisy = (to_8bit(noisy) / PEAK).float()

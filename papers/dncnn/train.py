@@ -31,6 +31,7 @@ from papers.dncnn.data import (
     share_tasks,
     spoilt_versions,
 )
+from papers.dncnn.degrade import luminance
 from papers.dncnn.measure import PEAK, labels_of, mean_psnr
 from papers.dncnn.model import DnCNN, convolutions, for_inference, initialise
 
@@ -121,7 +122,8 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
     if standin:
         return replace(full, rates=shortened(full.rates, 3), epoch_patches=512, batch=32, noise_draws=2)
     if preset == "quick":
-        return replace(full, rates=shortened(full.rates, 10), epoch_patches=20_480, batch=64, held_out=True)
+        patches = 20_480 if full.side == PRINTED.side else 10_240  # the others cost nearly twice as much each
+        return replace(full, rates=shortened(full.rates, 10), epoch_patches=patches, batch=64, held_out=True)
     return full
 
 
@@ -173,12 +175,13 @@ def train(run: Run, recipe: Recipe) -> Trained:
                 group["lr"] = rate
             if recipe.restart and state["batch"] == 0:
                 optimiser.state.clear()
-            batches = patches_of_epoch(run.seed, epoch, len(material.patches), recipe).split(recipe.batch)
+            order = patches_of_epoch(run.seed, epoch, len(material.patches), recipe).to(run.device)
+            batches = order.split(recipe.batch)
             turns = turns_of_epoch(run.seed, epoch, material.patches, recipe)
 
             loss, seen = torch.zeros((), device=run.device), 0
             while state["batch"] < len(batches):
-                which = batches[state["batch"]].to(run.device)
+                which = batches[state["batch"]]
                 y, v = noisy_batch(material, which, turns, recipe, run.seed, epoch, state["batch"])
                 loss += update(model, optimiser, y, v, bf16, recipe.clip / rate)
                 state["batch"] += 1
@@ -281,8 +284,8 @@ def prepare(collection: Collection, recipe: Recipe, seed: int, device: str) -> M
     draw = generator(seed, "patches")
     if recipe.three_tasks:
         inputs, targets = (Pictures(part, recipe.side, device) for part in spoilt_versions(originals, seed))
-        patches = random_patches(Pictures(originals, recipe.side, "cpu"), recipe.patches, draw)
-        patches, noisy = share_tasks(patches, inputs, draw)
+        clean = Pictures([luminance(picture) for picture in originals], recipe.side, "cpu")
+        patches, noisy = share_tasks(random_patches(clean, recipe.patches, draw), inputs, draw)
         noisy = noisy.float().to(device)
     else:
         inputs = targets = Pictures(originals, recipe.side, device)

@@ -16,8 +16,8 @@ from common.determinism import generator
 from common.errors import DataError, UsageError
 from common.papers import load_paper
 from common.passports import LocatedData, find_passport, locate
+from papers.dncnn import choose, degrade, measure, train
 from papers.dncnn import data as preparing
-from papers.dncnn import degrade, measure, train
 from papers.dncnn.data import Pictures, grid_patches, load, random_patches
 from papers.dncnn.eval import evaluate, restore
 from papers.dncnn.measure import psnr, ssim, to_8bit
@@ -363,9 +363,8 @@ def test_an_epoch_shows_every_patch_once_and_parts_of_it_show_all_in_turn():
 
 def material(**changes) -> tuple[train.Material, Recipe]:
     recipe = Recipe(side=12, **changes)
-    channels = recipe.channels
-    shape = (32, 32) if channels == 1 and not recipe.three_tasks else (32, 32, 3)
-    collection = preparing.Collection({str(n): picture(*shape, seed=n) for n in range(3)}, {})
+    shapes = [(32, 32), (32, 35, 3), (40, 32)] if recipe.three_tasks else [(32, 32)] * 3  # T91 may hold both kinds
+    collection = preparing.Collection({str(n): picture(*shape, seed=n) for n, shape in enumerate(shapes)}, {})
     return train.prepare(collection, recipe, 0, "cpu"), recipe
 
 
@@ -654,3 +653,16 @@ def test_pictures_of_any_kind_are_restored(channels, shape):
         expected = expected if len(shape) == 3 else expected.mean(dim=0, keepdim=True)
     expected = to_8bit(expected).permute(1, 2, 0).detach().numpy().reshape(shape)
     assert np.abs(restored - expected).max() <= 1
+
+
+# ---- the page -----------------------------------------------------------------------
+
+
+def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
+    tries = choose.known_tries()
+    assert choose.page_block(tries) in choose.FILE.with_name("README.md").read_text(encoding="utf-8")
+    assert len(tries) == sum(len(seeds) for _, seeds in choose.TRIES)
+    frozen = {"rate": PRINTED.rates[0][1], "last_rate": PRINTED.rates[0][2]}
+    frozen |= {"weights": PRINTED.weights, "clip": PRINTED.clip}
+    (found,) = [row for row in tries if all(row[name] == str(value) for name, value in frozen.items())]
+    assert found["held_out_psnr"] != choose.DIVERGED
