@@ -15,7 +15,7 @@ from papers.dncnn.train import PAPER_SIGMAS, build_model
 
 SHOWN = "sigma25-authors"
 SIGMA = 25
-CROP = 72  # pixels of a Set12 picture that are shown
+CROP = 96  # pixels of a Set12 picture that are shown
 SET12 = ("C.man", "House", "Peppers", "Starfish", "Monarch", "Airplane", "Parrot", "Lena", "Barbara", "Boat", "Man",
          "Couple")  # fmt: skip
 BM3D = {15: 31.07, 25: 28.57, 50: 25.62}  # as the paper reports it, BSD68
@@ -96,7 +96,7 @@ def set12_before_and_after(records: list[Record], data: LocatedData | None) -> F
         noisy = label + SIGMA * noise_of_picture("set12", number, 0, label.shape)
         shown = _middle(noisy), _middle(_denoised(model, noisy, recipe.depth)), _middle(label)
         quality = record.metrics[f"set12-{number + 1:02d}-sigma{SIGMA}"]["psnr"]
-        titles = f"{20 * np.log10(PEAK / SIGMA):.2f} dB", f"{quality:.2f} dB", SET12[number]
+        titles = f"noisy, {20 * np.log10(PEAK / SIGMA):.2f} dB", f"denoised, {quality:.2f} dB", SET12[number]
         for axis, part, title in zip((left, middle, right), shown, titles, strict=True):
             axis.imshow(part.clamp(0, PEAK)[0].numpy(), cmap="gray", vmin=0, vmax=PEAK)
             axis.set_title(title, fontsize=7, pad=2)
