@@ -23,8 +23,8 @@ HELD_OUT_EVERY = 10  # where some training pictures are measured on, these are e
 GRID_STRIDE = 20  # the authors' code
 TURNS = 8  # flips and rotations of a square
 
-SCALES = (2, 3, 4)  # of super-resolution (Sec. III-F)
-QUALITIES = (5, 99)  # of JPEG (Sec. III-F)
+SCALES = (2, 3, 4)  # of super-resolution (Sec. III-E)
+QUALITIES = (5, 99)  # of JPEG (Sec. III-E)
 JPEG_COPIES = 5  # of each picture, each of its own quality
 CLEAN, SMALL, JPEG = 0, 1, 1 + len(SCALES)  # where a picture's versions begin: as it is, by scale, by quality
 VERSIONS = JPEG + JPEG_COPIES

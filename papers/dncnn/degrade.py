@@ -1,4 +1,4 @@
-"""What spoils the pictures that DnCNN-3 restores: bicubic resizing as in Matlab, and JPEG (Sec. III-F)."""
+"""What spoils the pictures that DnCNN-3 restores: bicubic resizing as in Matlab, and JPEG (Sec. III-E)."""
 
 import io
 import math

@@ -51,10 +51,10 @@ class Recipe:
     depth: int = 17  # Sec. III-A: receptive field 35 for a known noise level
     channels: Literal[1, 3] = 1
     sigma: tuple[float, float] = (25.0, 25.0)  # noise level of a patch, uniform between; Sec. IV-A: [0, 55] if blind
-    three_tasks: bool = False  # Sec. III-F: super-resolution and JPEG deblocking beside denoising
+    three_tasks: bool = False  # Sec. III-E: super-resolution and JPEG deblocking beside denoising
     side: int = 40  # Sec. IV-A: of a patch, in pixels
     cutting: Literal["grid", "random"] = "grid"  # code; it gives the paper's 128 x 1,600. "random": open
-    patches: int = 204_800  # how many, if random (Sec. IV-A, III-F); the grid gives what it gives
+    patches: int = 204_800  # how many, if random (Sec. IV-A, III-E); the grid gives what it gives
     epoch_patches: int | None = None  # so many in an epoch, all in turn; None: all
     noise: Literal["once", "fresh"] = "fresh"  # code: drawn once and stored. Open in the paper: fresh in every epoch
     rates: Rates = ((50, 1e-1, 1e-4),)  # Sec. IV-A: epochs, first and last learning rate, exponentially between
@@ -80,8 +80,9 @@ class Recipe:
             raise UsageError(f"--sigma {list(self.sigma)}: the lowest and the highest, from 0 on, as in [0, 55].")
         if not self.rates or any(epochs < 1 or first <= 0 or last <= 0 for epochs, first, last in self.rates):
             raise UsageError("--rates: epochs, first and last rate, above 0, as in [[30, 0.001, 0.001]].")
-        if self.clip < 0:
-            raise UsageError(f"--clip {self.clip}: from 0 on, and 0 is none.")
+        for name in ("momentum", "weight_decay", "bn_momentum", "clip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: from 0 to 1.")
 
     @property
     def epochs(self) -> int:
@@ -193,11 +194,13 @@ def train(run: Run, recipe: Recipe) -> Trained:
                     run.advance(seen, everything(), f"epoch {epoch}/{recipe.epochs}")
                     seen = 0
 
+            psnr = mean_psnr(for_inference(model), labels, test, curve_sigma(recipe), run.device)
+            run.require_finite(psnr, f"PSNR after epoch {epoch}")
+            model.train()
             curves = state["curves"]
             curves["rate"].append(rate)
             curves["loss"].append(state["loss"] / len(batches))
-            curves["psnr"].append(mean_psnr(for_inference(model), labels, test, curve_sigma(recipe), run.device))
-            model.train()
+            curves["psnr"].append(psnr)
             run.log(curves)
             state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0}
             run.keep(everything())
@@ -308,7 +311,7 @@ def patches_of_epoch(seed: int, epoch: int, total: int, recipe: Recipe) -> Tenso
 
 
 def turns_of_epoch(seed: int, epoch: int, patches: Patches, recipe: Recipe) -> Tensor:
-    """How each patch is turned: the grid has all turns, others are turned anew in every epoch (Sec. III-F)."""
+    """How each patch is turned: the grid has all turns, others are turned anew in every epoch (Sec. III-E)."""
     if recipe.cutting == "grid":
         return patches.turn
     turns = torch.randint(TURNS, (len(patches),), generator=generator(seed, "turns", epoch))

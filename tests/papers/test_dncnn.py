@@ -502,7 +502,8 @@ def test_weight_decay_is_for_convolutions_only():
 @pytest.mark.parametrize(
     "changes",
     [{"sigma": (30, 20)}, {"sigma": (-1, 5)}, {"rates": ()}, {"rates": ((0, 1.0, 1.0),)}, {"rates": ((3, 1.0, 0.0),)},
-     {"batch": 1}, {"depth": 2}, {"side": 4}, {"epoch_patches": 0}, {"noise_draws": 0}, {"clip": -1.0}],
+     {"batch": 1}, {"depth": 2}, {"side": 4}, {"epoch_patches": 0}, {"noise_draws": 0}, {"clip": -1.0},
+     {"momentum": -0.1}, {"bn_momentum": 1.5}, {"weight_decay": -1e-4}],
 )  # fmt: skip
 def test_a_recipe_that_makes_no_sense_is_refused(changes):
     with pytest.raises(UsageError):
