@@ -326,14 +326,22 @@ def run_all(as_json, check, **options) -> None:
     type=click.Path(path_type=Path),
     help="Measure these files.  [default: the published ones]",
 )
-def evaluate(paper, variant, files, data_dir, device, as_json) -> None:
+@click.option("--image", type=click.Path(path_type=Path), help="Restore this picture instead, where a paper can.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write it.  [default: NAME-restored.png]")
+def evaluate(paper, variant, files, image, output, data_dir, device, as_json) -> None:
     """Measure weights on the real test data, without training."""
     from common.measure import measure_files, measure_published
 
     loaded = load_paper(paper)
     if variant:
         loaded.variant(variant)
-    if files:
+    if output and not image:
+        raise UsageError("--output goes with --image.")
+    if image:
+        from common.restore import restore_image
+
+        restore_image(loaded, variant, list(files), image, output, device)
+    elif files:
         measure_files(loaded, loaded.variant(variant), list(files), data_dir, device, as_json)
     else:
         measure_published(loaded, variant, data_dir, device, as_json)

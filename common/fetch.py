@@ -28,7 +28,8 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
             too slow or sent something else.
         MachineError: data/ cannot be written.
     """
-    edition = next((e for e in passport.editions.values() if all(f.urls for f in e.files.values())), None)
+    editions = [edition for edition in passport.editions.values() if edition.files]
+    edition = next((e for e in editions if all(f.urls for f in e.files.values())), None)
     if edition is None:
         raise DataAbsent(f"{passport.title} cannot be fetched; get it from {passport.page} ({passport.terms}).")
     folder = layout.DATA / passport.folder
@@ -41,8 +42,9 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
             report(f"fetching {name}" + (f" ({file.bytes / 1e6:.1f} MB)" if file.bytes else ""))
             _fetch_file(folder, name, file)
     except DataAbsent:
-        with contextlib.suppress(OSError):
-            os.removedirs(folder)  # unless something is in it
+        for part in {folder, *((folder / name).parent for name in edition.files)}:
+            with contextlib.suppress(OSError):
+                os.removedirs(part)  # unless something is in it
         raise
     return locate(passport, data_dir=layout.DATA)
 

@@ -24,7 +24,7 @@ METRICS = {
     "aa": Metric("average accuracy", "%", True, 2, PERCENT, "test"),
     "kappa": Metric("kappa", "%", True, 2, (-100.0, 100.0), "test"),
     "seen_windows": Metric("test windows with training pixels", "%", False, 1, PERCENT),
-    "psnr": Metric("PSNR", "dB", True, 2, (0.0, float("inf")), fixed_tolerance=0.05),
+    "psnr": Metric("PSNR", "dB", True, 2, (-float("inf"), float("inf")), fixed_tolerance=0.05),
     "ssim": Metric("SSIM", "", True, 4, (-1.0, 1.0), fixed_tolerance=0.005),
     "map_i2t": Metric("mAP image to text", "", True, 3, (0.0, 1.0), fixed_tolerance=0.02),
     "map_t2i": Metric("mAP text to image", "", True, 3, (0.0, 1.0), fixed_tolerance=0.02),

@@ -33,12 +33,17 @@ class DataFile(Checked):
 
 class Edition(Checked):
     """One exact set of files. Only an edition that is `equivalent`, with the
-    evidence, counts for a claim."""
+    evidence, counts for a claim.
+
+    Where nobody publishes a list of files with their checksums, `folders` says how
+    many files each folder holds; what is found there is recorded as it is.
+    """
 
     description: str
     equivalent: bool
     evidence: str | None = None
-    files: dict[str, DataFile]
+    files: dict[str, DataFile] = {}
+    folders: dict[str, int] = {}
 
 
 class PassportFile(Checked):
@@ -133,6 +138,8 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
             present = [name for name in sorted(names) if (folder / name).exists()]
             if present:
                 return _identify(passport, folder, present)
+            if given := _given(passport, folder):
+                return given
         except DataAbsent as absent:
             incomplete.append(str(absent))
         except OSError as error:
@@ -167,6 +174,26 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
         if name not in here:
             raise DataAbsent(f"{folder / name} is missing.")
     raise AssertionError("a copy that differs from an edition nowhere is that edition")
+
+
+def _given(passport: Passport, folder: Path) -> LocatedData | None:
+    """A copy of an edition that is known by its folders, or None where there is not one of them."""
+    for name, edition in passport.editions.items():
+        found = {part: _visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
+        if not found:
+            continue
+        for part, count in edition.folders.items():
+            if part not in found:
+                raise DataAbsent(f"{folder / part} is missing ({count} files).")
+            if len(found[part]) != count:
+                raise DataError(f"{folder / part} holds {len(found[part])} files where {count} belong.")
+        files = {f"{part}/{path.name}": file_sha256(path) for part, paths in found.items() for path in paths}
+        return LocatedData(passport.name, name, folder, files)
+    return None
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def file_sha256(path: Path) -> str:

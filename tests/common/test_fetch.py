@@ -1,6 +1,7 @@
 """Downloads from servers on this machine that answer well, badly, slowly or not at all."""
 
 import errno
+import hashlib
 import socket
 import threading
 import time
@@ -8,11 +9,13 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
 from common import fetch as module
 from common import layout
 from common.errors import DataAbsent, MachineError
 from common.fetch import fetch
+from common.passports import find_passport
 
 
 class Servers:
@@ -96,6 +99,37 @@ def test_good_files_are_fetched_verified_and_announced(toy, servers, good):
     assert sorted(file.name for file in found.folder.iterdir()) == ["test.bin", "train.bin"]
     assert (found.folder / "train.bin").read_bytes() == toy.content("train.bin")
     assert [line.split()[:2] for line in said] == [["fetching", "train.bin"], ["fetching", "test.bin"]]
+
+
+@pytest.fixture
+def nested(toy):
+    """Writes a passport whose only file lies in a subfolder."""
+
+    def write(address: str):
+        held = toy.content("test.bin")
+        passport = {
+            "title": "Nested", "page": "https://nested.example/", "terms": "free", "folder": "nested",
+            "splits": {"test": 1}, "standin": "none",
+            "editions": {"official": {"description": "one file", "equivalent": True, "files": {"part/test.bin": {
+                "sha256": hashlib.sha256(held).hexdigest(), "bytes": len(held), "urls": [f"{address}/test.bin"],
+            }}}},
+        }  # fmt: skip
+        (layout.PASSPORTS / "nested.yaml").write_text(yaml.safe_dump(passport))
+        return find_passport("nested")
+
+    return write
+
+
+def test_a_file_in_a_subfolder_is_fetched(toy, servers, good, nested):
+    found = fetch(nested(servers.start(good)))
+    assert (found.folder / "part" / "test.bin").read_bytes() == toy.content("test.bin")
+
+
+def test_a_subfolder_for_nothing_is_removed_again(toy, servers, nested):
+    address = servers.start(lambda handler, k: send(handler, b"", status=404))
+    with pytest.raises(DataAbsent):
+        fetch(nested(address))
+    assert not layout.DATA.exists()
 
 
 def test_a_body_in_small_pieces_and_of_unknown_length_is_as_good(toy, servers):

@@ -9,6 +9,7 @@ import yaml
 
 from common import layout, passports
 from common.errors import DataAbsent, DataError, UsageError
+from common.fetch import fetch
 from common.passports import find_passport, locate
 
 
@@ -210,3 +211,61 @@ def test_a_passport_in_the_papers_own_folder_is_found(toy, shapes):
     own.parent.mkdir()
     own.write_text((layout.PASSPORTS / "shapes.yaml").read_text())
     assert find_passport("blobs", paper.folder).name == "blobs"
+
+
+# ---- editions that are known by their folders ---------------------------------------------------
+
+
+@pytest.fixture
+def given(toy):
+    """A passport of pictures that nobody publishes with checksums."""
+    text = """
+title: Given pictures
+page: https://given.example/
+terms: free
+folder: given
+splits: {train: 2, test: 1}
+standin: none
+editions:
+  given: {description: two and one, equivalent: false, folders: {train: 2, test: 1}}
+"""
+    (layout.PASSPORTS / "given.yaml").write_text(text)
+    return find_passport("given")
+
+
+def put_given(root, **counts: int):
+    for part, count in counts.items():
+        (root / "given" / part).mkdir(parents=True)
+        for number in range(count):
+            (root / "given" / part / f"{number}.png").write_bytes(part.encode() * number)
+    return root / "given"
+
+
+def test_what_is_found_in_the_folders_is_recorded_with_its_checksums(given):
+    folder = put_given(layout.DATA, train=2, test=1)
+    (folder / "train" / ".DS_Store").write_bytes(b"no picture")
+    found = locate(given)
+    assert (found.edition, found.folder) == ("given", folder)
+    assert found.files == {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("train/0.png", "train/1.png", "test/0.png")
+    }
+    assert not given.counts("given")
+
+
+def test_a_missing_folder_makes_the_copy_absent(given):
+    put_given(layout.DATA, train=2)
+    with pytest.raises(DataAbsent, match=r"test is missing \(1 files\)"):
+        locate(given)
+
+
+def test_a_folder_with_another_number_of_files_is_told(given):
+    put_given(layout.DATA, train=3, test=1)
+    damaged(given, "train holds 3 files where 2 belong")
+
+
+def test_no_folder_is_absent_and_cannot_be_fetched(given):
+    with pytest.raises(DataAbsent, match="not on this disk"):
+        locate(given)
+    with pytest.raises(DataAbsent, match="cannot be fetched; get it from https://given.example/"):
+        fetch(given)

@@ -356,6 +356,17 @@ def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
     assert len(json.loads(text_of("comparison.json"))) == 8
 
 
+def test_a_detail_stands_in_the_results_and_on_no_overview(world):
+    content = world.paper_content()
+    content["claims"][1]["detail"] = True
+    world.paper("alpha_2001", content)
+    written = tables.tables()
+    overviews = [written[layout.ROOT / "README.md"], written[layout.PAPERS / "alpha_2001" / "README.md"]]
+    assert "30.10" in written[layout.RESULTS / "README.md"] and "0.95 ± 0.19" in overviews[0] + overviews[1]
+    assert [overview.count("| alpha_2001 | wide") for overview in overviews] == [0, 0]
+    assert "| wide " not in overviews[1] and "| plain " in overviews[1]
+
+
 def test_a_page_without_markers_is_left_alone(world):
     assert tables.tables()[layout.PAPERS / "beta_2010" / "README.md"] == "# Bare\n"
 

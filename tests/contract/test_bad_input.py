@@ -50,6 +50,8 @@ MISTYPED = [
     (["eval"], "Missing argument 'PAPER'."),
     (["eval", "lenet5"], "No paper is called 'lenet5'. Did you mean lenet5_1998?"),
     (["eval", PAPER, "--variant", "blogg"], "Did you mean blog?"),
+    (["eval", PAPER, "--image", "photo.jpg"], "lenet5_1998 restores no pictures: --image is not for it."),
+    (["eval", PAPER, "--output", "photo.png"], "--output goes with --image."),
     (["data", "mnits"], "'mnits' is neither a paper nor a dataset. Did you mean mnist?"),
     (["publish", "lenet5"], "Did you mean lenet5_1998?"),
     (["publish", PAPER], "holds nothing to publish"),

@@ -1,0 +1,154 @@
+"""Measure DnCNN weights on the test sets, or restore a picture with them.
+
+bash reproduce.sh eval dncnn
+python -m papers.dncnn.eval --weights FILE --image PICTURE
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.evaluation import Measured
+from common.passports import LocatedData
+from common.records import Metrics
+from common.weights import fit_weights
+from papers.dncnn import degrade
+from papers.dncnn.data import SCALES, load
+from papers.dncnn.measure import PEAK, as_label, denoised_groups, labels_of, psnr, ssim, to_8bit
+from papers.dncnn.model import denoise, for_inference
+from papers.dncnn.train import Recipe, build_model
+
+PICTURE_BY_PICTURE = "set12"  # the test set whose pictures the paper lists (Table III)
+DENOISED = ("bsd68", "set12", "cbsd68", "held-out")
+SUPER_RESOLVED = ("set5", "set14", "bsd100", "urban100")
+DEBLOCKED = ("classic5", "live1")
+TEST_QUALITIES = (10, 20, 30, 40)
+
+
+def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+    """PSNR on every test set; for DnCNN-3 SSIM too, as in the paper.
+
+    Where the recipe holds training pictures out, they take the test sets' place.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    network = load_network(weights, recipe, device)
+    measured = Measured({})
+    for test, pictures in load(data, recipe.held_out).tests.items():
+        if test in DENOISED:
+            labels = labels_of(pictures.values(), recipe.channels)
+            for sigma in recipe.test_sigmas:
+                add_denoising(measured, network, labels, test, sigma, recipe, device)
+        elif test in SUPER_RESOLVED:
+            for scale in SCALES:
+                restored = super_resolved(network, pictures.values(), scale, device)
+                measured.metrics[f"{test}-x{scale}"] = mean_of_pictures(restored)
+        elif test in DEBLOCKED:
+            for quality in TEST_QUALITIES:
+                restored = deblocked(network, pictures.values(), quality, device)
+                measured.metrics[f"{test}-q{quality}"] = mean_of_pictures(restored)
+    return measured
+
+
+def load_network(weights: dict[str, Tensor], recipe: Recipe, device: str) -> nn.Module:
+    """
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    model = build_model(recipe)
+    fit_weights(model, weights)
+    return for_inference(model.to(device))
+
+
+def add_denoising(
+    measured: Measured, network: nn.Module, labels: list[Tensor], test: str, sigma: float, recipe: Recipe, device: str
+) -> None:
+    """Denoise a test set under every draw of the noise, and once with the common mistake."""
+    protocol = f"{test}-sigma{sigma:g}"
+
+    rounded, floating = (torch.zeros(recipe.noise_draws, len(labels), dtype=torch.float64) for _ in range(2))
+    similarity = torch.zeros_like(rounded)
+    for draw in range(recipe.noise_draws):
+        for numbers, denoised, label in denoised_groups(network, labels, test, sigma, draw, device):
+            rounded[draw, numbers] = psnr(to_8bit(denoised), label).cpu()
+            floating[draw, numbers] = psnr(denoised * PEAK, label).cpu()
+            if recipe.three_tasks:
+                similarity[draw, numbers] = ssim(to_8bit(denoised), label).cpu()
+    mistaken = [
+        psnr(to_8bit(denoised), label)
+        for _, denoised, label in denoised_groups(network, labels, test, sigma, 0, device, quantised=True)
+    ]
+
+    metrics: Metrics = measured.metrics
+    metrics[protocol] = {"psnr": rounded.mean().item()}
+    if recipe.three_tasks:
+        metrics[protocol]["ssim"] = similarity.mean().item()
+    metrics[f"{protocol}-float"] = {"psnr": floating.mean().item()}
+    metrics[f"{protocol}-8bit-input"] = {"psnr": torch.cat(mistaken).mean().item()}
+    if test == PICTURE_BY_PICTURE:
+        for number, value in enumerate(rounded.mean(dim=0).tolist(), start=1):
+            metrics[f"{test}-{number:02d}-sigma{sigma:g}"] = {"psnr": value}
+    measured.details[f"{protocol}: mean of each noise draw"] = rounded.mean(dim=1).tolist()
+    measured.details[f"{protocol}: each picture"] = rounded.mean(dim=0).tolist()
+
+
+def super_resolved(network: nn.Module, pictures, scale: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Restored and right luminance, 0 to 255, not rounded, without a border of `scale` pixels."""
+    for picture in pictures:
+        whole = degrade.crop_to_multiple(picture, scale)
+        restored = restore_plane(network, degrade.small_and_large_again(whole, scale), device)
+        label = torch.from_numpy(degrade.luminance(whole / 255.0) * PEAK)[None, None].to(device)
+        border = slice(scale, -scale)
+        yield restored[..., border, border] * PEAK, label[..., border, border]
+
+
+def deblocked(network: nn.Module, pictures, quality: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Restored and right luminance, both of 8 bits."""
+    for picture in pictures:
+        label = degrade.luminance(picture)
+        restored = restore_plane(network, degrade.jpeg(label, quality) / 255.0, device)
+        yield to_8bit(restored), as_label(label)[None].to(device)
+
+
+def restore_plane(network: nn.Module, plane: np.ndarray, device: str) -> Tensor:
+    """A spoilt (H, W), 0 to 1, restored. Shape (1, 1, H, W)."""
+    return denoise(network, torch.from_numpy(plane).float()[None, None].to(device))
+
+
+def mean_of_pictures(restored: Iterator[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    values = [torch.cat([psnr(picture, label), ssim(picture, label)]) for picture, label in restored]
+    return dict(zip(("psnr", "ssim"), torch.stack(values).mean(dim=0).tolist(), strict=True))
+
+
+def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, device: str) -> np.ndarray:
+    """Take the noise off a picture of any size.
+
+    A network for grey pictures sees each colour by itself; one for colour sees a grey picture as three equal ones,
+    and the mean of its three answers counts.
+
+    Args:
+        picture: (H, W) or (H, W, 3), uint8.
+
+    Returns:
+        The same shape, uint8.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    network = load_network(weights, recipe, device)
+    planes = as_label(picture) / PEAK
+    seen = planes[:, None] if recipe.channels == 1 else planes.expand(3, -1, -1)[None]
+    restored = [denoise(network, part[None].to(device))[0] for part in seen]  # one by one: a photograph is large
+    if recipe.channels == 3 and len(planes) == 1:
+        restored = [restored[0].mean(dim=0, keepdim=True)]
+    pixels = torch.cat([to_8bit(part).byte().cpu() for part in restored]).permute(1, 2, 0).numpy()
+    return pixels.reshape(picture.shape)
+
+
+if __name__ == "__main__":
+    from common.cli import eval_paper_module
+
+    eval_paper_module(__file__)

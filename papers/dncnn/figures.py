@@ -1,0 +1,136 @@
+"""The paper's Figure 2 again (PSNR against epochs), PSNR against noise level, and Set12 before and after."""
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from common import layout
+from common.papers import load_paper
+from common.passports import LocatedData
+from common.records import Record
+from papers.dncnn.data import load
+from papers.dncnn.measure import PEAK, labels_of, noise_of_picture, to_8bit
+from papers.dncnn.train import PAPER_SIGMAS, build_model
+
+SHOWN = "sigma25-authors"
+SIGMA = 25
+CROP = 96  # pixels of a Set12 picture that are shown
+SET12 = ("C.man", "House", "Peppers", "Starfish", "Monarch", "Airplane", "Parrot", "Lena", "Barbara", "Boat", "Man",
+         "Couple")  # fmt: skip
+BM3D = {15: 31.07, 25: 28.57, 50: 25.62}  # as the paper reports it, BSD68
+STYLES = {"authors": ("C0", "-", "o", "Adam, the authors' code"), "printed": ("C1", "--", "s", "SGD, as printed")}
+
+
+def psnr_against_epochs(records: list[Record], data: LocatedData | None) -> Figure | None:
+    """Fig. 2: PSNR on BSD68 at noise level 25 after each epoch, every seed and their mean."""
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    drawn = False
+    for recipe, (color, line, _, label) in STYLES.items():
+        runs = [record for record in records if record.variant == f"sigma{SIGMA}-{recipe}"]
+        if not runs:
+            continue
+        curves = np.array([run.curves["psnr"] for run in runs])
+        epochs = np.arange(1, curves.shape[1] + 1)
+        axes.plot(epochs, curves.T, color=color, linestyle=line, linewidth=0.6, alpha=0.4)
+        text = f"{label}, {'mean of ' if len(runs) > 1 else ''}{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        axes.plot(epochs, curves.mean(axis=0), color=color, linestyle=line, linewidth=1.6, label=text)
+        drawn = True
+    if not drawn:
+        plt.close(figure)
+        return None
+    reported = _reported(f"sigma{SIGMA}-authors", SIGMA)
+    axes.axhline(reported, color="black", linewidth=0.8, linestyle=":")
+    axes.text(1, reported, f"paper: {reported} dB", va="bottom", fontsize=8)
+    axes.set(xlabel="epoch", ylabel="PSNR on BSD68 (dB)", ylim=(max(axes.get_ylim()[0], reported - 2), reported + 0.2))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def psnr_against_sigma(records: list[Record], data: LocatedData | None) -> Figure | None:
+    """What one network for each noise level (S) and one for all (B) gain over BM3D on BSD68; bars span the draws of
+    the noise, where they are wider than the mark."""
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    drawn = False
+    for blind, color in ((False, "C0"), (True, "C1")):
+        name = "DnCNN-B, one network" if blind else "DnCNN-S, one for each level"
+        variants = {level: "blind-authors" if blind else f"sigma{level:g}-authors" for level in PAPER_SIGMAS}
+        paper = [_reported(variant, level) - BM3D[int(level)] for level, variant in variants.items()]
+        axes.plot(PAPER_SIGMAS, paper, color=color, linestyle=":", marker="_", markersize=14, label=f"{name}: paper")
+        here = {level: _draws(records, variant, level) for level, variant in variants.items()}
+        here = {level: draws - BM3D[int(level)] for level, draws in here.items() if len(draws)}
+        if here:
+            means = [draws.mean() for draws in here.values()]
+            reach = [[draws.mean() - draws.min() for draws in here.values()],
+                     [draws.max() - draws.mean() for draws in here.values()]]  # fmt: skip
+            marker = "s" if blind else "o"
+            axes.errorbar(list(here), means, reach, color=color, marker=marker, capsize=3, label=f"{name}: here")
+            drawn = True
+    if not drawn:
+        plt.close(figure)
+        return None
+    axes.set(xlabel="noise level", ylabel="PSNR on BSD68, above BM3D (dB)", xticks=PAPER_SIGMAS, ylim=(0, None))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def set12_before_and_after(records: list[Record], data: LocatedData | None) -> Figure | None:
+    """The middle of each Set12 picture: noisy, denoised by the published weights, and clean."""
+    from safetensors.torch import load_file
+
+    record = next((r for r in records if r.variant == SHOWN and r.weights.file), None)
+    if data is None or record is None:
+        return None
+    from common.measure import recorded_recipe
+
+    recipe = recorded_recipe(load_paper(record.paper), record)
+    model = build_model(recipe)
+    model.load_state_dict(load_file(layout.ROOT / record.weights.file))
+    model = model.double().eval()  # so exact that another machine draws the same picture
+    labels = labels_of(load(data).tests["set12"].values(), recipe.channels)
+
+    columns = 2
+    figure, axes = plt.subplots(-(-len(labels) // columns), 3 * columns, figsize=(7.2, 8.6), squeeze=False)
+    groups = [row[3 * k : 3 * k + 3] for row in axes for k in range(columns)]
+    for number, (label, (left, middle, right)) in enumerate(zip(labels, groups, strict=True)):
+        noisy = label + SIGMA * noise_of_picture("set12", number, 0, label.shape)
+        shown = _middle(noisy), _middle(_denoised(model, noisy, recipe.depth)), _middle(label)
+        quality = record.metrics[f"set12-{number + 1:02d}-sigma{SIGMA}"]["psnr"]
+        titles = f"noisy, {20 * np.log10(PEAK / SIGMA):.2f} dB", f"denoised, {quality:.2f} dB", SET12[number]
+        for axis, part, title in zip((left, middle, right), shown, titles, strict=True):
+            axis.imshow(part.clamp(0, PEAK)[0].numpy(), cmap="gray", vmin=0, vmax=PEAK)
+            axis.set_title(title, fontsize=7, pad=2)
+            axis.axis("off")
+    figure.subplots_adjust(wspace=0.04, hspace=0.16)
+    return figure
+
+
+def _denoised(model, noisy: torch.Tensor, depth: int) -> torch.Tensor:
+    """Only the middle and what it depends on is computed. Values 0 to 255, rounded."""
+    part = _middle(noisy, margin=depth)[None].double() / PEAK
+    with torch.no_grad():
+        return to_8bit(part - model(part))[0]
+
+
+def _middle(picture: torch.Tensor, margin: int = 0) -> torch.Tensor:
+    side = CROP + 2 * margin
+    top, left = ((length - side) // 2 for length in picture.shape[1:])
+    return picture[:, top : top + side, left : left + side]
+
+
+def _reported(variant: str, sigma: float) -> float:
+    claims = load_paper("dncnn").claims
+    return next(c.value for c in claims if c.variant == variant and c.protocol == f"bsd68-sigma{sigma:g}")
+
+
+def _draws(records: list[Record], variant: str, sigma: float) -> np.ndarray:
+    """The mean PSNR of every draw of the test noise, of all seeds."""
+    key = f"bsd68-sigma{sigma:g}: mean of each noise draw"
+    return np.array([value for r in records if r.variant == variant for value in r.details[key]])
+
+
+FIGURES = {
+    "psnr_against_epochs": psnr_against_epochs,
+    "psnr_against_sigma": psnr_against_sigma,
+    "set12_before_and_after": set12_before_and_after,
+}

@@ -1,0 +1,365 @@
+"""DnCNN (Zhang, Zuo, Chen, Meng, Zhang, 2017), as printed and as in the authors' code.
+
+The paper reports 31.73, 29.23 and 26.23 dB on BSD68 at noise levels 15, 25 and 50
+(DnCNN-S), and 31.61, 29.16 and 26.23 dB from one network for all of them (DnCNN-B).
+It trains by SGD; the code that the authors published trains by Adam. What the
+recipe takes from which, and what it had to choose, is said field by field in
+`Recipe`, and on the page in README.md.
+
+    bash reproduce.sh dncnn --preset quick
+    python -m papers.dncnn.train --variant sigma25-authors --seeds 0
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.determinism import generator
+from common.errors import UsageError
+from common.precision import fast_precision
+from common.run import Run, Trained
+from papers.dncnn.data import (
+    TURNS,
+    Collection,
+    Patches,
+    Pictures,
+    grid_patches,
+    load,
+    random_patches,
+    share_tasks,
+    spoilt_versions,
+)
+from papers.dncnn.degrade import luminance
+from papers.dncnn.measure import PEAK, labels_of, mean_psnr
+from papers.dncnn.model import DnCNN, convolutions, for_inference, initialise
+
+DEVICES = ("cpu", "cuda")
+STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 50}  # at signals, the clock and whether the loss is finite
+NOISE_BLOCK = 4096  # patches whose noise is drawn at once, where it is drawn once and kept
+PAPER_SIGMAS = (15.0, 25.0, 50.0)
+
+Rates = tuple[tuple[int, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that makes the numbers. 'Code' is the authors' MatConvNet code, version 1.0; 'open'
+    marks what neither says."""
+
+    depth: int = 17  # Sec. III-A: receptive field 35 for a known noise level
+    channels: Literal[1, 3] = 1
+    sigma: tuple[float, float] = (25.0, 25.0)  # noise level of a patch, uniform between; Sec. IV-A: [0, 55] if blind
+    three_tasks: bool = False  # Sec. III-E: super-resolution and JPEG deblocking beside denoising
+    side: int = 40  # Sec. IV-A: of a patch, in pixels
+    cutting: Literal["grid", "random"] = "grid"  # code; it gives the paper's 128 x 1,600. "random": open
+    patches: int = 204_800  # how many, if random (Sec. IV-A, III-E); the grid gives what it gives
+    epoch_patches: int | None = None  # so many in an epoch, all in turn; None: all
+    noise: Literal["once", "fresh"] = "fresh"  # code: drawn once and stored. Open in the paper: fresh in every epoch
+    rates: Rates = ((50, 1e-1, 1e-4),)  # Sec. IV-A: epochs, first and last learning rate, exponentially between
+    optimiser: Literal["sgd", "adam"] = "sgd"  # Sec. IV-A; code: adam
+    momentum: float = 0.9  # Sec. IV-A
+    weight_decay: float = 1e-4  # Sec. IV-A; of convolution weights only (code)
+    clip: float = 0.005  # open; an option of the code, "to prevent exploding gradients in the beginning". 0: none
+    restart: bool = False  # code: the optimiser forgets its moments at the start of every epoch
+    batch: int = 128  # Sec. IV-A
+    weights: Literal["he", "authors"] = "he"  # Sec. IV-A; code: see model.initialise
+    bn_momentum: float = 0.1  # open; code: 1, the moments of the very last batch
+    held_out: bool = False  # every tenth training picture is measured on instead of the test sets
+    noise_draws: int = 10  # of the test noise, which the paper drew once in Matlab
+    bf16: bool = True  # multiply in bfloat16 where the processor can
+
+    def __post_init__(self):
+        least = {"depth": 3, "side": 8, "patches": 1, "epoch_patches": 1, "batch": 2, "noise_draws": 1}
+        for name, value in least.items():
+            given = getattr(self, name)
+            if given is not None and given < value:
+                raise UsageError(f"--{name.replace('_', '-')} {given}: at least {value}.")
+        if not 0 <= self.sigma[0] <= self.sigma[1]:
+            raise UsageError(f"--sigma {list(self.sigma)}: the lowest and the highest, from 0 on, as in [0, 55].")
+        if not self.rates or any(epochs < 1 or first <= 0 or last <= 0 for epochs, first, last in self.rates):
+            raise UsageError("--rates: epochs, first and last rate, above 0, as in [[30, 0.001, 0.001]].")
+        for name in ("momentum", "weight_decay", "bn_momentum", "clip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: from 0 to 1.")
+
+    @property
+    def epochs(self) -> int:
+        return sum(epochs for epochs, _, _ in self.rates)
+
+    @property
+    def test_sigmas(self) -> tuple[float, ...]:
+        """The noise levels at which this recipe's network is measured."""
+        low, high = self.sigma
+        return (low,) if low == high else PAPER_SIGMAS
+
+
+PRINTED = Recipe()
+AUTHORS = Recipe(
+    noise="once", rates=((30, 1e-3, 1e-3), (20, 1e-4, 1e-4)), optimiser="adam", weight_decay=0.0, clip=0.0,
+    restart=True, weights="authors", bn_momentum=1.0,
+)  # fmt: skip
+# Sec. III-A, IV-A: depth 20, 128 x 3,000 patches of 50 x 50, noise levels in [0, 55]. What the authors' code
+# does for one noise level is taken over as it is, but that noise is fresh.
+BLIND = {
+    "depth": 20, "sigma": (0.0, 55.0), "side": 50, "cutting": "random", "patches": 128 * 3000, "noise": "fresh",
+}  # fmt: skip
+VARIANTS = {
+    **{f"sigma{sigma}-authors": replace(AUTHORS, sigma=(float(sigma),) * 2) for sigma in (15, 25, 50)},
+    **{f"sigma{sigma}-printed": replace(PRINTED, sigma=(float(sigma),) * 2) for sigma in (15, 25, 50)},
+    "blind-authors": replace(AUTHORS, **BLIND),
+    "blind-printed": replace(PRINTED, **BLIND),
+    "colour-blind": replace(AUTHORS, **BLIND, channels=3),
+    "three-tasks": replace(AUTHORS, **(BLIND | {"patches": 128 * 8000}), three_tasks=True),
+}
+
+
+def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
+    """The recipe of a variant under a preset; on the stand-in shortened to less than two minutes."""
+    full = VARIANTS[variant]
+    if preset == "smoke":
+        return replace(full, rates=shortened(full.rates, 2), side=24, epoch_patches=12, batch=4, noise_draws=2)
+    if standin:
+        return replace(full, rates=shortened(full.rates, 3), epoch_patches=512, batch=32, noise_draws=2)
+    if preset == "quick":
+        patches = 20_480 if full.side == PRINTED.side else 10_240  # the others cost nearly twice as much each
+        return replace(full, rates=shortened(full.rates, 10), epoch_patches=patches, batch=64, held_out=True)
+    return full
+
+
+def shortened(rates: Rates, epochs: int) -> Rates:
+    """The same course in fewer epochs, at least one for each part."""
+    whole = sum(part for part, _, _ in rates)
+    parts = [max(1, round(part * epochs / whole)) for part, _, _ in rates]
+    return tuple((part, first, last) for part, (_, first, last) in zip(parts, rates, strict=True))
+
+
+def rate_of_epoch(recipe: Recipe, number: int) -> float:
+    """The learning rate of epoch `number`, counted from 1."""
+    for epochs, first, last in recipe.rates:
+        if number <= epochs:
+            return first * (last / first) ** ((number - 1) / max(1, epochs - 1))
+        number -= epochs
+    raise ValueError("the recipe has fewer epochs")
+
+
+def train(run: Run, recipe: Recipe) -> Trained:
+    """Minibatches of noisy patches, for as many epochs as the recipe has (Sec. III-B, IV-A)."""
+    collection = load(run.data, recipe.held_out)
+    material = prepare(collection, recipe, run.seed, run.device)
+    test, pictures = next(iter(collection.tests.items()))  # the curve is measured on BSD68, as in Fig. 2
+    labels = labels_of(pictures.values(), recipe.channels)
+
+    model = build_model(recipe)
+    initialise(model, recipe.weights, generator(run.seed, "initial weights"))
+    model.to(run.device, memory_format=torch.channels_last)
+    optimiser = make_optimiser(model, recipe)
+    bf16 = recipe.bf16 and fast_precision(run.device) == torch.bfloat16
+
+    # Everything that changes, but for the weights and the optimiser's moments. The loss is summed over an epoch.
+    state = {"epoch": 1, "batch": 0, "loss": 0.0, "curves": {"rate": [], "loss": [], "psnr": []}}
+    if kept := run.resume():
+        model.load_state_dict(kept["model"])
+        optimiser.load_state_dict(kept["optimiser"])
+        state = kept["state"]
+
+    def everything() -> dict:
+        return {"model": on_cpu(model.state_dict()), "optimiser": on_cpu(optimiser.state_dict()), "state": state}
+
+    count = recipe.epoch_patches or len(material.patches)
+    with run.progress("training", recipe.epochs * count, (state["epoch"] - 1) * count + state["batch"] * recipe.batch):
+        while state["epoch"] <= recipe.epochs:
+            epoch = state["epoch"]
+            rate = rate_of_epoch(recipe, epoch)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            if recipe.restart and state["batch"] == 0:
+                optimiser.state.clear()
+            order = patches_of_epoch(run.seed, epoch, len(material.patches), recipe).to(run.device)
+            batches = order.split(recipe.batch)
+            turns = turns_of_epoch(run.seed, epoch, material.patches, recipe)
+
+            loss, seen = torch.zeros((), device=run.device), 0
+            while state["batch"] < len(batches):
+                which = batches[state["batch"]]
+                y, v = noisy_batch(material, which, turns, recipe, run.seed, epoch, state["batch"])
+                loss += update(model, optimiser, y, v, bf16, recipe.clip / rate)
+                state["batch"] += 1
+                seen += len(which)
+                if state["batch"] % STEPS_BETWEEN_LOOKS[run.device] == 0 or state["batch"] == len(batches):
+                    run.require_finite(loss.item(), f"the loss in epoch {epoch}")
+                    state["loss"] += loss.item()
+                    loss.zero_()
+                    run.advance(seen, everything(), f"epoch {epoch}/{recipe.epochs}")
+                    seen = 0
+
+            psnr = mean_psnr(for_inference(model), labels, test, curve_sigma(recipe), run.device)
+            run.require_finite(psnr, f"PSNR after epoch {epoch}")
+            model.train()
+            curves = state["curves"]
+            curves["rate"].append(rate)
+            curves["loss"].append(state["loss"] / len(batches))
+            curves["psnr"].append(psnr)
+            run.log(curves)
+            state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0}
+            run.keep(everything())
+
+    return Trained(
+        weights={name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()},
+        split=collection.split_hash(),
+        samples=recipe.epochs * count,
+        curves=state["curves"],
+        precision="bfloat16 (autocast)" if bf16 else "float32",
+    )
+
+
+def build_model(recipe: Recipe) -> DnCNN:
+    return DnCNN(recipe.depth, recipe.channels, recipe.bn_momentum)
+
+
+def make_optimiser(model: DnCNN, recipe: Recipe) -> torch.optim.Optimizer:
+    """Weight decay is for the weights of convolutions, not for biases and batch normalization (code)."""
+    decayed = [layer.weight for layer in convolutions(model)]
+    others = [parameter for parameter in model.parameters() if not any(parameter is weight for weight in decayed)]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=rate_of_epoch(recipe, 1), fused=True)
+    return torch.optim.SGD(groups, lr=rate_of_epoch(recipe, 1), momentum=recipe.momentum, fused=True)
+
+
+def update(model: DnCNN, optimiser, y: Tensor, v: Tensor, bf16: bool, limit: float = 0.0) -> Tensor:
+    """One step down the loss 1/(2N) sum |R(y) - v|^2 (eq. 1). Returns the loss before it.
+
+    Args:
+        y, v: noisy patches and their residuals, (N, C, side, side).
+        limit: where the gradient of the batch's sum is beyond it, either way, it is cut to it; 0 for no limit.
+    """
+    with torch.autocast(y.device.type, torch.bfloat16, enabled=bf16):
+        residual = model(y)
+    loss = (residual.float() - v).square().sum() / (2 * len(y))
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if limit:
+        nn.utils.clip_grad_value_(model.parameters(), limit / len(y))
+    optimiser.step()
+    return loss.detach()
+
+
+def curve_sigma(recipe: Recipe) -> float:
+    return recipe.test_sigmas[len(recipe.test_sigmas) // 2]  # 25 where there are three
+
+
+# ---- patches and their noise -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Material:
+    """What patches are cut from, and where; all on the device that trains.
+
+    Attributes:
+        inputs, targets: the same but for DnCNN-3, where inputs may be spoilt already.
+        noisy: (N,) of 1 where a patch gets noise, else 0; None if all get it.
+        noise: (N, C, side, side) where it is drawn once and kept.
+    """
+
+    inputs: Pictures
+    targets: Pictures
+    patches: Patches
+    noisy: Tensor | None = None
+    noise: Tensor | None = None
+
+
+def prepare(collection: Collection, recipe: Recipe, seed: int, device: str) -> Material:
+    """
+    Raises:
+        UsageError: the pictures do not fit the recipe.
+    """
+    originals: list[np.ndarray] = list(collection.train.values())
+    draw = generator(seed, "patches")
+    if recipe.three_tasks:
+        inputs, targets = (Pictures(part, recipe.side, device) for part in spoilt_versions(originals, seed))
+        clean = Pictures([luminance(picture) for picture in originals], recipe.side, "cpu")
+        patches, noisy = share_tasks(random_patches(clean, recipe.patches, draw), inputs, draw)
+        noisy = noisy.float().to(device)
+    else:
+        inputs = targets = Pictures(originals, recipe.side, device)
+        patches = grid_patches(inputs) if recipe.cutting == "grid" else random_patches(inputs, recipe.patches, draw)
+        noisy = None
+    if len(inputs.pixels) != recipe.channels:
+        raise UsageError(f"--channels {recipe.channels}: the pictures to train on have {len(inputs.pixels)}.")
+    if (recipe.epoch_patches or 0) > len(patches):
+        raise UsageError(f"--epoch-patches {recipe.epoch_patches}: there are {len(patches)}.")
+    noise = noise_kept(len(patches), recipe, seed, device) if recipe.noise == "once" else None
+    return Material(inputs, targets, patches.to(device), noisy, noise)
+
+
+def patches_of_epoch(seed: int, epoch: int, total: int, recipe: Recipe) -> Tensor:
+    """Which patches come in an epoch, in their order. With `epoch_patches`, all come before any comes again."""
+    count = recipe.epoch_patches or total
+    round_, part = divmod(epoch - 1, total // count)
+    order = torch.randperm(total, generator=generator(seed, "order", round_))
+    return order[part * count : (part + 1) * count]
+
+
+def turns_of_epoch(seed: int, epoch: int, patches: Patches, recipe: Recipe) -> Tensor:
+    """How each patch is turned: the grid has all turns, others are turned anew in every epoch (Sec. III-E)."""
+    if recipe.cutting == "grid":
+        return patches.turn
+    turns = torch.randint(TURNS, (len(patches),), generator=generator(seed, "turns", epoch))
+    return turns.to(patches.turn.device)
+
+
+def noisy_batch(
+    material: Material, which: Tensor, turns: Tensor, recipe: Recipe, seed: int, epoch: int, number: int
+) -> tuple[Tensor, Tensor]:
+    """The patches `which` with their noise, y, and their residuals v = y - x. Each (N, C, side, side)."""
+    patches = material.patches[which].turned(turns[which])
+    x = material.targets.cut(patches) / PEAK
+    if material.noise is not None:
+        noise = material.noise[which]
+    else:
+        noise = draw_noise(len(which), recipe, device_generator(which.device, seed, "noise", epoch, number))
+    if material.noisy is None:
+        y, v = x + noise, noise
+    else:
+        y = material.inputs.cut(patches) / PEAK + material.noisy[which, None, None, None] * noise
+        v = y - x
+    return y.contiguous(memory_format=torch.channels_last), v
+
+
+def device_generator(device: torch.device, seed: int, purpose: str, epoch: int, index: int) -> torch.Generator:
+    """Seeded as the CPU's generator of the same name; on a GPU it draws other numbers from that seed."""
+    return torch.Generator(device).manual_seed(generator(seed, purpose, epoch, index).initial_seed())
+
+
+def draw_noise(count: int, recipe: Recipe, draw: torch.Generator) -> Tensor:
+    """Gaussian noise, each patch at its own level, in units where white is 1. Shape (count, C, side, side)."""
+    low, high = recipe.sigma
+    level = low + (high - low) * torch.rand(count, 1, 1, 1, generator=draw, device=draw.device)
+    shape = (count, recipe.channels, recipe.side, recipe.side)
+    return torch.randn(shape, generator=draw, device=draw.device) * (level / PEAK)
+
+
+def noise_kept(count: int, recipe: Recipe, seed: int, device: str) -> Tensor:
+    """The noise of every patch, the same in every epoch. Shape (count, C, side, side)."""
+    noise = torch.empty(count, recipe.channels, recipe.side, recipe.side, device=device)
+    for number, block in enumerate(noise.split(NOISE_BLOCK)):
+        block.copy_(draw_noise(len(block), recipe, device_generator(noise.device, seed, "noise", 0, number)))
+    return noise
+
+
+def on_cpu(state):
+    """Nested dicts and lists with their tensors in main memory, so that any machine can read a checkpoint."""
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {name: on_cpu(part) for name, part in state.items()}
+    return [on_cpu(part) for part in state] if isinstance(state, list) else state
+
+
+if __name__ == "__main__":
+    from common.cli import run_paper_module
+
+    run_paper_module(__file__)

@@ -1,0 +1,669 @@
+"""DnCNN against the paper's own numbers and formulas, and against slower ways of computing the same."""
+
+import itertools
+import math
+import os
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import nn
+
+from common.determinism import generator
+from common.errors import DataError, UsageError
+from common.papers import load_paper
+from common.passports import LocatedData, find_passport, locate
+from papers.dncnn import choose, degrade, measure, train
+from papers.dncnn import data as preparing
+from papers.dncnn.data import Pictures, grid_patches, load, random_patches
+from papers.dncnn.eval import evaluate, restore
+from papers.dncnn.measure import psnr, ssim, to_8bit
+from papers.dncnn.model import (
+    DnCNN,
+    convolutions,
+    denoise,
+    for_inference,
+    initialise,
+    merge_batch_norm,
+    receptive_field,
+)
+from papers.dncnn.train import AUTHORS, PRINTED, VARIANTS, Recipe, rate_of_epoch, recipe
+
+PAPER = load_paper("dncnn")
+
+
+def network(depth: int = 17, channels: int = 1, seed: int = 0) -> DnCNN:
+    """With batch normalization as after some training: no scale is 1, no mean 0."""
+    model = DnCNN(depth, channels)
+    draw = generator(seed, "test")
+    initialise(model, "he", draw)
+    for layer in model.layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor, low in ((layer.weight, 0.5), (layer.bias, -0.2), (layer.running_mean, -0.5)):
+                tensor.data.uniform_(low, low + 0.7, generator=draw)
+            layer.running_var.uniform_(0.5, 2, generator=draw)
+    return model.eval()
+
+
+def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=generator(seed, "pictures"))
+
+
+def picture(*shape: int, seed: int = 0) -> np.ndarray:
+    """(H, W) or (H, W, 3), smooth enough to be a photograph, with values from 0 to 255."""
+    channels = math.prod(shape[2:])
+    coarse = torch.randint(256, (1, channels, 9, 9), generator=generator(seed, "picture")).float()
+    fine = nn.functional.interpolate(coarse, size=shape[:2], mode="bicubic").clamp(0, 255).byte()
+    return fine[0].permute(1, 2, 0).numpy().reshape(shape)
+
+
+# ---- the paper's network ------------------------------------------------------------
+
+
+def test_receptive_fields_are_the_papers():
+    assert receptive_field(DnCNN(17)) == 35 and receptive_field(DnCNN(20)) == 41
+
+
+@pytest.mark.parametrize("depth", [3, 5])
+def test_a_pixel_sees_as_far_as_the_receptive_field_and_no_farther(depth):
+    model, side = network(depth), 2 * depth + 9
+    y = uniform(1, 1, side, side).requires_grad_()
+    model(y)[0, 0, side // 2, side // 2].backward()
+    seen = (y.grad[0, 0] != 0).nonzero()
+    assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [2 * depth + 1] * 2
+
+
+def test_layers_stand_in_the_papers_order():
+    kinds = [type(layer).__name__ for layer in DnCNN(17).layers]
+    assert kinds == ["Conv2d", "ReLU"] + ["Conv2d", "BatchNorm2d", "ReLU"] * 15 + ["Conv2d"]
+    assert len(convolutions(DnCNN(20))) == 20
+
+
+@pytest.mark.parametrize(("depth", "weights"), [(17, 554_112), (20, 664_704)])
+def test_parameters_under_every_convention_of_biases(depth, weights):
+    model = DnCNN(depth)
+    layers = convolutions(model)
+    assert sum(layer.weight.numel() for layer in layers) == weights  # no bias, no batch normalization
+    norms = sum(p.numel() for layer in model.layers if isinstance(layer, nn.BatchNorm2d) for p in layer.parameters())
+    assert weights + norms == {17: 556_032, 20: 667_008}[depth]  # a scale and a shift per map
+    assert weights + norms + layers[0].bias.numel() == {17: 556_096, 20: 667_072}[depth]  # bias in the first layer
+    assert sum(p.numel() for p in model.parameters()) == {17: 556_097, 20: 667_073}[depth]  # and in the last: ours
+    merged = sum(p.numel() for p in merge_batch_norm(model).parameters())
+    assert merged == {17: 555_137, 20: 665_921}[depth]  # a bias in every layer
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 13), (40, 40), (33, 18)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_output_is_as_large_as_the_input(shape, channels):
+    y = uniform(2, channels, *shape)
+    assert network(5, channels)(y).shape == denoise(network(5, channels), y).shape == y.shape
+
+
+@pytest.mark.parametrize("depth", [17, 20])
+def test_merged_batch_norm_is_the_same_function(depth):
+    model, y = network(depth), uniform(2, 1, 45, 38)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in merge_batch_norm(model))
+    torch.testing.assert_close(merge_batch_norm(model)(y), model(y), rtol=0, atol=1e-5)
+    torch.testing.assert_close(for_inference(model)(y), model(y), rtol=0, atol=1e-5)
+
+
+def test_merging_leaves_the_model_as_it_was():
+    model = network(5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    merge_batch_norm(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_denoised_is_the_input_without_the_residual():
+    model, y = network(5), uniform(1, 1, 30, 20)
+    torch.testing.assert_close(denoise(model, y), y - model(y), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width", "tile"), [(64, 64, 16), (61, 47, 20), (30, 70, 64), (50, 5, 7)])
+def test_tiles_give_the_untiled_result(height, width, tile):
+    model, y = for_inference(network(17)), uniform(1, 1, height, width)
+    torch.testing.assert_close(denoise(model, y, tile), denoise(model, y, 1000), rtol=0, atol=1e-5)
+
+
+def test_a_margin_one_pixel_narrower_would_show(monkeypatch):
+    """So that the test above cannot pass by being empty."""
+    from papers.dncnn import model as modelling
+
+    model, y = for_inference(network(5)), uniform(1, 1, 40, 40)
+    whole = denoise(model, y, 1000)
+    monkeypatch.setattr(modelling, "receptive_field", lambda _: 9)
+    assert (denoise(model, y, 10) - whole).abs().max() > 1e-4
+
+
+def test_initial_weights():
+    he, authors = DnCNN(17), DnCNN(17)
+    initialise(he, "he", generator(0, "weights"))
+    initialise(authors, "authors", generator(0, "weights"))
+    first, second, *_, last = [layer.weight for layer in convolutions(he)]
+    assert first.std().item() == pytest.approx(math.sqrt(2 / 9), rel=0.1)
+    assert second.std().item() == pytest.approx(math.sqrt(2 / 576), rel=0.02)
+    assert last.std().item() == pytest.approx(math.sqrt(2 / 576), rel=0.1)
+    assert all(layer.weight.std().item() == pytest.approx(0.0589, rel=0.15) for layer in convolutions(authors))
+    scales = torch.cat([layer.weight for layer in authors.layers if isinstance(layer, nn.BatchNorm2d)])
+    assert scales.std().item() == pytest.approx(0.0589, rel=0.1) and scales.min() < 0
+    assert all((p == 0).all() for name, p in he.named_parameters() if name.endswith("bias"))
+
+
+# ---- resizing, luminance, JPEG ------------------------------------------------------
+
+# Keys' kernel at the distances 1/4, 3/4, 5/4 and 7/4.
+QUARTERS = [0.8671875, 0.2265625, -0.0703125, -0.0234375]
+
+
+def test_enlarging_twice_has_the_known_weights():
+    near, mid, far, farthest = QUARTERS
+    weights = degrade.resizing_weights(9, 2)
+    assert weights.shape == (18, 9)
+    assert weights[8, 2:6].tolist() == pytest.approx([farthest, mid, near, far])
+    assert weights[9, 3:7].tolist() == pytest.approx([far, near, mid, farthest])
+
+
+def test_shrinking_to_half_widens_the_kernel_and_normalises_it():
+    near, mid, far, farthest = (weight / 2 for weight in QUARTERS)
+    row = degrade.resizing_weights(20, 0.5)[5]
+    assert row[7:15].tolist() == pytest.approx([farthest, far, mid, near, near, mid, far, farthest])
+    assert row.sum() == pytest.approx(1)
+
+
+def test_the_edge_is_mirrored_edge_pixel_first():
+    near, mid, far, farthest = QUARTERS
+    assert degrade.resizing_weights(9, 2)[0, :3].tolist() == pytest.approx([near + mid, far + farthest, 0])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 1 / 2, 1 / 3, 1 / 4])
+@pytest.mark.parametrize("shape", [(12, 24), (13, 17, 3), (3, 2)])
+def test_resizing_against_one_pixel_at_a_time(scale, shape):
+    old = np.random.default_rng(0).random(shape)
+    new = degrade.imresize(old, scale)
+    assert new.shape[:2] == (math.ceil(shape[0] * scale), math.ceil(shape[1] * scale))
+    for y, x in itertools.product(range(0, new.shape[0], 3), range(0, new.shape[1], 3)):
+        np.testing.assert_allclose(new[y, x], one_pixel(old, y, x, scale), atol=1e-12)
+
+
+def one_pixel(old: np.ndarray, y: int, x: int, scale: float) -> np.ndarray:
+    """The sum over a generous neighbourhood, as the definition has it."""
+
+    def kernel(t: float) -> float:
+        t = abs(t)
+        if t <= 1:
+            return 1.5 * t**3 - 2.5 * t**2 + 1
+        return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t <= 2 else 0.0
+
+    def neighbours(position: int, length: int) -> list[tuple[int, float]]:
+        centre, stretch = (position + 0.5) / scale - 0.5, min(scale, 1)
+        found = [(k, kernel(stretch * (centre - k))) for k in range(math.floor(centre) - 12, math.floor(centre) + 13)]
+        total = sum(weight for _, weight in found)
+        mirrored = [*range(length), *reversed(range(length))]
+        return [(mirrored[k % (2 * length)], weight / total) for k, weight in found]
+
+    rows, columns = neighbours(y, old.shape[0]), neighbours(x, old.shape[1])
+    return sum(a * b * old[r, c] for r, a in rows for c, b in columns)
+
+
+def test_bytes_are_rounded_and_saturated():
+    step = np.zeros((8, 8), np.uint8)
+    step[:, 4:] = 255
+    floating = degrade.imresize(step.astype(float), 2)
+    assert floating.min() < -1 and floating.max() > 256  # the kernel overshoots
+    assert degrade.imresize(step, 2).dtype == np.uint8
+    assert np.array_equal(degrade.imresize(step, 2), np.clip(np.floor(floating + 0.5), 0, 255))
+
+
+def test_luminance_of_known_colours():
+    colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    assert degrade.luminance(colours).tolist() == [[16, 235, 81, 145, 41]]
+    np.testing.assert_allclose(degrade.luminance(colours / 255.0) * 255, degrade.luminance(colours), atol=0.5)
+    assert np.array_equal(degrade.luminance(colours[..., 0]), colours[..., 0])
+
+
+def test_jpeg_spoils_more_at_lower_quality():
+    clean = picture(64, 48)
+    errors = [np.abs(degrade.jpeg(clean, quality) - clean.astype(float)).mean() for quality in (5, 20, 99)]
+    assert errors[0] > errors[1] > errors[2] and degrade.jpeg(clean, 5).shape == (64, 48)
+
+
+def test_super_resolution_sees_a_blurred_picture_of_the_same_size():
+    for clean in (picture(36, 48), picture(36, 48, 3)):
+        spoilt = degrade.small_and_large_again(clean, 3)
+        assert spoilt.shape == (36, 48) and 0.001 < np.abs(spoilt - degrade.luminance(clean / 255.0)).mean() < 0.2
+    assert degrade.crop_to_multiple(picture(37, 50), 4).shape == (36, 48)
+
+
+# ---- PSNR, SSIM, the test noise -----------------------------------------------------
+
+
+def test_psnr_and_ssim_are_scikit_images():
+    clean, spoilt = picture(40, 51), degrade.jpeg(picture(40, 51), 20)
+    a, b = (torch.from_numpy(part.copy())[None, None].float() for part in (spoilt, clean))
+    assert psnr(a, b).item() == pytest.approx(peak_signal_noise_ratio(clean, spoilt, data_range=255), abs=1e-9)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    assert ssim(a, b).item() == pytest.approx(structural_similarity(clean, spoilt, **options), abs=1e-7)
+    assert ssim(b, b).item() == pytest.approx(1)
+
+
+def test_psnr_of_colour_is_over_all_channels():
+    a, b = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    a[0, 0] = 3
+    assert psnr(a, b).tolist() == pytest.approx([10 * math.log10(255**2 / 3), math.inf])
+
+
+def test_to_8bit_rounds_halves_up_and_saturates():
+    values = torch.tensor([-0.5, 0.0, 0.5 / 255, 1.4 / 255, 1.0, 1.7])
+    assert to_8bit(values).tolist() == [0, 0, 1, 1, 255, 255]
+
+
+def identity(channels: int = 1) -> nn.Sequential:
+    """A network whose residual is zero."""
+    layer = nn.Conv2d(channels, channels, 3, padding=1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(layer)
+
+
+def noisy_pictures(labels, sigma=25.0, draw=0, **options) -> dict[int, torch.Tensor]:
+    found = {}
+    for numbers, noisy, _ in measure.denoised_groups(identity(), labels, "bsd68", sigma, draw, "cpu", **options):
+        found |= dict(zip(numbers, noisy, strict=True))
+    return found
+
+
+def test_noise_is_neither_clipped_nor_rounded():
+    labels = [torch.zeros(1, 64, 64), torch.full((1, 64, 48), 255.0), torch.zeros(1, 64, 64)]
+    noisy = noisy_pictures(labels)
+    assert noisy[0].min() < -0.2 and noisy[1].max() > 1.2
+    assert (noisy[0] * 255).frac().abs().gt(0.01).float().mean() > 0.9
+    for number, label in enumerate(labels):
+        noise = noisy[number] * 255 - label
+        assert noise.std().item() == pytest.approx(25, rel=0.05) and abs(noise.mean().item()) < 2
+    assert not torch.equal(noisy[0], noisy[2]), "each picture has noise of its own"
+
+
+def test_the_common_mistake_is_clipped_and_rounded():
+    noisy = noisy_pictures([torch.zeros(1, 64, 64)], quantised=True)[0] * 255
+    assert noisy.min() == 0 and torch.allclose(noisy, noisy.round(), atol=1e-4)
+
+
+def test_noise_depends_on_the_draw_and_the_picture_only():
+    labels = [torch.zeros(1, 8, 9) for _ in range(3)]
+    assert torch.equal(noisy_pictures(labels)[1], noisy_pictures(labels[:2])[1])
+    assert torch.allclose(noisy_pictures(labels, 50.0)[1], 2 * noisy_pictures(labels, 25.0)[1])
+    assert not torch.equal(noisy_pictures(labels, draw=1)[1], noisy_pictures(labels)[1])
+
+
+def test_pictures_are_grouped_by_shape_and_none_is_lost(monkeypatch):
+    monkeypatch.setattr(measure, "PIXELS_AT_ONCE", 200)
+    labels = [torch.zeros(1, *shape) for shape in [(10, 9), (9, 10), (10, 9), (10, 9), (30, 30)]]
+    assert measure.alike(labels) == [[0, 2], [3], [1], [4]]
+
+
+# ---- patches ------------------------------------------------------------------------
+
+
+def test_the_grid_gives_the_papers_204800_patches():
+    grid = grid_patches(Pictures([np.zeros((180, 180), np.uint8)] * 400, 40, "cpu"))
+    assert len(grid) == 204_800 == 128 * 1600 == VARIANTS["sigma25-authors"].patches
+    places = torch.stack([grid.picture, grid.top, grid.left, grid.turn])
+    assert places.unique(dim=1).shape[1] == 204_800
+    assert (grid.top.max(), grid.left.max(), grid.turn.max()) == (140, 140, 7)
+
+
+SIZES = [(30, 41, 3), (25, 25, 3), (44, 26, 3)]
+
+
+def test_patches_are_what_slicing_and_turning_gives():
+    originals = [picture(*size, seed=number) for number, size in enumerate(SIZES)]
+    pictures = Pictures(originals, 12, "cpu")
+    patches = random_patches(pictures, 50, generator(0, "cut"))
+    turned = patches.turned(torch.arange(50) % 8)
+    for n, patch in enumerate(pictures.cut(turned)):
+        top, left = turned.top[n].item(), turned.left[n].item()
+        expected = originals[turned.picture[n]][top : top + 12, left : left + 12]
+        expected = np.rot90(expected, n % 4)
+        expected = expected if n % 8 < 4 else expected[:, ::-1]
+        assert np.array_equal(patch.permute(1, 2, 0).numpy(), expected)
+
+
+def test_the_eight_turns_differ():
+    rows, columns = preparing.turned_steps(3)
+    assert (
+        len({(tuple(r.flatten().tolist()), tuple(c.flatten().tolist())) for r, c in zip(rows, columns, strict=True)})
+        == 8
+    )
+
+
+def test_random_patches_reach_every_place_and_none_beyond():
+    pictures = Pictures([picture(*size) for size in [(8, 10), (9, 9), (7, 30)]], 8, "cpu")
+    patches = random_patches(pictures, 5000, generator(0, "places"))
+    places = set(zip(patches.picture.tolist(), patches.top.tolist(), patches.left.tolist(), strict=True))
+    assert places == {(0, 0, 0), (0, 0, 1), (0, 0, 2), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)}
+
+
+def test_pictures_smaller_than_a_patch_are_told():
+    pictures = Pictures([picture(20, 20)], 40, "cpu")
+    for cut in (grid_patches, lambda pictures: random_patches(pictures, 3, generator(0, ""))):
+        with pytest.raises(UsageError, match="--side 40"):
+            cut(pictures)
+
+
+def test_an_epoch_shows_every_patch_once_and_parts_of_it_show_all_in_turn():
+    assert sorted(train.patches_of_epoch(0, 1, 100, PRINTED).tolist()) == list(range(100))
+    parts = Recipe(epoch_patches=25)
+    seen = [train.patches_of_epoch(0, epoch, 100, parts) for epoch in range(1, 9)]
+    assert sorted(torch.cat(seen[:4]).tolist()) == sorted(torch.cat(seen[4:]).tolist()) == list(range(100))
+    assert not torch.equal(seen[0], seen[4]) and not torch.equal(seen[0], train.patches_of_epoch(1, 1, 100, parts))
+
+
+def material(**changes) -> tuple[train.Material, Recipe]:
+    recipe = Recipe(side=12, **changes)
+    shapes = [(32, 32), (32, 35, 3), (40, 32)] if recipe.three_tasks else [(32, 32)] * 3  # T91 may hold both kinds
+    collection = preparing.Collection({str(n): picture(*shape, seed=n) for n, shape in enumerate(shapes)}, {})
+    return train.prepare(collection, recipe, 0, "cpu"), recipe
+
+
+def batch(made: train.Material, recipe: Recipe, which, seed=0, epoch=1, number=0):
+    return train.noisy_batch(made, torch.tensor(which), made.patches.turn, recipe, seed, epoch, number)
+
+
+@pytest.mark.parametrize("noise", ["once", "fresh"])
+def test_noise_is_drawn_once_or_in_every_epoch(noise):
+    made, recipe = material(noise=noise)
+    y, v = batch(made, recipe, [3, 5, 7])
+    assert y.shape == v.shape == (3, 1, 12, 12)
+    torch.testing.assert_close((y - v) * 255, made.targets.cut(made.patches[torch.tensor([3, 5, 7])]).float())
+    assert torch.equal(batch(made, recipe, [3, 5, 7])[0], y)
+    assert torch.equal(batch(made, recipe, [3, 5, 7], epoch=2)[1], v) == (noise == "once")
+    assert torch.equal(batch(made, recipe, [7, 5, 3])[1].flip(0), v) == (noise == "once")
+
+
+def test_fresh_noise_depends_on_seed_epoch_and_batch():
+    made, recipe = material()
+    drawn = [batch(made, recipe, [0, 1], *which)[1] for which in [(0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1)]]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(drawn, 2))
+
+
+def test_noise_has_the_recipes_level():
+    level = train.draw_noise(400, Recipe(sigma=(15, 15)), generator(0, "level"))
+    assert level.std().item() == pytest.approx(15 / 255, rel=0.01)
+    blind = train.draw_noise(400, Recipe(sigma=(0, 55)), generator(0, "level")).std(dim=(1, 2, 3)) * 255
+    assert blind.min() < 3 and 52 < blind.max() < 58 and blind.mean().item() == pytest.approx(27.5, rel=0.08)
+
+
+def test_versions_of_dncnn_3():
+    pictures = [picture(25, 31, 3), picture(26, 33)]
+    inputs, targets = preparing.spoilt_versions(pictures, 0)
+    assert [part.shape for part in inputs] == [part.shape for part in targets]
+    assert [part.shape for part in inputs[:4]] == [(25, 31), (24, 30), (24, 30), (24, 28)]
+    assert len(inputs) == 2 * preparing.VERSIONS
+    same = [np.array_equal(a, b) for a, b in zip(inputs, targets, strict=True)]
+    assert same.count(True) == 2 and same[0] and same[preparing.VERSIONS]
+    assert all(part.dtype == np.uint8 for part in (*inputs, *targets))
+
+
+def test_dncnn_3_shares_patches_equally_and_adds_noise_to_a_third():
+    made, recipe = material(three_tasks=True, cutting="random", patches=6000, sigma=(0, 55))
+    assert made.noisy.mean().item() == pytest.approx(1 / 3, abs=0.02)
+    version = made.patches.picture % preparing.VERSIONS
+    assert (made.noisy == (version == 0)).all()
+    counts = torch.bincount(version) / 6000
+    assert counts[1:4].tolist() == pytest.approx([1 / 9] * 3, abs=0.02)
+    assert counts[4:].tolist() == pytest.approx([1 / 15] * 5, abs=0.02)
+    _, v = batch(made, recipe, range(60))
+    spoilt = made.inputs.cut(made.patches[torch.arange(60)]).float() - made.targets.cut(made.patches[torch.arange(60)])
+    clean = made.noisy[:60] == 0
+    torch.testing.assert_close(v[clean] * 255, spoilt[clean], rtol=0, atol=1e-4)
+
+
+# ---- the recipe ---------------------------------------------------------------------
+
+
+def test_the_printed_rate_falls_exponentially_from_a_tenth_to_a_ten_thousandth():
+    for variant in ("sigma15-printed", "sigma25-printed", "sigma50-printed", "blind-printed"):
+        rates = [rate_of_epoch(VARIANTS[variant], epoch) for epoch in range(1, 51)]
+        assert rates == pytest.approx([10 ** (-1 - 3 * (epoch - 1) / 49) for epoch in range(1, 51)])
+        assert VARIANTS[variant].epochs == 50
+
+
+def test_the_authors_rate_is_1e_3_for_30_epochs_and_1e_4_for_20():
+    for variant in ("sigma25-authors", "blind-authors", "colour-blind", "three-tasks"):
+        rates = [rate_of_epoch(VARIANTS[variant], epoch) for epoch in range(1, 51)]
+        assert rates == [1e-3] * 30 + [1e-4] * 20 and VARIANTS[variant].epochs == 50
+    with pytest.raises(ValueError):
+        rate_of_epoch(AUTHORS, 51)
+
+
+def test_recipes_have_the_papers_numbers():
+    assert (PRINTED.optimiser, PRINTED.momentum, PRINTED.weight_decay, PRINTED.batch) == ("sgd", 0.9, 1e-4, 128)
+    assert (AUTHORS.optimiser, AUTHORS.noise, AUTHORS.batch) == ("adam", "once", 128)
+    for name, variant in VARIANTS.items():
+        special = name.startswith("sigma")
+        assert (variant.depth, variant.side) == ((17, 40) if special else (20, 50))
+        assert variant.sigma == ((float(name[5:7]),) * 2 if special else (0.0, 55.0))
+    assert VARIANTS["blind-printed"].patches == 128 * 3000 and VARIANTS["three-tasks"].patches == 128 * 8000
+    assert set(VARIANTS) == set(PAPER.variants)
+
+
+def test_presets_shorten_only():
+    for variant, full in VARIANTS.items():
+        assert recipe(variant, "full") == full
+        for preset, standin in (("quick", False), ("smoke", True), ("full", True)):
+            short = recipe(variant, preset, standin)
+            assert short.epochs * short.epoch_patches < 250_000
+            rates = [rate_of_epoch(short, epoch) for epoch in range(1, short.epochs + 1)]
+            assert rates[0] == rate_of_epoch(full, 1) and rates[-1] == rate_of_epoch(full, 50)
+        assert recipe(variant, "quick").held_out, "quick never reads a test set"
+    assert recipe("sigma25-authors", "quick").rates == ((6, 1e-3, 1e-3), (4, 1e-4, 1e-4))
+
+
+def test_loss_and_step_against_the_formulas():
+    """Eq. 1 and SGD with momentum and weight decay, written out for two steps."""
+    model = DnCNN(3)
+    initialise(model, "he", generator(0, "step"))
+    optimiser = train.make_optimiser(model, PRINTED)
+    weight = convolutions(model)[1].weight
+    expected, velocity = weight.detach().clone(), torch.zeros_like(weight)
+    for seed in (0, 1):
+        y, v = uniform(4, 1, 9, 9, seed=seed), uniform(4, 1, 9, 9, seed=seed + 2) - 0.5
+        copy = DnCNN(3).train()
+        copy.load_state_dict(model.state_dict())
+        loss = sum(0.5 * ((r - t) ** 2).sum() for r, t in zip(copy(y), v, strict=True)) / 4
+        gradient = torch.autograd.grad(loss, convolutions(copy)[1].weight)[0]
+        velocity = 0.9 * velocity + gradient + 1e-4 * expected
+        expected = expected - 0.1 * velocity
+        assert train.update(model, optimiser, y, v, bf16=False).item() == pytest.approx(loss.item(), rel=1e-5)
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clipped_step_goes_no_farther_than_the_limit():
+    model = DnCNN(3)
+    initialise(model, "he", generator(0, "clip"))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimiser = train.make_optimiser(model, Recipe(weight_decay=0.0))
+    train.update(model, optimiser, uniform(4, 1, 9, 9), uniform(4, 1, 9, 9, seed=1) * 9, False, limit=0.005 / 0.1)
+    steps = [(now - was).abs().max().item() for now, was in zip(model.parameters(), before, strict=True)]
+    assert max(steps) == pytest.approx(0.005 / 4, rel=1e-3)  # the limit is of the batch's sum, here of four
+
+
+def test_weight_decay_is_for_convolutions_only():
+    model = DnCNN(5)
+    decayed, others = train.make_optimiser(model, PRINTED).param_groups
+    assert [p.shape for p in decayed["params"]] == [layer.weight.shape for layer in convolutions(model)]
+    assert decayed["weight_decay"] == 1e-4 and others["weight_decay"] == 0
+    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sigma": (30, 20)}, {"sigma": (-1, 5)}, {"rates": ()}, {"rates": ((0, 1.0, 1.0),)}, {"rates": ((3, 1.0, 0.0),)},
+     {"batch": 1}, {"depth": 2}, {"side": 4}, {"epoch_patches": 0}, {"noise_draws": 0}, {"clip": -1.0},
+     {"momentum": -0.1}, {"bn_momentum": 1.5}, {"weight_decay": -1e-4}],
+)  # fmt: skip
+def test_a_recipe_that_makes_no_sense_is_refused(changes):
+    with pytest.raises(UsageError):
+        Recipe(**changes)
+
+
+def test_a_recipe_that_does_not_fit_the_pictures_is_refused():
+    with pytest.raises(UsageError, match="--epoch-patches 900000: there are"):
+        material(epoch_patches=900_000)
+    collection = preparing.Collection({"a": picture(32, 32)}, {})
+    with pytest.raises(UsageError, match="--channels 3: the pictures to train on have 1"):
+        train.prepare(collection, Recipe(side=12, channels=3), 0, "cpu")
+
+
+# ---- the data -----------------------------------------------------------------------
+
+
+def standin(variant: str = "sigma25-authors") -> LocatedData:
+    return LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
+
+
+def test_stand_in_pictures_are_photographs_of_the_right_kind():
+    for variant, colour in (("sigma25-authors", False), ("colour-blind", True), ("three-tasks", True)):
+        collection = load(standin(variant))
+        assert len(collection.train) == 32
+        assert all(part.shape[:2] == (180, 180) for part in collection.train.values())
+        every = [*collection.train.values(), *(p for test in collection.tests.values() for p in test.values())]
+        assert all((part.ndim == 3) == colour and part.std() > 3 for part in every)
+
+
+def test_held_out_pictures_train_no_longer_and_hide_the_test_sets():
+    whole, part = load(standin()), load(standin(), held_out=True)
+    assert list(part.tests) == ["held-out"]
+    assert sorted([*part.train, *part.tests["held-out"]]) == sorted(whole.train)
+    assert len(part.tests["held-out"]) == 4 and whole.split_hash() != part.split_hash()
+
+
+def given(tmp_path, name: str, content: np.ndarray | bytes) -> LocatedData:
+    (tmp_path / name).parent.mkdir(parents=True)
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        Image.fromarray(content).save(tmp_path / name)
+    return LocatedData(name.split("/")[0], "given", tmp_path, {name: ""})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "content", "said"),
+    [("bsd", "Train400/a.png", np.zeros((5, 5, 3), np.uint8), "is in colour"),
+     ("bsd_colour", "Train432/a.png", np.zeros((5, 5), np.uint8), "is grey"),
+     ("bsd", "Train400/a.png", b"no picture", "is no picture")],
+)  # fmt: skip
+def test_a_file_of_the_wrong_kind_is_a_data_error(tmp_path, dataset, name, content, said):
+    located = given(tmp_path, name, content)
+    with pytest.raises(DataError, match=f"a.png {said}"):
+        load(LocatedData(dataset, "given", located.folder, located.files))
+
+
+def test_a_users_three_task_pictures_are_found_by_their_folders(tmp_path):
+    passport = find_passport("three_tasks", PAPER.folder)
+    (edition,) = passport.editions.values()
+    for folder, count in edition.folders.items():
+        for number in range(count):
+            path = tmp_path / "three_tasks" / folder / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(path)
+    collection = load(locate(passport, tmp_path))
+    assert len(collection.train) == 291 and {k: len(v) for k, v in collection.tests.items()} == {
+        "bsd68": 68, "set5": 5, "set14": 14, "bsd100": 100, "urban100": 100, "classic5": 5, "live1": 29,
+    }  # fmt: skip
+    assert not passport.counts("given"), "nobody could check these pictures"
+
+
+needs_bsd = pytest.mark.skipif(
+    not os.environ.get("REPRO_DATA"), reason="needs real BSD pictures: set REPRO_DATA to their folder"
+)
+
+
+@needs_bsd
+def test_real_pictures_have_their_counts_and_sizes():
+    collection = load(locate(find_passport("bsd", PAPER.folder)))
+    assert {part.shape for part in collection.train.values()} == {(180, 180)} and len(collection.train) == 400
+    assert {part.shape for part in collection.tests["bsd68"].values()} == {(321, 481), (481, 321)}
+    assert [part.shape[0] for part in collection.tests["set12"].values()] == [256] * 7 + [512] * 5
+    assert len(collection.tests["bsd68"]) == 68
+
+
+@needs_bsd
+def test_held_out_pictures_of_the_quick_preset():
+    collection = load(locate(find_passport("bsd", PAPER.folder)), held_out=True)
+    assert len(collection.train) == 360 and len(collection.tests["held-out"]) == 40
+
+
+# ---- evaluation ---------------------------------------------------------------------
+
+
+def test_every_claims_protocol_is_measured_and_every_protocol_explained():
+    for variant in PAPER.variants:
+        short = recipe(variant, "smoke")
+        model = train.build_model(short)
+        initialise(model, "he", generator(0, "evaluated"))
+        measured = evaluate(model.state_dict(), short, standin(variant), "cpu")
+        assert set(measured.metrics) <= set(PAPER.protocols)
+        for claim in PAPER.claims:
+            if claim.variant == variant and not beyond_the_standin(claim.protocol):
+                assert claim.metric in measured.metrics[claim.protocol], claim.id
+        for name, values in measured.details.items():
+            if name.endswith("mean of each noise draw"):
+                protocol = name.split(":")[0]
+                assert len(values) == short.noise_draws == 2 and values[0] != values[1]
+                assert measured.metrics[protocol]["psnr"] == pytest.approx(sum(values) / 2)
+
+
+def beyond_the_standin(protocol: str) -> bool:
+    """Its Set12 has two pictures."""
+    return re.fullmatch(r"set12-(0[3-9]|1[0-2])-sigma\d\d", protocol) is not None
+
+
+def test_a_perfect_network_is_told_from_the_common_mistake(monkeypatch):
+    """A residual of zero leaves the noise: PSNR is that of the noise, and clipping it helps."""
+    from papers.dncnn import eval as measuring
+
+    monkeypatch.setattr(measuring, "load_network", lambda *_: identity())
+    metrics = evaluate({}, recipe("sigma25-authors", "smoke"), standin(), "cpu").metrics
+    noise = 20 * math.log10(255 / 25)
+    assert metrics["bsd68-sigma25-float"]["psnr"] == pytest.approx(noise, abs=0.1)
+    assert metrics["bsd68-sigma25-8bit-input"]["psnr"] >= metrics["bsd68-sigma25-float"]["psnr"]
+
+
+def test_weights_of_another_variant_are_refused():
+    with pytest.raises(UsageError, match="another model"):
+        evaluate(DnCNN(20).state_dict(), VARIANTS["sigma25-authors"], standin(), "cpu")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(23, 31), (23, 31, 3)])
+def test_pictures_of_any_kind_are_restored(channels, shape):
+    model = network(5, channels)
+    original = picture(*shape)
+    restored = restore(model.state_dict(), Recipe(depth=5, channels=channels), original, "cpu")
+    assert restored.shape == shape and restored.dtype == np.uint8
+    planes = torch.from_numpy(np.atleast_3d(original).transpose(2, 0, 1).copy()).float() / 255
+    if channels == 1:  # each colour by itself
+        expected = torch.stack([(plane[None, None] - model(plane[None, None]))[0, 0] for plane in planes])
+    else:
+        seen = planes.expand(3, -1, -1)[None]
+        expected = (seen - model(seen))[0]
+        expected = expected if len(shape) == 3 else expected.mean(dim=0, keepdim=True)
+    expected = to_8bit(expected).permute(1, 2, 0).detach().numpy().reshape(shape)
+    assert np.abs(restored - expected).max() <= 1
+
+
+# ---- the page -----------------------------------------------------------------------
+
+
+def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
+    tries = choose.known_tries()
+    assert choose.page_block(tries) in choose.FILE.with_name("README.md").read_text(encoding="utf-8")
+    assert len(tries) == sum(len(seeds) for _, seeds in choose.TRIES)
+    frozen = {"rate": PRINTED.rates[0][1], "last_rate": PRINTED.rates[0][2]}
+    frozen |= {"weights": PRINTED.weights, "clip": PRINTED.clip}
+    (found,) = [row for row in tries if all(row[name] == str(value) for name, value in frozen.items())]
+    assert found["held_out_psnr"] != choose.DIVERGED

@@ -1,0 +1,267 @@
+"""DnCNN's runs: every variant trains, resumes and is measured; kill -9 changes no bit; pictures are restored."""
+
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.cli import main
+from common.errors import Interrupted
+from common.papers import load_paper
+from common.passports import LocatedData
+from common.records import Record
+from common.run import Job, Run, run_job
+from common.weights import save_weights
+from papers.dncnn import train
+from papers.dncnn.model import DnCNN
+from papers.dncnn.train import VARIANTS, recipe
+from tests.contract import helpers
+from tests.contract.helpers import Ended, assert_told, bits, seed_folder
+
+PAPER = load_paper("dncnn")
+DEFAULT = PAPER.default_variant
+STEPS = 3  # of an epoch of a smoke run, of which there are two
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _restore():
+    """Leave the process as it was: runs forbid what is not deterministic."""
+    before = torch.get_deterministic_debug_mode()
+    yield
+    torch.set_deterministic_debug_mode(before)
+
+
+def run_smoke(folder, variant=DEFAULT, seed=0, device="cpu") -> Record:
+    data = LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
+    short = recipe(variant, "smoke", True)
+    return run_job(Job(PAPER, variant, "smoke", seed, short, False, data, device, folder, False, "test"))[0]
+
+
+def stop_after(patch, steps: int) -> None:
+    """Keep the state and leave, as at a signal."""
+    honest, taken = Run.advance, []
+
+    def advance(run, samples, state, detail=""):
+        honest(run, samples, state, detail)
+        taken.append(samples)
+        if len(taken) == steps:
+            run.keep(state)
+            raise Interrupted(signal.SIGTERM, "stopped")
+
+    patch.setattr(Run, "advance", advance)
+
+
+def interrupted(folder, steps: int, **how) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        stop_after(patch, steps)
+        run_smoke(folder, **how)
+
+
+def essence(record: Record) -> tuple:
+    return record.weights.sha256, record.metrics, record.curves, record.details
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_trains_resumes_in_the_middle_of_an_epoch_and_is_measured(tmp_path, variant):
+    whole = run_smoke(tmp_path / "whole", variant)
+    assert whole.status == "finished" and len(whole.curves["psnr"]) == 2
+    interrupted(tmp_path / "parts", STEPS + 2, variant=variant)
+    assert essence(run_smoke(tmp_path / "parts", variant)) == essence(whole)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Record:
+    return run_smoke(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("steps", [1, STEPS, STEPS + 1])
+def test_resumed_at_other_places_it_ends_with_the_same_bits(tmp_path, whole, steps):
+    interrupted(tmp_path, steps)
+    assert essence(run_smoke(tmp_path)) == essence(whole)
+
+
+def test_the_same_command_gives_the_same_bits_and_another_seed_others(tmp_path, whole):
+    assert essence(run_smoke(tmp_path)) == essence(whole)
+    assert run_smoke(tmp_path, seed=1).weights.sha256 != whole.weights.sha256
+
+
+def test_measuring_between_epochs_does_not_disturb(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(train, "mean_psnr", lambda *_: 0.0)
+    record = run_smoke(tmp_path)
+    assert record.curves["psnr"] == [0, 0] and record.weights.sha256 == whole.weights.sha256
+
+
+def batch_skipped(state):
+    state["state"]["batch"] += 1
+
+
+def moments_forgotten(state):
+    for moments in state["optimiser"]["state"].values():
+        moments["exp_avg"].zero_()
+
+
+def statistics_forgotten(state):
+    state["model"]["layers.3.running_mean"].zero_()
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "variant"),
+    [(batch_skipped, DEFAULT), (moments_forgotten, DEFAULT), (statistics_forgotten, "sigma25-printed")],
+)  # the authors' moments of batch normalization are those of the last batch, whatever came before
+def test_a_resume_with_a_mistake_gives_other_bits(tmp_path, monkeypatch, sabotage, variant):
+    right = run_smoke(tmp_path / "right", variant)
+    interrupted(tmp_path / "wrong", STEPS + 1, variant=variant)
+    honest = Run.resume
+
+    def resume(run):
+        state = honest(run)
+        sabotage(state)
+        return state
+
+    monkeypatch.setattr(Run, "resume", resume)
+    assert run_smoke(tmp_path / "wrong", variant).weights.sha256 != right.weights.sha256
+
+
+# ---- kill -9 ------------------------------------------------------------------------
+
+
+def save_often():
+    import common.run
+
+    common.run.SECONDS_BETWEEN_SAVES = 0.0
+
+
+def command(folder, **how) -> Ended:
+    return helpers.run("dncnn", "--preset", "smoke", "--runs-dir", folder, log=folder, prepare=save_often, **how)
+
+
+def test_killed_while_it_writes_and_started_again_it_ends_with_the_same_bits(tmp_path):
+    assert command(tmp_path / "whole").code == 0
+    # Writes: run.json, a checkpoint for each of three steps, curves.csv, a checkpoint; then the second epoch.
+    for write, resumes in ((3, "at 4 samples"), (8, "at 16 samples")):
+        folder = tmp_path / str(write)
+        assert command(folder, fault=f"replace:{write}:KILL").code == -signal.SIGKILL
+        again = command(folder)
+        assert again.code == 0 and f"resuming seed 0 {resumes}" in again.err
+        assert bits(folder) == bits(tmp_path / "whole")
+        assert not list(seed_folder(folder).glob("*.ckpt"))
+
+
+# ---- a GPU --------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", [DEFAULT, "sigma25-printed", "three-tasks"])
+def test_on_a_gpu_too_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, variant):
+    monkeypatch.setitem(train.STEPS_BETWEEN_LOOKS, "cuda", 1)
+    whole = run_smoke(tmp_path / "whole", variant, device="cuda")
+    interrupted(tmp_path / "parts", STEPS + 2, variant=variant, device="cuda")
+    assert essence(run_smoke(tmp_path / "parts", variant, device="cuda")) == essence(whole)
+
+
+# ---- eval --image -------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Of a network whose residual is zero."""
+    model = DnCNN(17)
+    torch.nn.init.zeros_(model.layers[-1].weight)
+    torch.nn.init.zeros_(model.layers[-1].bias)
+    return save_weights(model.state_dict(), tmp_path / "weights.safetensors")
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def restored(capsys, *words) -> Ended:
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "dncnn", *map(str, words)])
+    return Ended(ended.value.code, *capsys.readouterr())
+
+
+@pytest.mark.parametrize("shape", [(21, 34), (21, 34, 3)])
+def test_a_picture_of_the_users_own_is_restored(tmp_path, capsys, monkeypatch, weights, shape):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pixels(*shape)).save("holiday.png")
+    ended = restored(capsys, "--weights", weights, "--image", "holiday.png")
+    assert ended.code == 0 and "holiday-restored.png" in ended.err
+    assert np.array_equal(np.asarray(Image.open("holiday-restored.png")), pixels(*shape))
+
+
+def test_a_picture_lies_upright_and_loses_its_transparency(tmp_path, capsys, weights):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    Image.fromarray(pixels(20, 30, 4)).save(tmp_path / "a.png", exif=exif)
+    ended = restored(capsys, "--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.tiff")
+    assert ended.code == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.tiff")), np.rot90(pixels(20, 30, 4)[..., :3], -1))
+
+
+def deep(path):
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(path)
+
+
+def no_picture(path):
+    path.write_bytes(b"no picture")
+
+
+def cut(path):
+    Image.fromarray(pixels(50, 50)).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def missing(path):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(missing, "no such picture"), (no_picture, "is no picture"), (cut, "is no picture"), (deep, "save it with 8")],
+)
+def test_a_picture_that_cannot_be_used_ends_with_2(tmp_path, capsys, weights, make, said):
+    make(tmp_path / "a.png")
+    words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
+    assert_told(restored(capsys, *words), 2, said)
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_slips_of_image_end_with_2_and_write_nothing(tmp_path, capsys, weights):
+    image = tmp_path / "a.png"
+    Image.fromarray(pixels(9, 9)).save(image)
+    before = image.read_bytes()
+    tell = partial(restored, capsys, "--image", image)
+    assert_told(tell("--weights", weights, "--output", image), 2, "that is the picture itself")
+    assert_told(tell("--weights", weights, "--output", tmp_path / "b.xyz"), 2, "ends in '.xyz'")
+    assert_told(tell("--weights", weights, "--weights", weights), 2, "--image takes one --weights file.")
+    assert_told(tell("--weights", tmp_path / "none"), 2, "no such weights file")
+    assert_told(tell("--weights", weights, "--variant", "blind-printed"), 2, "weights of another model")
+    assert_told(tell("--variant", "three-tasks"), 2, "No weights of dncnn / three-tasks are published.")
+    assert image.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+LARGE = """
+import resource, torch
+from common.determinism import generator
+from papers.dncnn.eval import restore
+from papers.dncnn.model import DnCNN
+from papers.dncnn.train import Recipe
+picture = torch.randint(256, (4000, 6000, 3), generator=generator(0, "large"), dtype=torch.uint8).numpy()
+assert restore(DnCNN(3).state_dict(), Recipe(depth=3), picture, "cpu").shape == (4000, 6000, 3)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory in kilobytes, as Linux does")
+def test_a_large_photograph_fits_into_4_gb():
+    """With three layers: more of them take longer and no more memory, since two maps are alive at a time."""
+    done = subprocess.run([sys.executable, "-c", LARGE], cwd=helpers.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) / 1e6 < 4
