@@ -6,8 +6,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from common import layout
+from common.figures import Data
 from common.papers import load_paper
-from common.passports import LocatedData
 from common.records import Record
 from papers.dncnn.data import load
 from papers.dncnn.measure import PEAK, labels_of, noise_of_picture, to_8bit
@@ -22,7 +22,7 @@ BM3D = {15: 31.07, 25: 28.57, 50: 25.62}  # as the paper reports it, BSD68
 STYLES = {"authors": ("C0", "-", "o", "Adam, the authors' code"), "printed": ("C1", "--", "s", "SGD, as printed")}
 
 
-def psnr_against_epochs(records: list[Record], data: LocatedData | None) -> Figure | None:
+def psnr_against_epochs(records: list[Record], data: Data) -> Figure | None:
     """Fig. 2: PSNR on BSD68 at noise level 25 after each epoch, every seed and their mean."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
     drawn = False
@@ -47,7 +47,7 @@ def psnr_against_epochs(records: list[Record], data: LocatedData | None) -> Figu
     return figure
 
 
-def psnr_against_sigma(records: list[Record], data: LocatedData | None) -> Figure | None:
+def psnr_against_sigma(records: list[Record], data: Data) -> Figure | None:
     """What one network for each noise level (S) and one for all (B) gain over BM3D on BSD68; bars span the draws of
     the noise, where they are wider than the mark."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
@@ -74,12 +74,13 @@ def psnr_against_sigma(records: list[Record], data: LocatedData | None) -> Figur
     return figure
 
 
-def set12_before_and_after(records: list[Record], data: LocatedData | None) -> Figure | None:
+def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
     """The middle of each Set12 picture: noisy, denoised by the published weights, and clean."""
     from safetensors.torch import load_file
 
     record = next((r for r in records if r.variant == SHOWN and r.weights.file), None)
-    if data is None or record is None:
+    located = data("bsd")
+    if located is None or record is None:
         return None
     from common.measure import recorded_recipe
 
@@ -87,7 +88,7 @@ def set12_before_and_after(records: list[Record], data: LocatedData | None) -> F
     model = build_model(recipe)
     model.load_state_dict(load_file(layout.ROOT / record.weights.file))
     model = model.double().eval()  # so exact that another machine draws the same picture
-    labels = labels_of(load(data).tests["set12"].values(), recipe.channels)
+    labels = labels_of(load(located).tests["set12"].values(), recipe.channels)
 
     columns = 2
     figure, axes = plt.subplots(-(-len(labels) // columns), 3 * columns, figsize=(7.2, 8.6), squeeze=False)

@@ -1,20 +1,17 @@
 """The scene, its ground truth and its maps (the paper's Figure 3); both kinds of split; training."""
 
-from collections.abc import Callable
-
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.passports import LocatedData
+from common.figures import Data
 from common.records import Record
 from papers.hybridsn.data import Scene, Split, load
 from papers.hybridsn.eval import LETTERS
 from papers.hybridsn.train import Recipe, split_pixels
 
-Data = Callable[[str], LocatedData | None]
 DATASET = "indian_pines"
 RANDOM, DISJOINT = "indian_pines-random30", "indian_pines-disjoint"
 FALSE_COLOUR = (49, 26, 16)  # near infrared, red, green, as bands of the corrected cube
