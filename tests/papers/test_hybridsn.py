@@ -171,8 +171,12 @@ def test_initial_weights_are_glorots():
 
 
 def test_initial_weights_do_not_depend_on_the_memory_format():
-    drawn = torch.nn.init.xavier_uniform_(torch.empty(8, 1, 3, 3, 7), generator=generator(0, "test"))
-    assert torch.equal(small_model().conv3d_1.weight, drawn)
+    """They are drawn in the order of their shapes, one layer after the other."""
+    model, draw = small_model(), generator(0, "test")
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight"):
+            drawn = torch.nn.init.xavier_uniform_(torch.empty(parameter.shape), generator=draw)
+            assert torch.equal(parameter, drawn), name
 
 
 # ---- windows and principal components ------------------------------------------------------
