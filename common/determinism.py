@@ -35,7 +35,7 @@ def make_deterministic(seed: int) -> dict:
     # The same switch as torch.use_deterministic_algorithms, without its import of torch.compile's
     # compiler, which takes seconds.
     torch.set_deterministic_debug_mode("error" if FLAGS["deterministic_algorithms"] else "default")
-    # A help in debugging that comes with it, and costs up to a fifth of a step: NaN in every new tensor.
+    # A help in debugging that comes with it, and costs time in every step: NaN in every new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.deterministic = FLAGS["cudnn_deterministic"]
     torch.backends.cudnn.benchmark = FLAGS["cudnn_benchmark"]
