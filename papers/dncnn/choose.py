@@ -6,14 +6,15 @@ Train400, which was held out. The test sets are not touched.
 Writes choices.csv beside this file, which README.md shows. Tries that are already in it are not run again.
 """
 
-import csv
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from common.choices import by_guess, in_words, keep_tries, known_tries, show_on_page
 from common.determinism import make_deterministic
 from common.errors import NumbersError, UserError
+from common.pages import markdown_table
 from common.papers import load_paper
 from common.passports import locate
 from common.run import Job, Run
@@ -31,7 +32,6 @@ TRIES: list[tuple[dict, tuple[int, ...]]] = [
     ({"rate": 0.1 / 1600, "last_rate": 1e-4 / 1600}, (0, 1)),  # the loss as a mean over a patch's pixels
     ({"clip": 0.005}, (0,)),
 ]
-COLUMNS = [*START, "seed", "held_out_psnr"]
 DIVERGED = "diverged"
 
 
@@ -54,55 +54,32 @@ def one_try(changes: dict, seed: int) -> dict:
     return values | {"seed": seed, "held_out_psnr": found}
 
 
-def known_tries() -> list[dict]:
-    if not FILE.exists():
-        return []
-    with open(FILE, newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def main() -> None:
-    done = known_tries()
-    keys = {tuple(row[name] for name in COLUMNS[:-1]) for row in done}
+    done = known_tries(FILE)
+    keys = {tuple(row[name] for name in (*START, "seed")) for row in done}
     for changes, seeds in TRIES:
         for seed in seeds:
             if tuple(map(str, (*(START | changes).values(), seed))) not in keys:
                 done.append(one_try(changes, seed))
-                write(done)
+                keep_tries(FILE, done)
                 print(done[-1], flush=True)
-    write_page(known_tries())
+    show_on_page(FILE.with_name("README.md"), page_block(known_tries(FILE)))
 
 
 def page_block(rows: list[dict]) -> str:
-    """The tries as README.md shows them: a line for each, all its seeds."""
-    from tabulate import tabulate
-
-    groups: dict[tuple, list[dict]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in START), []).append(row)
-    lines = []
-    for values, group in groups.items():
-        differs = [f"`{n}={v}`" for n, v, start in zip(START, values, START.values(), strict=True) if v != str(start)]
-        found = ", ".join(row["held_out_psnr"] for row in group)
-        lines.append([" ".join(differs) or "what is printed", ", ".join(row["seed"] for row in group), found])
-    table = tabulate(lines, ["differs in", "seeds", "held-out PSNR (dB)"], tablefmt="pipe", disable_numparse=True)
-    start = ", ".join(f"`{name}={value}`" for name, value in START.items())
+    """The tries as README.md shows them: a line for each guess, all its seeds."""
+    lines = [
+        [
+            name or "what is printed",
+            ", ".join(row["seed"] for row in group),
+            ", ".join(r["held_out_psnr"] for r in group),
+        ]
+        for name, group in by_guess(rows, START).items()
+    ]
+    table = markdown_table(lines, ["differs in", "seeds", "held-out PSNR (dB)"])
     steps = EPOCHS * EPOCH_PATCHES // BATCH
-    return f"Every try: {steps} steps of {BATCH} patches at noise level 25. What is printed is {start}.\n\n{table}"
-
-
-def write_page(rows: list[dict]) -> None:
-    page = FILE.with_name("README.md")
-    head, rest = page.read_text(encoding="utf-8").split("<!-- choices -->")
-    _, tail = rest.split("<!-- /choices -->")
-    page.write_text(f"{head}<!-- choices -->\n\n{page_block(rows)}\n\n<!-- /choices -->{tail}", encoding="utf-8")
-
-
-def write(rows: list[dict]) -> None:
-    with open(FILE, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    about = f"{steps} steps of {BATCH} patches at noise level 25. What is printed is {in_words(START)}."
+    return f"Every try: {about}\n\n{table}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Writes choices.csv beside this file, which README.md shows. Tries that are alrea
 in it are not run again.
 """
 
-import csv
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,8 +16,10 @@ from pathlib import Path
 
 import torch
 
+from common.choices import by_guess, in_words, keep_tries, known_tries, show_on_page
 from common.determinism import make_deterministic
 from common.errors import UserError
+from common.pages import markdown_table
 from common.papers import load_paper
 from common.passports import locate
 from common.run import Job, Run
@@ -90,58 +91,29 @@ def one_try(changes: dict, seed: int) -> dict:
     )
 
 
-def known_tries() -> list[dict]:
-    if not FILE.exists():
-        return []
-    with open(FILE, newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def main(processes: int) -> None:
-    done = known_tries()
+    done = known_tries(FILE)
     keys = {tuple(row[name] for name in (*START, "seed")) for row in done}
     wanted = [(changes, seed) for changes, seeds in TRIES for seed in seeds]
     wanted = [(c, s) for c, s in wanted if tuple(map(str, (*(START | c).values(), s))) not in keys]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(one_try, *each) for each in wanted]):
             done.append(future.result())
-            write(done)
+            keep_tries(FILE, sorted(done, key=lambda row: [str(row[name]) for name in (*START, "seed")]))
             print(done[-1], flush=True)
-    write_page(known_tries())
+    show_on_page(FILE.with_name("README.md"), page_block(known_tries(FILE)))
 
 
 def page_block(rows: list[dict]) -> str:
     """The tries as README.md shows them: a line for each set of guesses, all its seeds."""
-    from tabulate import tabulate
-
-    groups: dict[tuple, list[dict]] = {}
-    for row in rows:
-        groups.setdefault(tuple(str(row[name]) for name in START), []).append(row)
     lines = []
-    for values, group in groups.items():
-        differs = [f"`{n}={v}`" for n, v, start in zip(START, values, START.values(), strict=True) if v != str(start)]
-        errors = [", ".join(f"{float(row[name]):.2f}" for row in group) for name in ("held_out_error", "train_error")]
-        lines.append([" ".join(differs) or "the start", ", ".join(str(row["seed"]) for row in group), *errors])
+    for name, group in by_guess(rows, START).items():
+        errors = [", ".join(f"{float(row[kind]):.2f}" for row in group) for kind in ("held_out_error", "train_error")]
+        lines.append([name or "the start", ", ".join(row["seed"] for row in group), *errors])
     lines.sort(key=lambda line: (line[0] != "the start", line[0]))
-    headings = ["differs from the start in", "seeds", "held-out error (%)", "training error (%)"]
-    start = ", ".join(f"`{name}={value}`" for name, value in START.items())
-    table = tabulate(lines, headings, tablefmt="pipe", disable_numparse=True)
-    return f"Every try, on 50,000 patterns, after the last pass. The search started from {start}.\n\n{table}"
-
-
-def write_page(rows: list[dict]) -> None:
-    page = FILE.with_name("README.md")
-    head, rest = page.read_text(encoding="utf-8").split("<!-- choices -->")
-    _, tail = rest.split("<!-- /choices -->")
-    page.write_text(f"{head}<!-- choices -->\n\n{page_block(rows)}\n\n<!-- /choices -->{tail}", encoding="utf-8")
-
-
-def write(rows: list[dict]) -> None:
-    rows = sorted(rows, key=lambda row: [str(row[name]) for name in (*START, "seed")])
-    with open(FILE, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, [*START, "seed", "held_out_error", "train_error"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = markdown_table(lines, ["differs from the start in", "seeds", "held-out error (%)", "training error (%)"])
+    about = f"The search started from {in_words(START)}."
+    return f"Every try, on 50,000 patterns, after the last pass. {about}\n\n{table}"
 
 
 if __name__ == "__main__":

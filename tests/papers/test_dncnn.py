@@ -660,7 +660,7 @@ def test_pictures_of_any_kind_are_restored(channels, shape):
 
 
 def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
-    tries = choose.known_tries()
+    tries = choose.known_tries(choose.FILE)
     assert choose.page_block(tries) in choose.FILE.with_name("README.md").read_text(encoding="utf-8")
     assert len(tries) == sum(len(seeds) for _, seeds in choose.TRIES)
     frozen = {"rate": PRINTED.rates[0][1], "last_rate": PRINTED.rates[0][2]}

@@ -515,7 +515,7 @@ def test_kernel_refuses_tensors_it_cannot_read():
 def test_the_page_shows_every_try():
     from papers.lenet5_1998 import choose
 
-    tries = choose.known_tries()
+    tries = choose.known_tries(choose.FILE)
     assert tries, "choices.csv holds the tries that settled the open questions"
     assert choose.page_block(tries) in choose.FILE.with_name("README.md").read_text(encoding="utf-8")
 
@@ -528,4 +528,4 @@ def test_frozen_recipe_was_tried():
         frozen = VARIANTS[variant]
         names = [name for name in choose.START if frozen.distorted_copies or name not in amounts]
         wanted = {name: str(getattr(frozen, name)) for name in names}
-        assert any(all(row[name] == value for name, value in wanted.items()) for row in choose.known_tries())
+        assert any(all(row[name] == value for name, value in wanted.items()) for row in choose.known_tries(choose.FILE))
