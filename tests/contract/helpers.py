@@ -159,6 +159,37 @@ def copy_sources(root: Path, *parts: str) -> None:
             shutil.copy(ROOT / part, root / part)
 
 
+class Killed(BaseException):
+    """Nothing catches it: a run ends as kill -9 ends it."""
+
+
+@contextlib.contextmanager
+def killed_after(advances: int):
+    """Within this process: the run that is on keeps its state when it advances for the `advances`-th time, and dies."""
+    from common.run import Run
+
+    honest, done = Run.advance, 0
+
+    def advance(run, samples, state, detail=""):
+        nonlocal done
+        honest(run, samples, state, detail)
+        done += 1
+        if done == advances:
+            run.keep(state)
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "advance", advance)
+        yield
+
+
+def save_often() -> None:
+    """To `prepare` a command: it keeps its state at every step that could be its last."""
+    import common.run
+
+    common.run.SECONDS_BETWEEN_SAVES = 0.0
+
+
 def assert_told(ended: Ended, code: int, *said: str) -> None:
     """The documented exit code, and one or two clear lines that say it."""
     assert ended.code == code, ended.err

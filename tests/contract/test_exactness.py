@@ -21,6 +21,7 @@ from tests.contract.helpers import (
     content,
     record,
     run,
+    save_often,
     seed_folder,
     smoke,
     start,
@@ -42,13 +43,6 @@ def uninterrupted(tmp_path_factory):
         assert run(*smoke(folder / name, *words), log=folder).code == 0
         hashes[name] = bits(folder / name)
     return hashes
-
-
-def save_often():
-    """After every chunk of updates, so that a run is also resumed in the middle of a pass."""
-    import common.run
-
-    common.run.SECONDS_BETWEEN_SAVES = 0.0
 
 
 def save_often_in_short_chunks():

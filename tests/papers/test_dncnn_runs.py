@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from common.cli import main
-from common.errors import Interrupted
 from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
@@ -42,23 +41,8 @@ def run_smoke(folder, variant=DEFAULT, seed=0, device="cpu") -> Record:
     return run_job(Job(PAPER, variant, "smoke", seed, short, False, data, device, folder, False, "test"))[0]
 
 
-def stop_after(patch, steps: int) -> None:
-    """Keep the state and leave, as at a signal."""
-    honest, taken = Run.advance, []
-
-    def advance(run, samples, state, detail=""):
-        honest(run, samples, state, detail)
-        taken.append(samples)
-        if len(taken) == steps:
-            run.keep(state)
-            raise Interrupted(signal.SIGTERM, "stopped")
-
-    patch.setattr(Run, "advance", advance)
-
-
 def interrupted(folder, steps: int, **how) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        stop_after(patch, steps)
+    with helpers.killed_after(steps):
         run_smoke(folder, **how)
 
 
@@ -130,14 +114,10 @@ def test_a_resume_with_a_mistake_gives_other_bits(tmp_path, monkeypatch, sabotag
 # ---- kill -9 ------------------------------------------------------------------------
 
 
-def save_often():
-    import common.run
-
-    common.run.SECONDS_BETWEEN_SAVES = 0.0
-
-
 def command(folder, **how) -> Ended:
-    return helpers.run("dncnn", "--preset", "smoke", "--runs-dir", folder, log=folder, prepare=save_often, **how)
+    return helpers.run(
+        "dncnn", "--preset", "smoke", "--runs-dir", folder, log=folder, prepare=helpers.save_often, **how
+    )
 
 
 def test_killed_while_it_writes_and_started_again_it_ends_with_the_same_bits(tmp_path):

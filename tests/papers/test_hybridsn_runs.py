@@ -3,6 +3,7 @@
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,24 +37,8 @@ def finished(folder, **how) -> Record:
     return run_job(job(folder, **how))[0]
 
 
-class Killed(BaseException):
-    """Nothing catches it: the run ends as kill -9 ends it."""
-
-
-def killed_after(updates: int, monkeypatch, folder, **how) -> None:
-    """Leave a run with the checkpoint of its first `updates` updates."""
-    honest, done = Run.advance, 0
-
-    def advance(run, samples, state, detail=""):
-        nonlocal done
-        honest(run, samples, state, detail)
-        done += 1
-        if done == updates:
-            run.keep(state)
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "advance", advance)
+def cut_after(updates: int, folder, **how) -> None:
+    with helpers.killed_after(updates):
         run_job(job(folder, **how))
 
 
@@ -63,9 +48,9 @@ def each_variant() -> list:
 
 
 @pytest.mark.parametrize("variant", each_variant())
-def test_every_variant_trains_resumes_and_evaluates(tmp_path, monkeypatch, variant):
+def test_every_variant_trains_resumes_and_evaluates(tmp_path, variant):
     whole = finished(tmp_path / "whole", variant=variant)
-    killed_after(2, monkeypatch, tmp_path / "cut", variant=variant)  # in the middle of an epoch, or at its end
+    cut_after(2, tmp_path / "cut", variant=variant)  # in the middle of an epoch, or at its end
     resumed = finished(tmp_path / "cut", variant=variant)
     assert resumed.weights.sha256 == whole.weights.sha256
     assert (resumed.metrics, resumed.curves, resumed.details) == (whole.metrics, whole.curves, whole.details)
@@ -75,20 +60,18 @@ def test_every_variant_trains_resumes_and_evaluates(tmp_path, monkeypatch, varia
 
 
 @pytest.mark.parametrize("updates", [1, 4, 5, 7])
-def test_killed_at_any_update_it_ends_with_the_same_bits(tmp_path, monkeypatch, updates):
+def test_killed_at_any_update_it_ends_with_the_same_bits(tmp_path, updates):
     """Four updates are an epoch."""
     whole = finished(tmp_path / "whole")
-    killed_after(updates, monkeypatch, tmp_path / "cut")
+    cut_after(updates, tmp_path / "cut")
     assert finished(tmp_path / "cut").weights.sha256 == whole.weights.sha256
 
 
 def small_and_saved_often():
     """In a process of its own, before the command."""
-    import common.run
-
     scene = data.synthetic_scene(side=48, fields=16)
     data.synthetic_scene = lambda: scene
-    common.run.SECONDS_BETWEEN_SAVES = 0.0
+    helpers.save_often()
 
 
 def test_kill_9_and_the_same_command_end_with_the_same_bits(tmp_path):
@@ -109,13 +92,20 @@ def test_another_seed_gives_other_bits(tmp_path):
     assert first.data.split != other.data.split
 
 
-def test_what_is_measured_on_the_way_does_not_disturb(tmp_path, monkeypatch):
+def test_other_draws_between_epochs_do_not_disturb(tmp_path, monkeypatch):
+    """As whoever measures in the middle of a training might make them, from the global generators."""
     whole = finished(tmp_path / "whole")
-    monkeypatch.setattr(train, "predict", lambda *_: data.synthetic_scene().truth.flat[:0])
-    monkeypatch.setattr(train, "accuracies", lambda *_: {"oa": 0.0})
-    blind = finished(tmp_path / "blind")
-    assert blind.metrics["best-train"] == {"oa": 0.0}
-    assert blind.weights.sha256 == whole.weights.sha256
+    honest, epochs = Run.log, []
+
+    def log(run, curves):
+        epochs.append(torch.rand(3))
+        torch.manual_seed(len(epochs))
+        np.random.seed(len(epochs))
+        honest(run, curves)
+
+    monkeypatch.setattr(Run, "log", log)
+    assert finished(tmp_path / "drawn").weights.sha256 == whole.weights.sha256
+    assert len(epochs) == 2
 
 
 def position_off_by_one(state: dict) -> dict:
@@ -135,7 +125,7 @@ def other_moments(state: dict) -> dict:
 @pytest.mark.parametrize("mistake", [position_off_by_one, one_weight_off, other_moments])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, mistake):
     whole = finished(tmp_path / "whole")
-    killed_after(2, monkeypatch, tmp_path / "cut")
+    cut_after(2, tmp_path / "cut")
     honest = Run.resume
     monkeypatch.setattr(Run, "resume", lambda run: mistake(honest(run)))
     assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
@@ -144,7 +134,7 @@ def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, mistake
 def test_a_resumed_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "fast_precision", lambda _: torch.bfloat16)
     whole = finished(tmp_path / "whole")
-    killed_after(2, monkeypatch, tmp_path / "cut")
+    cut_after(2, tmp_path / "cut")
     monkeypatch.setattr(train, "fast_precision", lambda _: torch.float32)
     resumed = finished(tmp_path / "cut")
     assert resumed.environment.precision == "bfloat16"
@@ -167,6 +157,20 @@ def test_the_authors_choice_is_the_epoch_with_the_best_training_accuracy(tmp_pat
     best = accuracy.index(max(accuracy)) + 1
     assert long.metrics["best-train"]["oa"] != long.metrics["last"]["oa"]
     assert long.metrics["best-train"]["oa"] == finished(tmp_path / "short", epochs=best).metrics["last"]["oa"]
+
+
+def test_the_optimiser_is_adam_at_the_recipes_rate_in_every_update(tmp_path, monkeypatch):
+    """Four updates are an epoch; with a decay, so that each has a rate of its own."""
+    honest, taken = torch.optim.Adam.step, []
+
+    def step(optimiser):
+        (group,) = optimiser.param_groups
+        taken.append((group["lr"], group["eps"], group["betas"], group["weight_decay"], group["amsgrad"]))
+        honest(optimiser)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    finished(tmp_path, decay=0.1)
+    assert taken == [(0.001 / (1 + 0.1 * update), 1e-7, (0.9, 0.999), 0, False) for update in range(8)]
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, monkeypatch):
