@@ -13,7 +13,7 @@ from common.passports import LocatedData
 from common.weights import fit_weights
 from papers.hybridsn.data import Scene, Split, apart_from, load, remaining, share_of_windows_with_training_pixels
 from papers.hybridsn.scoring import accuracies, by_class, predict
-from papers.hybridsn.train import TRAINING_PIXELS, Recipe, build_model, windows_of
+from papers.hybridsn.train import TRAINING_PIXELS, Recipe, build_model, split_pixels, windows_of
 
 LETTERS = "0123456789ABCDEFG"  # a map's classes; 0 stands for no class
 
@@ -48,7 +48,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
 def split_of(weights: dict[str, Tensor], scene: Scene, recipe: Recipe) -> Split:
     """
     Raises:
-        UsageError: no training pixels with the weights, or pixels that this scene does not have.
+        UsageError: no training pixels with the weights, or such as this scene or this recipe does not have.
     """
     if TRAINING_PIXELS not in weights:
         raise UsageError(f"These weights lack {TRAINING_PIXELS!r}: it is not known what they were trained on.")
@@ -56,9 +56,17 @@ def split_of(weights: dict[str, Tensor], scene: Scene, recipe: Recipe) -> Split:
     labelled = np.flatnonzero(scene.truth)
     if train.ndim != 1 or not len(train) or not np.isin(train, labelled).all():
         raise UsageError("These weights were trained on pixels that are not labelled in this scene.")
-    if recipe.protocol == "random":
-        return remaining(train, scene.truth)
-    return apart_from(train, scene.truth, recipe.window)
+    if recipe.protocol == "disjoint":
+        split = apart_from(train, scene.truth, recipe.window)
+        if not len(split.test):
+            raise UsageError("These weights leave no pixel to test on: they were not trained on separate regions.")
+        return split
+    wanted = len(split_pixels(scene.truth, recipe, seed=0).train)
+    if len(train) != wanted:
+        raise UsageError(
+            f"These weights were trained on {len(train):,} pixels, another variant's: here {wanted:,} train."
+        )
+    return remaining(train, scene.truth)
 
 
 def as_letters(classes: np.ndarray) -> list[str]:

@@ -15,6 +15,7 @@ from common.errors import UsageError
 DROPOUT = 0.4  # Table I
 KERNELS_3D = ((3, 3, 7), (3, 3, 5), (3, 3, 3))  # rows, columns, bands (Sec. II)
 SMALLEST_WINDOW = 9  # four convolutions take two pixels each
+LARGEST_WINDOW = 99  # beyond, the first dense layer outgrows any memory
 SMALLEST_BANDS = 13  # three convolutions take 6, 4 and 2 bands
 
 
@@ -27,15 +28,12 @@ class HybridSN(nn.Module):
         classes: outputs.
 
     Raises:
-        UsageError: the window or the number of bands is too small for the kernels.
+        UsageError: as `check_sizes`.
     """
 
     def __init__(self, window: int, bands: int, classes: int):
         super().__init__()
-        if window < SMALLEST_WINDOW or window % 2 == 0:
-            raise UsageError(f"--window {window}: an odd number, {SMALLEST_WINDOW} or more.")
-        if bands < SMALLEST_BANDS:
-            raise UsageError(f"--components {bands}: {SMALLEST_BANDS} or more.")
+        check_sizes(window, bands)
         side = window - 8  # after four 3x3 kernels without padding
         spectral = bands - 12
         self.conv3d_1 = nn.Conv3d(1, 8, KERNELS_3D[0])
@@ -70,6 +68,17 @@ class HybridSN(nn.Module):
         x = F.relu(self.dense_2(x))
         x = dropout(x, draw) if self.training else x
         return self.dense_3(x)
+
+
+def check_sizes(window: int, bands: int) -> None:
+    """
+    Raises:
+        UsageError: no window of this side, or not with this number of bands, goes through the kernels.
+    """
+    if not SMALLEST_WINDOW <= window <= LARGEST_WINDOW or window % 2 == 0:
+        raise UsageError(f"--window {window}: an odd number from {SMALLEST_WINDOW} to {LARGEST_WINDOW}.")
+    if bands < SMALLEST_BANDS:
+        raise UsageError(f"--components {bands}: {SMALLEST_BANDS} or more.")
 
 
 def reshape_1(x: Tensor) -> Tensor:

@@ -23,13 +23,15 @@ from common.errors import UsageError
 from common.precision import fast_precision
 from common.run import Run, Trained
 from papers.hybridsn.data import Scene, Split, Windows, disjoint_split, load, random_split, reduce_bands
-from papers.hybridsn.model import HybridSN, initialise
+from papers.hybridsn.model import HybridSN, check_sizes, initialise
 from papers.hybridsn.scoring import accuracies, copied, predict
 
 DEVICES = ("cpu", "cuda")
 TRAINING_PIXELS = "training_pixels"  # kept with the weights: without them nobody knows what is left to test on
 # A batch goes through the network in parts that fit into a processor's cache; their gradients add up to the batch's.
 WINDOWS_AT_ONCE = {"cpu": 32, "cuda": 256}
+
+MOST_BLOCKS = 50  # on a side; more would be smaller than any window
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,14 @@ class Recipe:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise UsageError(f"--{name} {getattr(self, name)}: at least {value}.")
+        for name in ("learning_rate", "epsilon"):
+            if not 0 < getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: between 0 and 1.")
         if not 0 < self.training_share < 1:
             raise UsageError(f"--training-share {self.training_share}: between 0 and 1.")
+        if self.blocks > MOST_BLOCKS:
+            raise UsageError(f"--blocks {self.blocks}: at most {MOST_BLOCKS}.")
+        check_sizes(self.window, self.components)
 
 
 COMPONENTS = {"indian_pines": 30, "pavia_university": 15, "salinas": 15}

@@ -28,7 +28,7 @@ from papers.hybridsn.data import (
     share_of_windows_with_training_pixels,
     synthetic_scene,
 )
-from papers.hybridsn.eval import evaluate
+from papers.hybridsn.eval import evaluate, split_of
 from papers.hybridsn.model import DROPOUT, HybridSN, dropout, initialise, reshape_1
 from papers.hybridsn.scoring import accuracies, by_class, predict
 from papers.hybridsn.train import TRAINING_PIXELS, VARIANTS, Recipe, gradients, learning_rate, recipe, split_pixels
@@ -414,10 +414,17 @@ def test_the_decay_of_the_authors_code():
         assert learning_rate(authors, step) == 1e-3 / (1 + 1e-6 * step)
 
 
-@pytest.mark.parametrize("field", ["epochs", "batch", "blocks", "training_share", "decay"])
-def test_values_that_make_no_sense_are_refused(field):
-    with pytest.raises(UsageError, match=f"--{field.replace('_', '-')} -1"):
-        Recipe(**{field: -1})
+NEVER_NEGATIVE = [
+    "epochs", "batch", "blocks", "training_share", "decay", "learning_rate", "epsilon", "components", "window",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, -1) for field in NEVER_NEGATIVE] + [("window", 101), ("window", 24), ("blocks", 51)]
+)
+def test_values_that_make_no_sense_are_refused(field, value):
+    with pytest.raises(UsageError, match=f"--{field.replace('_', '-')} {value}"):
+        Recipe(**{field: value})
 
 
 def test_presets_shorten_and_nothing_else():
@@ -509,6 +516,18 @@ def test_weights_without_their_training_pixels_or_of_another_scene_are_refused(s
         del weights[TRAINING_PIXELS]
     with pytest.raises(UsageError, match="These weights"):
         evaluate(weights, smoke, STAND_IN, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("trained", "measured"), [("random10", "random30"), ("disjoint", "random30"), ("random30", "disjoint")]
+)
+def test_weights_of_another_split_are_refused(scene, trained, measured):
+    """Else pixels that trained would test, or what lies nearer than a window would."""
+    theirs, ours = (recipe(f"indian_pines-{name}", "smoke") for name in (trained, measured))
+    ours = replace(ours, window=25) if measured == "disjoint" else ours
+    train = split_pixels(scene.truth, theirs, 0).train
+    with pytest.raises(UsageError, match="These weights (were trained on|leave no pixel)"):
+        split_of(weights_of(train, theirs), scene, ours)
 
 
 def test_the_stand_in_is_always_the_same_and_has_room_for_both_protocols(scene):
