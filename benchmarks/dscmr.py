@@ -13,7 +13,7 @@ from common.determinism import generator, make_deterministic
 from common.precision import fast_precision
 from papers.dscmr.model import COMMON, DSCMR, HIDDEN, J1, J2, J3, initialise
 from papers.dscmr.retrieval import both_ways, scores
-from papers.dscmr.train import Recipe
+from papers.dscmr.train import Branches, Recipe
 
 TRAIN_PAIRS, TEST_PAIRS, IMAGE_SIZE, TEXT_SIZE, CLASSES = 2173, 462, 128, 10, 10
 RECIPE = Recipe()
@@ -73,36 +73,43 @@ def _model() -> DSCMR:
     return model
 
 
-def _loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
-    return J1(model, U, V, Y, RECIPE.norms) + RECIPE.lam * J2(U, V, Y) + RECIPE.eta * J3(U, V, RECIPE.norms)
+def _loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor, precision: torch.dtype) -> Tensor:
+    return J1(model, U, V, Y, RECIPE.norms) + RECIPE.lam * J2(U, V, Y, precision) + RECIPE.eta * J3(U, V, RECIPE.norms)
+
+
+def _straightforward_loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
+    """The same, J2 pair of modalities by pair of modalities."""
+    S, u, v = Y @ Y.T, F.normalize(U), F.normalize(V)
+    thetas = [0.5 * a @ b.T for a, b in ((u, u), (u, v), (v, v))]
+    J2_of_batch = sum((torch.log(1 + torch.exp(theta)) - S * theta).mean() for theta in thetas)
+    return J1(model, U, V, Y, RECIPE.norms) + RECIPE.lam * J2_of_batch + RECIPE.eta * J3(U, V, RECIPE.norms)
 
 
 def _epoch(images: Tensor, texts: Tensor, labels: Tensor) -> Job:
     """The training pairs once, then the scores on the test pairs."""
-    use_bf16 = fast_precision("cpu") == torch.bfloat16
+    precision = fast_precision("cpu")
     model, slow = _model(), _model()
     how = {"lr": RECIPE.lr, "betas": RECIPE.betas}
     optimiser = torch.optim.Adam(model.parameters(), fused=True, **how)
     slow_optimiser = torch.optim.Adam(slow.parameters(), **how)
+    branches = Branches(model, precision)
     Y = F.one_hot(labels, CLASSES).float()
     test_images, test_texts, test_labels = (rows[TRAIN_PAIRS:] for rows in (images, texts, labels))
     rows = Rows(*(tensor[:TRAIN_PAIRS].numpy() for tensor in (images, texts, Y)))
 
     def ours() -> int:
         for batch in torch.arange(TRAIN_PAIRS).split(RECIPE.batch):
-            with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-                U, V = model(images[batch], texts[batch])
-            loss = _loss(model, U.float(), V.float(), Y[batch])
-            optimiser.zero_grad()
-            loss.backward()
+            U, V = branches(images[batch], texts[batch])
+            branches.backward(_loss(model, U, V, Y[batch], precision))
             optimiser.step()
+            branches.follow()
         with torch.no_grad():
-            scores(both_ways(*model(test_images, test_texts), test_labels))
+            scores(both_ways(*branches(test_images, test_texts), test_labels))
         return TRAIN_PAIRS
 
     def straightforward() -> int:
         for some_images, some_texts, some_Y in DataLoader(rows, batch_size=RECIPE.batch):
-            loss = _loss(slow, *slow(some_images, some_texts), some_Y)
+            loss = _straightforward_loss(slow, *slow(some_images, some_texts), some_Y)
             slow_optimiser.zero_grad()
             loss.backward()
             slow_optimiser.step()
@@ -111,7 +118,6 @@ def _epoch(images: Tensor, texts: Tensor, labels: Tensor) -> Job:
         loop_scores(U, V, test_labels)
         return TRAIN_PAIRS
 
-    precision = torch.bfloat16 if use_bf16 else torch.float32
     return Job("scored epoch", ours, straightforward, FLOPS_PAIR, THREADS, precision)
 
 

@@ -59,17 +59,21 @@ def J1(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor, norms: str) -> Tensor:
     return length(model.P(U) - Y, norms) + length(model.P(V) - Y, norms)
 
 
-def J2(U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
+def J2(U: Tensor, V: Tensor, Y: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """The discrimination loss in the common space: for every pair, the negative log-likelihood that
     it is of one class (S = 1) or not (S = 0), given θ = ½ cos:
 
         (1/n²) Σ_ij [log(1 + e^θ_ij) - S_ij θ_ij]
 
-    summed over image-image, image-text and text-text pairs, each i with each j.
+    summed over image-image, image-text and text-text pairs, each i with each j. All cosines come
+    out of one product, in `precision` (by default that of U and V).
     """
-    S, u, v = Y @ Y.T, F.normalize(U), F.normalize(V)
-    thetas = (0.5 * a @ b.T for a, b in ((u, u), (u, v), (v, v)))
-    return sum((F.softplus(theta) - S * theta).mean() for theta in thetas)
+    n, S = len(U), Y @ Y.T
+    unit = F.normalize(torch.cat([U, V]))
+    low = unit.to(precision or unit.dtype)
+    theta = 0.5 * (low @ low.T).to(unit.dtype)
+    surprise = F.softplus(theta) - S.repeat(2, 2) * theta
+    return surprise[:n, :n].mean() + surprise[:n, n:].mean() + surprise[n:, n:].mean()
 
 
 def J3(U: Tensor, V: Tensor, norms: str) -> Tensor:

@@ -10,6 +10,7 @@ field in `Recipe`, and on the page in README.md.
     python -m papers.dscmr.train --seeds 0
 """
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -42,7 +43,7 @@ class Recipe:
     lr: float = 1e-4  # code: Adam
     betas: tuple[float, float] = (0.5, 0.999)  # code
     order: Literal["file", "shuffled", "class"] = "file"  # code: never shuffled
-    bf16: bool = True  # ours: branches multiply in bfloat16 on processors made for it
+    bf16: bool = True  # ours: branches and J2 multiply in bfloat16 on processors made for it
 
     def __post_init__(self):
         for name in ("epochs", "batch"):
@@ -93,7 +94,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     pairs = load(run.data)
     images, texts, labels = pairs.train.images, pairs.train.texts, pairs.train.labels
     Y = F.one_hot(labels, pairs.classes).float()
-    use_bf16 = recipe.bf16 and fast_precision("cpu") == torch.bfloat16
+    precision = fast_precision("cpu") if recipe.bf16 else torch.float32
 
     model = initial_model(pairs, run.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=recipe.betas, fused=True)
@@ -103,27 +104,26 @@ def train(run: Run, recipe: Recipe) -> Trained:
         first, curves = state["epoch"], state["curves"]
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+    branches = Branches(model, precision)
 
     with run.progress("training", recipe.epochs * len(labels), first * len(labels)):
         for epoch in range(first, recipe.epochs):
             total = torch.zeros(())
             for batch in order_of_epoch(labels, run.seed, epoch, recipe).split(recipe.batch):
-                with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-                    U, V = model(images[batch], texts[batch])
-                U, V = U.float(), V.float()  # the losses are in float32 in any case
+                U, V = branches(images[batch], texts[batch])
                 loss = (
                     J1(model, U, V, Y[batch], recipe.norms)
-                    + recipe.lam * J2(U, V, Y[batch])
+                    + recipe.lam * J2(U, V, Y[batch], precision)
                     + recipe.eta * J3(U, V, recipe.norms)
                 )
-                optimiser.zero_grad()
-                loss.backward()
+                branches.backward(loss)
                 optimiser.step()
+                branches.follow()
                 total += loss.detach() * len(batch)
 
             mean_loss = (total / len(labels)).item()
             run.require_finite(mean_loss, f"the loss in epoch {epoch + 1}")
-            for name, value in {"loss": mean_loss, **measure(model, pairs)}.items():
+            for name, value in {"loss": mean_loss, **measure(branches, pairs)}.items():
                 curves.setdefault(name, []).append(value)
             if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == recipe.epochs:
                 run.log(curves)
@@ -146,7 +146,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
             "tsne_before": tsne(*represent(initial_model(pairs, run.seed), pairs.test)),
             "tsne_after": tsne(*represent(model, pairs.test)),
         },
-        precision="bfloat16" if use_bf16 else "float32",
+        precision=str(precision).removeprefix("torch."),
     )
 
 
@@ -162,13 +162,49 @@ def order_of_epoch(labels: Tensor, seed: int, epoch: int, recipe: Recipe) -> Ten
     return torch.arange(len(labels))
 
 
+class Branches:
+    """A model's two branches with their weights in the precision that multiplies fastest.
+
+    The model's own weights, which the optimiser moves, stay in float32. Unlike `torch.autocast`
+    this rounds them once a step, and always into the same memory.
+    """
+
+    def __init__(self, model: DSCMR, precision: torch.dtype):
+        self.model, self.precision = model, precision
+        self.rounded = copy.deepcopy(model).to(precision)
+        del self.rounded.P  # the classifier belongs to the losses, which are in float32
+        own = dict(model.named_parameters())
+        self.pairs = [(own[name], rounded) for name, rounded in self.rounded.named_parameters()]
+        for parameter, _ in self.pairs:
+            parameter.grad = torch.zeros_like(parameter)
+
+    def __call__(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """As `DSCMR.forward`; U and V in float32."""
+        U, V = self.rounded(images.to(self.precision), texts.to(self.precision))
+        return U.float(), V.float()
+
+    def backward(self, loss: Tensor) -> None:
+        """Leave the loss's gradients with the model's own weights."""
+        self.model.P.zero_grad()
+        self.rounded.zero_grad()
+        loss.backward()
+        for parameter, rounded in self.pairs:
+            parameter.grad.copy_(rounded.grad)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take over the weights that the optimiser has moved."""
+        for parameter, rounded in self.pairs:
+            rounded.copy_(parameter)
+
+
 @torch.no_grad()
-def represent(model: DSCMR, part: Part) -> tuple[Tensor, Tensor]:
+def represent(model: DSCMR | Branches, part: Part) -> tuple[Tensor, Tensor]:
     """The pairs in the common space, in float32: U and V, (N, 1024) each."""
     return model(part.images, part.texts)
 
 
-def measure(model: DSCMR, pairs: Pairs) -> dict[str, float]:
+def measure(model: DSCMR | Branches, pairs: Pairs) -> dict[str, float]:
     """What the curves hold of an epoch: mAP on the test pairs, and on the validation pairs where there are any."""
     parts = {"test": pairs.test, "val": pairs.validation}
     return {

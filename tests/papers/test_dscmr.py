@@ -25,6 +25,7 @@ from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
 from papers.dscmr.train import VARIANTS, Recipe, chosen_epochs, order_of_epoch, recipe
 from tests.contract import helpers
+from tests.contract.helpers import killed_after
 
 PAPER = load_paper("dscmr")
 
@@ -119,7 +120,40 @@ def test_j2_against_a_loop_over_all_pairs():
             for j, b in enumerate(other):
                 theta = sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b) / 2
                 total += math.log(1 + math.exp(theta)) - (labels[i] == labels[j]) * theta
-    assert J2(U, V, F.one_hot(torch.tensor(labels)).double()).item() == pytest.approx(total / 36)
+    Y = F.one_hot(torch.tensor(labels)).double()
+    assert J2(U, V, Y).item() == pytest.approx(total / 36, rel=1e-12)
+    assert J2(U, V, Y, torch.bfloat16).item() == pytest.approx(total / 36, rel=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "error"), [(torch.float32, 0.0), (torch.bfloat16, 0.02)])
+def test_branches_in_another_precision_leave_the_gradients_with_the_model(precision, error):
+    model = DSCMR(128, 10, 10)
+    initialise(model, generator(0, "test"))
+    images, texts = torch.rand(9, 128, generator=generator(0, "i")), torch.rand(9, 10, generator=generator(0, "t"))
+    Y = F.one_hot(torch.arange(9) % 3, 10).float()
+
+    def J(U, V):
+        return J1(model, U, V, Y, "frobenius") + J2(U, V, Y) + J3(U, V, "frobenius")
+
+    J(*model(images, texts)).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    branches = train.Branches(model, precision)
+    for _ in range(2):  # what was left from the step before must not count
+        branches.backward(J(*branches(images, texts)))
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert (parameter.grad - gradient).norm() <= error * gradient.norm()
+
+
+@pytest.mark.parametrize(("precision", "error"), [(torch.float32, 0.0), (torch.bfloat16, 0.02)])
+def test_branches_follow_the_model(precision, error):
+    model = DSCMR(128, 10, 10)
+    branches = train.Branches(model, precision)
+    initialise(model, generator(0, "test"))
+    branches.follow()
+    images, texts = torch.rand(4, 128, generator=generator(1, "i")), torch.rand(4, 10, generator=generator(1, "t"))
+    for theirs, own in zip(branches(images, texts), model(images, texts), strict=True):
+        assert theirs.dtype == torch.float32
+        assert (theirs - own).norm() <= error * own.norm()
 
 
 def test_losses_have_finite_gradients_where_their_norms_vanish():
@@ -397,29 +431,15 @@ def finished(folder, **how) -> Record:
     return run_job(job(folder, **how))[0]
 
 
-def interrupted_after(epochs: int, monkeypatch, folder, **how) -> None:
-    """Leave a run as kill -9 does, with the checkpoint of its first `epochs` epochs."""
-
-    class Killed(BaseException):
-        pass
-
-    honest = Run.advance
-
-    def advance(run, samples, state, detail=""):
-        honest(run, samples, state, detail)
-        run.keep(state)
-        if state["epoch"] == epochs:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "advance", advance)
+def interrupted_after(epochs: int, folder, **how) -> None:
+    with killed_after(epochs):  # a run advances once an epoch
         run_job(job(folder, **how))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_trains_resumes_and_evaluates(tmp_path, monkeypatch, no_picture, variant):
     whole = finished(tmp_path / "whole", variant=variant)
-    interrupted_after(2, monkeypatch, tmp_path / "cut", variant=variant)
+    interrupted_after(2, tmp_path / "cut", variant=variant)
     resumed = finished(tmp_path / "cut", variant=variant)
     assert resumed.weights.sha256 == whole.weights.sha256
     assert (resumed.metrics, resumed.curves, resumed.details) == (whole.metrics, whole.curves, whole.details)
@@ -457,7 +477,7 @@ def other_moments(state: dict) -> dict:
 @pytest.mark.parametrize("mistake", [epoch_off_by_one, one_weight_off, other_moments])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, no_picture, mistake):
     whole = finished(tmp_path / "whole")
-    interrupted_after(2, monkeypatch, tmp_path / "cut")
+    interrupted_after(2, tmp_path / "cut")
     honest = Run.resume
     monkeypatch.setattr(Run, "resume", lambda run: mistake(honest(run)))
     assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
