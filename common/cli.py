@@ -5,6 +5,7 @@ Nothing here imports torch until a command needs it.
 
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -410,10 +411,12 @@ def bench(paper, as_json) -> None:
 @front.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def test(words) -> None:
-    """Run the tests; further words go to pytest."""
+    """Run the tests, one process per processor; further words go to pytest."""
     import subprocess
 
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *words], cwd=layout.ROOT).returncode)
+    command = [sys.executable, "-m", "pytest", "--numprocesses", "auto", "--dist", "loadfile", *words]
+    threads = {"OMP_NUM_THREADS": "1"}  # the processes share the processors already
+    sys.exit(subprocess.run(command, cwd=layout.ROOT, env={**os.environ, **threads}).returncode)
 
 
 # ---- entry points ----------------------------------------------------------

@@ -16,6 +16,8 @@ from common.records import Record, published_records
 from common.show import print_table
 from common.weights import load_weights, weights_hash
 
+WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
+
 
 def measure_files(
     paper: Paper, variant: str, files: list[Path], data_dir: Path | None, device: str, as_json: bool
@@ -133,8 +135,21 @@ def _print(paper: Paper, results: list[tuple[str, Measured]], records: dict[str,
                 )
         print_table(f"{paper.name}: {name}", ["metric", "protocol", "measured now", "in the record"], lines)
         if matrix := measured.details.get("confusion_matrix"):
-            columns = ["true \\ taken for", *map(str, range(len(matrix)))]
-            print_table("Confusion matrix", columns, [[str(label), *map(str, row)] for label, row in enumerate(matrix)])
+            _print_classes(matrix, measured.details.get("classes", [str(label) for label in range(len(matrix))]))
+
+
+def _print_classes(matrix: list[list[int]], names: list[str]) -> None:
+    """How often each class is right and what for it is taken, from a confusion matrix with a row for each."""
+    lines = []
+    for index, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        wrong = [(count, names[other]) for other, count in enumerate(row) if other != index]
+        most, mistaken = max(wrong, key=lambda pair: pair[0])
+        right = f"{100 * row[index] / sum(row):.1f} %" if sum(row) else "not scored"
+        lines.append([name, f"{sum(row):,}", right, f"{mistaken} ({most:,})" if most else "–"])
+    print_table("Class by class", ["class", "examples", "right", "most often mistaken for"], lines)
+    if len(names) <= WIDEST_MATRIX:
+        rows = [[name, *map(str, row)] for name, row in zip(names, matrix, strict=True)]
+        print_table("Confusion matrix", ["true \\ taken for", *names], rows)
 
 
 def _beside(record: Record | None, protocol: str, metric: str, value: float) -> str:

@@ -20,12 +20,12 @@ TRAINS, TESTS, LEFT_OUT = "#d1495b", "#0b3c5d", "#ecd9a0"
 
 
 def scene_and_maps(records: list[Record], data: Data) -> Figure | None:
-    """The scene in false colours, the ground truth, and what the network of seed 0 says of the labelled
+    """The scene in false colours, the ground truth, and what the network of the first seed says of the labelled
     pixels and of all, under both protocols."""
-    scene = _scene(data)
-    shown = [record for variant in (RANDOM, DISJOINT) if (record := _first(records, variant))]
-    if scene is None or not shown:
+    scene, groups = _scene_and_groups(records, data)
+    if scene is None or not groups:
         return None
+    shown = [group[0] for group in groups.values()]
     figure, axes = plt.subplots(1 + len(shown), 2, figsize=(7.2, 3.5 * (1 + len(shown))), squeeze=False)
     _picture(axes[0, 0], false_colours(scene), "false colours")
     _picture(axes[0, 1], in_colours(scene.truth, scene), "ground truth")
@@ -44,7 +44,7 @@ def scene_and_maps(records: list[Record], data: Data) -> Figure | None:
 
 def splits(records: list[Record], data: Data) -> Figure | None:
     """Which pixels train and which test: drawn at random, and in regions of their own for each seed."""
-    scene = _scene(data)
+    scene, _ = _scene_and_groups(records, data)
     if scene is None:
         return None
     shown = [(RANDOM, 0), *((DISJOINT, seed) for seed in range(3))]
@@ -64,28 +64,29 @@ def splits(records: list[Record], data: Data) -> Figure | None:
 
 def training_curves(records: list[Record], data: Data) -> Figure | None:
     """Loss and training accuracy of every seed and epoch, with dropout, as the windows come."""
-    variants = list(dict.fromkeys(record.variant for record in records))
-    if not variants:
+    if not records:
         return None
     figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.0))
-    for number, variant in enumerate(variants):
-        for index, record in enumerate(_all(records, variant)):
-            label = variant.removeprefix(f"{DATASET}-") if index == 0 else None
-            for axis, curve in zip(axes, ("loss", "train_accuracy"), strict=True):
-                values = record.curves[curve]
-                axis.plot(range(1, len(values) + 1), values, color=f"C{number}", linewidth=0.8, alpha=0.8, label=label)
+    kinds = sorted({(record.variant, record.data.edition) for record in records})
+    colours = dict(zip(kinds, plt.get_cmap("tab20")(np.arange(len(kinds)) % 20), strict=True))
+    labelled = set()
+    for record in sorted(records, key=lambda record: record.seed):
+        kind = (record.variant, record.data.edition)
+        label = None if kind in labelled else f"{record.variant} ({record.data.edition})"
+        labelled.add(kind)
+        for axis, curve in zip(axes, ("loss", "train_accuracy"), strict=True):
+            values = record.curves[curve]
+            axis.plot(range(1, len(values) + 1), values, color=colours[kind], linewidth=0.8, alpha=0.8, label=label)
     axes[0].set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
     axes[1].set(xlabel="epoch", ylabel="training accuracy (%)", ylim=(0, 101))
-    axes[1].legend(loc="lower right")
+    axes[1].legend(loc="lower right", fontsize=7)
     figure.tight_layout()
     return figure
 
 
 def per_class(records: list[Record], data: Data) -> Figure | None:
     """The accuracy of each class under each protocol, mean over the seeds, with the test pixels it is counted on."""
-    scene = _scene(data)
-    groups = {variant: _all(records, variant) for variant in (RANDOM, DISJOINT)}
-    groups = {variant: group for variant, group in groups.items() if group}
+    scene, groups = _scene_and_groups(records, data)
     if scene is None or not groups:
         return None
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
@@ -164,17 +165,14 @@ def _picture(axis: Axes, picture: np.ndarray, title: str) -> None:
 # ---- what is there -------------------------------------------------------------------------
 
 
-def _scene(data: Data) -> Scene | None:
+def _scene_and_groups(records: list[Record], data: Data) -> tuple[Scene | None, dict[str, list[Record]]]:
+    """The scene that is there, and the records of both protocols that were measured on this edition of it, by seed."""
     located = data(DATASET)
-    return load(located) if located else None
-
-
-def _all(records: list[Record], variant: str) -> list[Record]:
-    return sorted((record for record in records if record.variant == variant), key=lambda record: record.seed)
-
-
-def _first(records: list[Record], variant: str) -> Record | None:
-    return next(iter(_all(records, variant)), None)
+    if located is None:
+        return None, {}
+    ours = sorted((r for r in records if r.data.edition == located.edition), key=lambda record: record.seed)
+    groups = {variant: [r for r in ours if r.variant == variant] for variant in (RANDOM, DISJOINT)}
+    return load(located), {variant: group for variant, group in groups.items() if group}
 
 
 FIGURES = {

@@ -190,6 +190,14 @@ def save_often() -> None:
     common.run.SECONDS_BETWEEN_SAVES = 0.0
 
 
+def save_often_on_two_threads() -> None:
+    """To `prepare` a command: it also multiplies on two threads, where a sum must not depend on which is first."""
+    import torch
+
+    save_often()
+    torch.set_num_threads(2)
+
+
 def assert_told(ended: Ended, code: int, *said: str) -> None:
     """The documented exit code, and one or two clear lines that say it."""
     assert ended.code == code, ended.err

@@ -115,9 +115,8 @@ def test_a_resume_with_a_mistake_gives_other_bits(tmp_path, monkeypatch, sabotag
 
 
 def command(folder, **how) -> Ended:
-    return helpers.run(
-        "dncnn", "--preset", "smoke", "--runs-dir", folder, log=folder, prepare=helpers.save_often, **how
-    )
+    words = ["dncnn", "--preset", "smoke", "--runs-dir", folder]
+    return helpers.run(*words, log=folder, prepare=helpers.save_often_on_two_threads, **how)
 
 
 def test_killed_while_it_writes_and_started_again_it_ends_with_the_same_bits(tmp_path):

@@ -483,21 +483,15 @@ def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, no_pict
     assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
 
 
-def save_after_every_epoch():
-    import common.run
-
-    common.run.SECONDS_BETWEEN_SAVES = 0.0
-
-
 def test_killed_for_good_the_same_command_ends_with_the_same_bits(tmp_path):
-    def words(folder):
-        return "dscmr", "--variant", "wikipedia-shuffled", "--preset", "smoke", "--runs-dir", folder
+    def command(folder, **how):
+        words = ["dscmr", "--variant", "wikipedia-shuffled", "--preset", "smoke", "--runs-dir", folder]
+        return helpers.run(*words, log=tmp_path, prepare=helpers.save_often_on_two_threads, **how)
 
-    assert helpers.run(*words(tmp_path / "whole"), log=tmp_path).code == 0
+    assert command(tmp_path / "whole").code == 0
     # Of the writes: run.json, a checkpoint after each of three epochs, the second of which is the third.
-    killed = helpers.run(*words(tmp_path / "cut"), log=tmp_path, fault="replace:3:KILL", prepare=save_after_every_epoch)
-    assert killed.code == -signal.SIGKILL
-    again = helpers.run(*words(tmp_path / "cut"), log=tmp_path)
+    assert command(tmp_path / "cut", fault="replace:3:KILL").code == -signal.SIGKILL
+    again = command(tmp_path / "cut")
     assert again.code == 0 and "resuming seed 0 at 400 samples" in again.err
     assert helpers.bits(tmp_path / "cut") == helpers.bits(tmp_path / "whole")
 

@@ -1,6 +1,8 @@
 """HybridSN against the paper's own numbers, and its splits against what they promise."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from papers.hybridsn.data import (
     disjoint_split,
     load,
     random_split,
+    read_variable,
     reduce_bands,
     remaining,
     share_of_windows_with_training_pixels,
@@ -31,7 +34,16 @@ from papers.hybridsn.data import (
 from papers.hybridsn.eval import evaluate, split_of
 from papers.hybridsn.model import DROPOUT, HybridSN, dropout, initialise, reshape_1
 from papers.hybridsn.scoring import accuracies, by_class, predict
-from papers.hybridsn.train import TRAINING_PIXELS, VARIANTS, Recipe, gradients, learning_rate, recipe, split_pixels
+from papers.hybridsn.train import (
+    TRAINING_PIXELS,
+    VARIANTS,
+    Recipe,
+    gradients,
+    learning_rate,
+    recipe,
+    split_pixels,
+    windows_of,
+)
 
 INDIAN_PINES = load_paper("hybridsn").passport("indian_pines-random30")
 STAND_IN = LocatedData("indian_pines", "stand-in", None, {})
@@ -224,7 +236,41 @@ def test_more_components_than_bands_are_refused(scene):
         reduce_bands(scene.cube, 41, None)
 
 
+def reduced_at(pixels: np.ndarray, scene: Scene, split, rules: Recipe) -> torch.Tensor:
+    """The components of single pixels, as training sees them."""
+    windows = windows_of(scene, split, rules, "cpu").around(torch.from_numpy(pixels))
+    return windows[:, 0, rules.window // 2, rules.window // 2]
+
+
+@pytest.mark.parametrize("variant", ["indian_pines-disjoint", "indian_pines-random30"])
+def test_components_know_other_pixels_than_those_that_train_under_the_papers_protocol_only(scene, variant):
+    rules = recipe(variant, "smoke")
+    split = split_pixels(scene.truth, rules, 0)
+    other = scene.cube.copy().reshape(-1, scene.cube.shape[2])
+    untouched = np.isin(np.arange(len(other)), split.train)
+    other[~untouched] = np.random.default_rng(0).normal(size=other[~untouched].shape)
+    changed = replace(scene, cube=other.reshape(scene.cube.shape))
+    one, two = (reduced_at(split.train, some, split, rules) for some in (scene, changed))
+    assert torch.equal(one, two) == (rules.protocol == "disjoint")
+
+
 # ---- splits ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pavia_university", "salinas"])
+def test_split_sizes_of_the_other_scenes_on_their_real_ground_truth(name):
+    paper, files = load_paper("hybridsn"), SCENES[name]
+    folder = Path(os.environ.get("REPRO_DATA", ".")) / paper.passport(f"{name}-random30").folder
+    if not (folder / files.truth).exists():
+        pytest.skip(f"needs real data: no {files.truth} in $REPRO_DATA.")
+    truth = read_variable(folder / files.truth, files.truth_variable).astype(np.int64)
+    for share in (30, 20, 10, 5):
+        variant = f"{name}-random{share}"
+        split = split_pixels(truth, VARIANTS[variant], 0)
+        assert paper.variants[variant].splits == {"train": len(split.train), "test": len(split.test)}
+    seen = share_of_windows_with_training_pixels(random_split(truth, 0.3, 0), truth.shape, 25)
+    assert seen == 100
+    assert len(disjoint_split(truth, 0.3, 25, 4, 0).test) > 10_000
 
 
 def test_split_sizes_are_the_papers(real_scene):

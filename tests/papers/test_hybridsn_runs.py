@@ -1,18 +1,23 @@
 """HybridSN's runs: every variant trains, resumes exactly and is measured, on a quarter of the stand-in."""
 
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from common.errors import Interrupted, NumbersError
 from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
 from common.run import Job, Run, run_job
-from papers.hybridsn import data, train
+from papers.hybridsn import data, figures, train
 from papers.hybridsn.eval import evaluate
 from papers.hybridsn.train import VARIANTS, recipe
 from tests.contract import helpers
@@ -71,7 +76,7 @@ def small_and_saved_often():
     """In a process of its own, before the command."""
     scene = data.synthetic_scene(side=48, fields=16)
     data.synthetic_scene = lambda: scene
-    helpers.save_often()
+    helpers.save_often_on_two_threads()
 
 
 def test_kill_9_and_the_same_command_end_with_the_same_bits(tmp_path):
@@ -203,3 +208,76 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(tmp_path):
         measured = evaluate(weights, work.recipe, work.data, "cpu")
         assert measured.metrics["last"] == record.metrics["last"]
         assert measured.details == record.details
+
+
+# ---- figures --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> list[Record]:
+    folder = tmp_path_factory.mktemp("figures")
+    with pytest.MonkeyPatch.context() as patch:
+        scene = data.synthetic_scene(side=48, fields=16)
+        patch.setattr(data, "synthetic_scene", lambda: scene)
+        return [
+            finished(folder, variant=variant, seed=seed) for variant, seed in ((RANDOM, 0), (RANDOM, 1), (DISJOINT, 0))
+        ]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures of some records beside some edition of the scene."""
+    monkeypatch.setattr(figures, "FALSE_COLOUR", (30, 20, 10))  # the stand-in has forty bands
+
+    def draw(some: list[Record], edition: str | None) -> dict[str, Figure | None]:
+        located = LocatedData("indian_pines", edition, None, {}) if edition else None
+        return {name: function(some, lambda dataset: located) for name, function in figures.FIGURES.items()}
+
+    yield draw
+    plt.close("all")
+
+
+def test_every_figure_is_drawn_from_both_protocols(records, drawn):
+    shown = drawn(records, "stand-in")
+    titles = [axis.get_title() for axis in shown["scene_and_maps"].axes]
+    assert titles == [
+        "false colours", "ground truth", "random30, seed 0: labelled pixels", "random30, seed 0: all pixels",
+        "disjoint, seed 0: labelled pixels", "disjoint, seed 0: all pixels",
+    ]  # fmt: skip
+    assert len(shown["splits"].axes) == 4
+    assert [len(axis.lines) for axis in shown["training_curves"].axes] == [3, 3]
+    (axis,) = shown["per_class"].axes
+    support = np.array(records[2].details["confusion_matrix"]).sum(axis=1)
+    assert [len(group) for group in axis.containers] == [6, 6]
+    written = [text.get_text() for text in axis.texts]
+    assert written[6:] == [str(count) if count else "not scored" for count in support] and "not scored" in written
+
+
+def test_figures_keep_editions_apart(records, drawn):
+    """Records of one edition are never drawn on the scene of another; curves name theirs."""
+    shown = drawn([record for record in records if record.variant == RANDOM], "stand-in")
+    assert len(shown["scene_and_maps"].axes) == 4
+    official = [
+        record.model_copy(update={"data": record.data.model_copy(update={"edition": "8bit"})}) for record in records
+    ]
+    shown = drawn(official, "stand-in")
+    assert shown["scene_and_maps"] is None and shown["per_class"] is None
+    both = drawn(records + official, "stand-in")["training_curves"].axes[1].get_legend().get_texts()
+    assert len({text.get_text() for text in both}) == 4
+    assert drawn(records, None)["splits"] is None
+
+
+@pytest.mark.slow
+def test_a_whole_run_on_the_real_scene_fits_in_1500_mb(tmp_path):
+    """An epoch stands for a hundred: each takes the same memory."""
+    command = ["hybridsn", "--data", "real", "--epochs", "1", "--runs-dir", str(tmp_path)]
+    measure = (
+        "import resource, runpy, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_module('common', run_name='__main__')\n"
+    )
+    measure += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, file=sys.stderr)"
+    if "REPRO_DATA" not in os.environ:
+        pytest.skip("needs real data: name a folder that has it in $REPRO_DATA.")
+    ended = subprocess.run(
+        [sys.executable, "-c", measure, "common", *command], capture_output=True, text=True, check=True
+    )
+    assert float(ended.stderr.split()[-1]) < 1500
