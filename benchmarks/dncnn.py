@@ -67,7 +67,7 @@ def _step(flops: int) -> Job:
 
     per_patch = 3 * flops * recipe.side**2  # the way back costs twice the way forward
     precision = torch.bfloat16 if bf16 else torch.float32
-    return Job("training step", ours, straightforward, per_patch, THREADS, precision)
+    return Job("training step", ours, straightforward, per_patch, THREADS, "50 epochs", 50 * 204_800, precision)
 
 
 def _places(material) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,7 +94,7 @@ def _denoising(flops: int) -> Job:
         _ = noisy - slow(noisy)
         return 1
 
-    return Job(f"denoising {PICTURE} x {PICTURE}", ours, straightforward, flops * PICTURE**2, THREADS)
+    return Job(f"denoising {PICTURE} x {PICTURE}", ours, straightforward, flops * PICTURE**2, THREADS, "one", 1)
 
 
 def _model(recipe) -> DnCNN:

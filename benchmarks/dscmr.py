@@ -118,7 +118,7 @@ def _epoch(images: Tensor, texts: Tensor, labels: Tensor) -> Job:
         loop_scores(U, V, test_labels)
         return TRAIN_PAIRS
 
-    return Job("scored epoch", ours, straightforward, FLOPS_PAIR, THREADS, precision)
+    return Job("scored epoch", ours, straightforward, FLOPS_PAIR, THREADS, "500 epochs", 500 * TRAIN_PAIRS, precision)
 
 
 def _scoring(labels: Tensor) -> Job:
@@ -133,4 +133,4 @@ def _scoring(labels: Tensor) -> Job:
         loop_scores(U, V, labels)
         return 2 * TEST_PAIRS
 
-    return Job("mAP both ways", ours, straightforward, FLOPS_QUERY, THREADS)
+    return Job("mAP both ways", ours, straightforward, FLOPS_QUERY, THREADS, "an epoch's scores", 2 * TEST_PAIRS)

@@ -84,7 +84,7 @@ def _updates(patterns: Tensor, labels: Tensor) -> list[Job]:
             optimiser.step()
         return SLOW_UPDATES
 
-    return [Job("one-pattern update", ours, straightforward, FLOPS_UPDATE, threads=1)]
+    return [Job("one-pattern update", ours, straightforward, FLOPS_UPDATE, 1, "20 passes", 20 * 60_000)]
 
 
 def _evaluation(patterns: Tensor) -> Job:
@@ -100,4 +100,4 @@ def _evaluation(patterns: Tensor) -> Job:
         slow(patterns[:, None]).argmin(dim=1)
         return PATTERNS
 
-    return Job("evaluation", ours, straightforward, FLOPS_FORWARD, threads=1)
+    return Job("evaluation", ours, straightforward, FLOPS_FORWARD, 1, "10,000 test patterns", 10_000)

@@ -59,6 +59,7 @@ class Job:
             "recipe": provenance.recipe_hash(self.recipe),
             "data": provenance.hash_of([self.data.edition, self.data.files]),
             "sources": self.paper.code["sources"],
+            "device": self.device,
         }
 
 
@@ -76,18 +77,22 @@ class Trained:
     curves: dict[str, list[float]] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
     details: dict[str, list] = field(default_factory=dict)
-    compiled: str | None = None
-    precision: str = "float32"
 
 
 class Run:
-    """What `train` may ask of the house: resume, keep, log, show progress."""
+    """What `train` may ask of the house: resume, keep, log, show progress.
+
+    Attributes:
+        precision, compiled: for the record, how `train` computes; it sets them as soon as it knows.
+    """
 
     def __init__(self, job: Job):
         self.job = job
         self.seed = job.seed
         self.data = job.data
         self.device = job.device
+        self.precision = "float32"
+        self.compiled: str | None = None
         self._signal: int | None = None
         self._bar: WorkBar | None = None
         self._saved_at = time.monotonic()
@@ -195,7 +200,7 @@ class Run:
             yield
 
     def _refuse_if_changed(self) -> None:
-        """What was begun with other recipe, data or sources cannot go on with these."""
+        """What was begun with other recipe, data, sources or device cannot go on with these."""
         file = self.job.folder / "run.json"
         now = self.job.identity()
         if self.job.fresh:
@@ -268,7 +273,7 @@ def _train_and_measure(run: Run, flags: dict) -> Record:
             "training_seconds": seconds,
             "samples_per_second": trained.samples / seconds,
         },
-        **_common_fields(run, flags, trained.precision, trained.compiled),
+        **_common_fields(run, flags),
     )
 
 
@@ -279,7 +284,7 @@ def _failed(run: Run, flags: dict, why: str) -> Record:
         failure=why,
         data=_data_used(run.job, "not reached"),
         times={"wall_seconds": seconds, "training_seconds": seconds, "samples_per_second": 0.0},
-        **_common_fields(run, flags, "float32", None),
+        **_common_fields(run, flags),
     )
 
 
@@ -287,7 +292,7 @@ def _data_used(job: Job, split: str) -> dict:
     return {"dataset": job.data.dataset, "edition": job.data.edition, "files": job.data.files, "split": split}
 
 
-def _common_fields(run: Run, flags: dict, precision: str, compiled: str | None) -> dict:
+def _common_fields(run: Run, flags: dict) -> dict:
     job, threads = run.job, torch.get_num_threads()
     return {
         "paper": job.paper.name,
@@ -298,6 +303,6 @@ def _common_fields(run: Run, flags: dict, precision: str, compiled: str | None) 
         "recipe": json.loads(json.dumps(dataclasses.asdict(job.recipe))),
         "recipe_hash": provenance.recipe_hash(job.recipe),
         "code": job.paper.code,
-        "environment": provenance.environment(job.device, threads, precision, compiled, flags).model_dump(),
+        "environment": provenance.environment(job.device, threads, run.precision, run.compiled, flags).model_dump(),
         "command": job.command,
     }

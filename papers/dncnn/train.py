@@ -157,6 +157,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     model.to(run.device, memory_format=torch.channels_last)
     optimiser = make_optimiser(model, recipe)
     bf16 = recipe.bf16 and fast_precision(run.device) == torch.bfloat16
+    run.precision = "bfloat16 (autocast)" if bf16 else "float32"
 
     # Everything that changes, but for the weights and the optimiser's moments. The loss is summed over an epoch.
     state = {"epoch": 1, "batch": 0, "loss": 0.0, "curves": {"rate": [], "loss": [], "psnr": []}}
@@ -211,7 +212,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
         split=collection.split_hash(),
         samples=recipe.epochs * count,
         curves=state["curves"],
-        precision="bfloat16 (autocast)" if bf16 else "float32",
     )
 
 

@@ -95,6 +95,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     images, texts, labels = pairs.train.images, pairs.train.texts, pairs.train.labels
     Y = F.one_hot(labels, pairs.classes).float()
     precision = fast_precision("cpu") if recipe.bf16 else torch.float32
+    run.precision = str(precision).removeprefix("torch.")
 
     model = initial_model(pairs, run.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=recipe.betas, fused=True)
@@ -146,7 +147,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
             "tsne_before": tsne(*represent(initial_model(pairs, run.seed), pairs.test)),
             "tsne_after": tsne(*represent(model, pairs.test)),
         },
-        precision=str(precision).removeprefix("torch."),
     )
 
 

@@ -136,7 +136,8 @@ def train(run: Run, recipe: Recipe) -> Trained:
         model.load_state_dict(kept.pop("model"))
         optimiser.load_state_dict(kept.pop("optimiser"))
         state = kept
-    precision = getattr(torch, state["precision"])  # a resumed run goes on in the one it began with
+    run.precision = state["precision"]  # a resumed run goes on in the one it began with
+    precision = getattr(torch, run.precision)
 
     count = len(pixels)
     steps_per_epoch = -(-count // recipe.batch)
@@ -176,7 +177,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
         samples=recipe.epochs * count,
         curves=state["curves"],
         metrics={"best-train": accuracies(best, scene.truth.flat[split.test])},
-        precision=state["precision"],
     )
 
 

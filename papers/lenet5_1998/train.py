@@ -140,6 +140,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     model = build_model(recipe)
     initialise(model, recipe.bound, recipe.fan_in_exponent, generator(run.seed, "initial weights"))
     fast = kernel.build(model, recipe.loss, recipe.curvature) if recipe.compiled else None
+    run.compiled = fast.compiler if fast else None
 
     # Everything that changes. The errors are those of the patterns as they come (Fig. 5's training
     # curve can look worse than the test's for that reason), then of both sets at the end of a pass.
@@ -194,7 +195,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
         samples=recipe.passes * count,
         curves=curves,
         metrics=metrics,
-        compiled=fast.compiler if fast else None,
     )
 
 

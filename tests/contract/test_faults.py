@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -110,6 +111,8 @@ def test_numbers_that_go_bad_end_with_4_a_record_that_says_why_and_a_table(tmp_p
     failed = record(tmp_path)
     assert (failed["status"], failed["metrics"], failed["weights"]) == ("failed", {}, None)
     assert failed["failure"].endswith(" is nan")
+    compiler = any(map(shutil.which, ("cc", "gcc", "clang")))
+    assert bool(failed["environment"]["compiled"]) == (compiled == "true" and compiler)
     assert_failed(ended, f"seed 0 failed: {failed['failure']}.", "The numbers of lenet5 went bad in seed 0.")
 
     before = content(tmp_path)

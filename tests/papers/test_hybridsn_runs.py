@@ -12,10 +12,10 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from common.errors import Interrupted, NumbersError
+from common.errors import Interrupted, NumbersError, UsageError
 from common.papers import load_paper
 from common.passports import LocatedData
-from common.records import Record
+from common.records import Record, read_record
 from common.run import Job, Run, run_job
 from papers.hybridsn import data, figures, train
 from papers.hybridsn.eval import evaluate
@@ -146,6 +146,12 @@ def test_a_resumed_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypa
     assert resumed.weights.sha256 == whole.weights.sha256
 
 
+def test_a_run_does_not_go_on_on_another_device(tmp_path):
+    cut_after(2, tmp_path)
+    with pytest.raises(UsageError, match="was begun with other device. Start over with --fresh"):
+        run_job(replace(job(tmp_path), device="cuda"))
+
+
 def test_the_authors_choice_is_the_epoch_with_the_best_training_accuracy(tmp_path, monkeypatch):
     """Where that is not the last one, other weights are measured."""
     honest = train.gradients
@@ -180,8 +186,11 @@ def test_the_optimiser_is_adam_at_the_recipes_rate_in_every_update(tmp_path, mon
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "gradients", lambda *_: (float("nan"), 0))
+    monkeypatch.setattr(train, "fast_precision", lambda _: torch.bfloat16)
     with pytest.raises(NumbersError, match="the loss in epoch 1 is nan"):
         finished(tmp_path)
+    failed = read_record(job(tmp_path).record_file)
+    assert (failed.status, failed.environment.precision) == ("failed", "bfloat16")
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
