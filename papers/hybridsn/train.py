@@ -74,6 +74,7 @@ VARIANTS = {
         ("random5", "random", 0.05), ("disjoint", "disjoint", 0.3),
     )
 }  # fmt: skip
+VARIANTS["indian_pines-random10-float32"] = replace(VARIANTS["indian_pines-random10"], precision="float32")
 
 
 def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
