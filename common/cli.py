@@ -107,7 +107,6 @@ class PaperCommand(click.Command):
             callback=lambda **options: run_paper(load_paper(name), **options),
             help=f"Train, evaluate and record {name}; then its table.",
             context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-            add_help_option=True,
         )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -170,17 +169,24 @@ def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
 
 def _run_seeds(paper: Paper, *, variant, preset, seeds, device, data, data_dir, runs_dir, fresh) -> list:
     """The records of all seeds; one whose numbers go bad does not keep the others from running."""
+    from common.progress import warn
+    from common.run import Job
+
     variant = paper.variant(variant)
     train, overrides = paper.module("train"), click.get_current_context().args
     override(train.recipe(variant, preset), overrides)  # a slip is told before data is looked for
     device = choose_device(device, paper.name, train.DEVICES)
     located = find_data(paper, variant, preset, data, data_dir)
+    if preset == "full" and device == "cpu" and made_for_gpu(paper, variant) and located.folder:
+        warn(f"{variant} is made for a GPU: on a CPU it may take days. --preset quick is for CPUs.")
     planned = train.recipe(variant, preset, located.standin)
     recipe = override(planned, overrides)
-    from common.run import Job
-
     rest = (recipe, recipe != planned, located, device, runs_dir, fresh, _command())
     return [_run_seed(Job(paper, variant, preset, seed, *rest)) for seed in seeds]
+
+
+def made_for_gpu(paper: Paper, variant: str) -> bool:
+    return any(claim.needs.device == "GPU" for claim in paper.claims if claim.variant == variant)
 
 
 def _run_seed(job):
@@ -202,7 +208,7 @@ def _run_seed(job):
 def _command() -> str:
     """The command as the user would type it again, without the folders of this machine."""
     words, skip = [], False
-    for word in sys.argv[1:]:
+    for word in click.get_current_context().obj:
         if skip or word.startswith(("--data-dir=", "--runs-dir=")):
             skip = False
         elif word in ("--data-dir", "--runs-dir"):
@@ -425,7 +431,8 @@ def test(words) -> None:
 def main(words: list[str] | None = None) -> None:
     """Run one command and exit with the documented code."""
     try:
-        front.main(words, prog_name="bash reproduce.sh", standalone_mode=False)
+        words = sys.argv[1:] if words is None else words
+        front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
         code = 0
     except UserError as error:
         code = error.code

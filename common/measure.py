@@ -50,15 +50,21 @@ def with_weights(paper: Paper) -> list[Record]:
     return [record for record in published_records(paper.name) if record.weights and record.weights.file]
 
 
-def measure_record(paper: Paper, record: Record, data: LocatedData, device: str = "cpu") -> Measured:
-    """Measure a record's published weights, after checking that they are the record's.
+def measure_record(
+    paper: Paper, record: Record, data: LocatedData, device: str = "cpu", file: Path | None = None
+) -> Measured:
+    """Measure a record's weights, after checking that they are the record's.
+
+    Args:
+        file: that holds them, if it is not the published one.
 
     Raises:
-        UsageError: the file has other weights than the record names.
+        UsageError: it has other weights than the record names.
     """
-    weights = load_weights(layout.ROOT / record.weights.file)
+    file = file or layout.ROOT / record.weights.file
+    weights = load_weights(file)
     if weights_hash(weights) != record.weights.sha256:
-        raise UsageError(f"{record.weights.file} does not hold the weights that its record names.")
+        raise UsageError(f"{file} does not hold the weights that its record names.")
     return _measure(paper, weights, recorded_recipe(paper, record), data, device)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from common import layout
 from common.errors import UsageError
 from common.files import write_whole
-from common.measure import recorded_data, recorded_recipe
+from common.measure import measure_record, recorded_data
 from common.papers import Paper
 from common.progress import say
 from common.records import Record, published_records, published_seed, read_record, write_record
@@ -61,7 +61,9 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
             raise UsageError(f"{record.path()} is published already and differs. {advice}")
         return
     if record.status == "finished":
-        record = record.model_copy(update={"remeasured": _remeasure(paper, record, path, data_dir)})
+        data, file = recorded_data(paper, record, data_dir), path.with_name(record.weights.file)
+        measured = measure_record(paper, record, data, file=file)
+        record = record.model_copy(update={"remeasured": measured.metrics})
         record = record.model_copy(update={"weights": record.weights.model_copy(update={"file": None})})
     write_record(record, record.path())
     say(f"published {record.path().relative_to(layout.ROOT)}")
@@ -70,14 +72,6 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
 def _outcome(record: Record) -> tuple:
     """What two runs of one seed must agree in to be the same result."""
     return record.status, record.recipe_hash, record.metrics, record.weights and record.weights.sha256
-
-
-def _remeasure(paper: Paper, record: Record, path: Path, data_dir: Path | None) -> dict:
-    weights = load_weights(path.with_name(record.weights.file))
-    if weights_hash(weights) != record.weights.sha256:
-        raise UsageError(f"{path.with_name(record.weights.file)} does not hold the weights that its record names.")
-    data = recorded_data(paper, record, data_dir)
-    return paper.module("eval").evaluate(weights, recorded_recipe(paper, record), data, "cpu").metrics
 
 
 def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:

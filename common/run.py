@@ -18,6 +18,7 @@ from common.errors import Interrupted, MachineError, NumbersError, UsageError
 from common.files import write_whole
 from common.papers import Paper
 from common.passports import LocatedData
+from common.precision import fast_precision
 from common.progress import WorkBar, say, warn
 from common.records import Metrics, Record, make_record, read_record, write_record
 from common.weights import save_weights, weights_hash
@@ -59,7 +60,7 @@ class Job:
             "recipe": provenance.recipe_hash(self.recipe),
             "data": provenance.hash_of([self.data.edition, self.data.files]),
             "sources": self.paper.code["sources"],
-            "device": self.device,
+            "processor": f"{self.device}, {fast_precision(self.device)}",
         }
 
 
@@ -200,7 +201,7 @@ class Run:
             yield
 
     def _refuse_if_changed(self) -> None:
-        """What was begun with other recipe, data, sources or device cannot go on with these."""
+        """What was begun with other recipe, data, sources or processor cannot go on with these."""
         file = self.job.folder / "run.json"
         now = self.job.identity()
         if self.job.fresh:

@@ -130,14 +130,13 @@ def train(run: Run, recipe: Recipe) -> Trained:
     # where it was best.
     state = {
         "epoch": 0, "position": 0, "loss": 0.0, "correct": 0,
-        "precision": chosen_precision(recipe, run.device), "best": {"accuracy": -1.0},
-        "curves": {"loss": [], "train_accuracy": []},
+        "best": {"accuracy": -1.0}, "curves": {"loss": [], "train_accuracy": []},
     }  # fmt: skip
     if kept := run.resume():
         model.load_state_dict(kept.pop("model"))
         optimiser.load_state_dict(kept.pop("optimiser"))
         state = kept
-    run.precision = state["precision"]  # a resumed run goes on in the one it began with
+    run.precision = chosen_precision(recipe, run.device)
     precision = getattr(torch, run.precision)
 
     count = len(pixels)

@@ -312,6 +312,8 @@ def test_its_train_and_eval_are_programs(root, tmp_path):
     ended = tell(root, "--preset", "smoke", "--runs-dir", tmp_path, module="papers.toy.train")
     assert ended.code == 0, ended.err
     (weights,) = tmp_path.rglob("weights.safetensors")
+    kept = json.loads(weights.with_name("record.json").read_text())
+    assert kept["command"] == "bash reproduce.sh toy --preset smoke"
     ended = tell(root, "--weights", weights, module="papers.toy.eval")
     assert ended.code == 0 and "10.00 %" in ended.out
 

@@ -136,20 +136,12 @@ def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, mistake
     assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
 
 
-def test_a_resumed_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "fast_precision", lambda _: torch.bfloat16)
-    whole = finished(tmp_path / "whole")
-    cut_after(2, tmp_path / "cut")
-    monkeypatch.setattr(train, "fast_precision", lambda _: torch.float32)
-    resumed = finished(tmp_path / "cut")
-    assert resumed.environment.precision == "bfloat16"
-    assert resumed.weights.sha256 == whole.weights.sha256
-
-
-def test_a_run_does_not_go_on_on_another_device(tmp_path):
+def test_a_run_does_not_go_on_where_products_would_have_another_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.run.fast_precision", lambda _: torch.bfloat16)
     cut_after(2, tmp_path)
-    with pytest.raises(UsageError, match="was begun with other device. Start over with --fresh"):
-        run_job(replace(job(tmp_path), device="cuda"))
+    monkeypatch.setattr("common.run.fast_precision", lambda _: torch.float32)
+    with pytest.raises(UsageError, match="was begun with other processor. Start over with --fresh"):
+        finished(tmp_path)
 
 
 def test_the_authors_choice_is_the_epoch_with_the_best_training_accuracy(tmp_path, monkeypatch):
