@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from common.files import write_whole
+from common.files import fill, write_whole
 
 BEGIN, END = "<!-- choices -->", "<!-- /choices -->"
 
@@ -41,6 +41,4 @@ def in_words(start: dict) -> str:
 
 def show_on_page(page: Path, block: str) -> None:
     """Put the block between the markers of the paper's README.md."""
-    head, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    _, tail = rest.split(END)
-    write_whole(page, f"{head}{BEGIN}\n\n{block}\n\n{END}{tail}".encode())
+    write_whole(page, fill(page.read_text(encoding="utf-8"), BEGIN, END, block).encode())

@@ -3,11 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 
+from common import verdict as v
 from common.metrics import METRICS
 from common.papers import Claim, Paper
-from common.rows import UNVERIFIED, Row, needs, with_unit
-
-PLAIN_PROTOCOL = "last"  # by which the front page shows a variant without claims, else by the first it has
+from common.records import Record
+from common.rows import UNVERIFIED, Row, can_be_settled, needs, with_unit
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class NotAttempted:
     variant: str
     claims: str
     needs: str
-    command: str
+    command: str | None  # None where no data is known that would settle them
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Evidence:
     variant: str
     edition: str
     records: list[str]  # their paths below results/records, without the ending
+    commits: list[str]  # that they ran from
     command: str
 
 
@@ -41,10 +42,18 @@ class EditionNote:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One paper's rows, in their order."""
+    """One paper's rows, in their order, and the records that they stand on."""
 
     paper: Paper
     rows: list[Row]
+    records: list[Record]
+
+    @property
+    def title(self) -> str:
+        """The heading of the paper's page, or where it has none the name of its folder."""
+        page = self.paper.folder / "README.md"
+        first = page.read_text(encoding="utf-8").partition("\n")[0] if page.exists() else ""
+        return first.removeprefix("# ") if first.startswith("# ") else self.paper.name
 
     @property
     def attempted(self) -> list[Row]:
@@ -65,15 +74,27 @@ class Comparison:
             if not row.records:
                 by_variant.setdefault(row.variant, []).append(claims[row.claim])
         return [
-            NotAttempted(variant, _in_words(open_claims), needs(self.paper, open_claims), self._command(variant))
+            NotAttempted(
+                variant,
+                _in_words(open_claims),
+                needs(self.paper, open_claims),
+                self._command(variant) if can_be_settled(self.paper, variant) else None,
+            )
             for variant, open_claims in by_variant.items()
         ]
 
     @property
     def evidence(self) -> list[Evidence]:
         groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
+        commits = {record.name: record.code.commit[:7] for record in self.records}
         return [
-            Evidence(variant, edition, list(records), self._command(variant, ",".join(map(seed_of, records))))
+            Evidence(
+                variant,
+                edition,
+                list(records),
+                list(dict.fromkeys(commits[name] for name in records)),
+                self._command(variant, ",".join(map(seed_of, records))),
+            )
             for variant, edition, records in groups
         ]
 
@@ -88,17 +109,27 @@ class Comparison:
         shown = [row for row in self.rows if not (row.claim in details if row.claim else row.protocol in protocols)]
         return dataclasses.replace(self, rows=shown)
 
+    @property
     def front_rows(self) -> list[Row]:
-        """What matters most: the attempted claims; of a variant without any, what one protocol gave."""
-        shown = []
-        for rows in self.without_details().by_variant.values():
-            claimed = [row for row in rows if row.claim]
-            shown += claimed or [row for row in rows if row.protocol in (self._plain_protocol(rows), None)]
-        return shown
+        """What matters most: the claims that were tried, and what failed."""
+        return [row for row in self.without_details().attempted if row.claim or row.verdict == v.FAILED]
 
-    def _plain_protocol(self, rows: list[Row]) -> str | None:
-        measured = {row.protocol for row in rows}
-        return next((name for name in (PLAIN_PROTOCOL, *self.paper.protocols) if name in measured), None)
+    @property
+    def standing(self) -> dict[str, int]:
+        """How many claims have each verdict, the best first; those that are a detail do not count."""
+        verdicts = [row.verdict for row in self.without_details().rows if row.claim]
+        return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
+
+    @property
+    def beside(self) -> dict[str, list[str]]:
+        """By edition, the variants that were measured on it without that any claim speaks of them."""
+        claimed = {(row.variant, row.edition) for row in self.attempted if row.claim}
+        beside: dict[str, list[str]] = {}
+        for row in self.attempted:
+            variants = beside.setdefault(row.edition, [])
+            if (row.variant, row.edition) not in claimed and row.variant not in variants:
+                variants.append(row.variant)
+        return {edition: variants for edition, variants in beside.items() if variants}
 
     def edition_notes(self, rows: list[Row]) -> list[EditionNote]:
         """One for each edition among the rows that does not count for the paper's claims."""

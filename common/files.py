@@ -2,9 +2,16 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from common.errors import MachineError
+
+
+def fill(text: str, begin: str, end: str, block: str) -> str:
+    """The text with what stands between two markers replaced by a block; unchanged if it has no such markers."""
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n\n{block}\n\n{end}", text)
 
 
 def write_whole(path: Path, content: bytes) -> None:

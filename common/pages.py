@@ -3,8 +3,8 @@
 from common import layout
 from common import verdict as v
 from common.comparison import Comparison, seed_of
-from common.papers import Paper
-from common.rows import UNVERIFIED, Row, label, measured, reported_as
+from common.papers import Claim, Paper
+from common.rows import UNVERIFIED, Row, label, measured, reported_as, with_unit
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "verdict"]
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
@@ -21,59 +21,82 @@ def results_page(comparisons: list[Comparison]) -> str:
         "run. *Here* is mean ± standard deviation over n seeds. How a verdict comes about: "
         "[README](../README.md#how-to-read-a-verdict)."
     ]
-    for comparison in comparisons:
+    for comparison in sorted(comparisons, key=lambda comparison: not comparison.attempted):
         citation = comparison.paper.citation
         parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
-        parts += _measured(comparison, comparison.attempted, explain_protocols=True)
+        parts += _measured(comparison, comparison.attempted, everything=True)
         parts += _evidence(comparison)
         parts += _not_attempted(comparison)
-    return "\n\n".join([*parts, power_table()]) + "\n"
+    return "\n\n".join([*parts, "## The power of a verdict", power_table()]) + "\n"
 
 
-def paper_block(comparison: Comparison) -> str:
-    """What stands between the markers of a paper's page."""
+def paper_block(comparison: Comparison, page: str) -> str:
+    """What stands between the markers of a paper's page; figures that its other text, `page`, shows are left out."""
     overview = comparison.without_details()
     parts = [*_measured(overview, overview.attempted), *_not_attempted(overview)]
     if left_out := len(comparison.rows) - len(overview.rows):
         parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
     parts += _links(comparison.paper)
+    folder = f"../../results/figures/{comparison.paper.name}"
     pictures = sorted((layout.FIGURES / comparison.paper.name).glob("*.png"))
-    parts += [f"![{p.stem}](../../results/figures/{comparison.paper.name}/{p.name})" for p in pictures]
+    parts += [
+        f"![{p.stem.replace('_', ' ')}]({folder}/{p.name})" for p in pictures if f"({folder}/{p.name})" not in page
+    ]
     return "\n\n".join(parts)
 
 
 def front_block(comparisons: list[Comparison]) -> str:
     """What stands between the markers of the front page."""
-    shown = [(comparison, comparison.front_rows()) for comparison in comparisons]
-    lines = [[row.paper, *_cells(row)] for _, rows in shown for row in rows]
-    notes = [note for comparison, rows in shown for note in _edition_notes(comparison, rows)]
-    notes += [_how_many_open(comparison) for comparison in comparisons if comparison.not_attempted]
-    parts = [markdown_table(lines, ["paper", *COLUMNS]), "\n".join(notes), "#" + power_table()]
+    verdicts = [[_link(c), *_cells(row)] for c in comparisons for row in c.front_rows]
+    standing = [
+        [_link(c), str(sum(c.standing.values())), _in_words(c.standing), _beside(c) or "–"] for c in comparisons
+    ]
+    parts = [
+        markdown_table(verdicts, ["paper", *COLUMNS]),
+        "Where the claims stand, and what was measured where the paper prints nothing or on other data\nthan the "
+        "paper's (in brackets its edition):",
+        markdown_table(standing, ["paper", "claims", "of these", "measured besides"]),
+    ]
     return "\n\n".join(filter(None, parts))
 
 
-def _how_many_open(comparison: Comparison) -> str:
-    claims, of_all = sum(not row.records for row in comparison.rows), len(comparison.paper.claims)
-    return (
-        f"- {comparison.paper.name}: {claims} of {of_all} claims not attempted; "
-        "what each needs: [results/README.md](results/README.md)."
-    )
+def _link(comparison: Comparison) -> str:
+    return f"[{comparison.title}](papers/{comparison.paper.name}/README.md)"
+
+
+def _beside(comparison: Comparison) -> str:
+    return "; ".join(f"{', '.join(variants)} ({edition})" for edition, variants in comparison.beside.items())
+
+
+def _in_words(standing: dict[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in standing.items())
 
 
 # ---- parts ---------------------------------------------------------------------
 
 
-def _measured(comparison: Comparison, rows: list[Row], explain_protocols: bool = False) -> list[str]:
-    """The table of what was measured, and what must be said of its words."""
+def _measured(comparison: Comparison, rows: list[Row], everything: bool = False) -> list[str]:
+    """The table of what was measured, and what must be said of its words; with `everything` also where the paper
+    prints it, and what the protocols are."""
     if not rows:
         return ["Nothing has been measured yet."]
     notes = _edition_notes(comparison, rows)
     if any(row.note.startswith(UNVERIFIED) for row in rows):
         notes.append(UNVERIFIED_NOTE)
-    if explain_protocols:
+    lines, columns = [_cells(row) for row in rows], COLUMNS
+    if everything:
         used = {row.protocol for row in rows}
         notes += [f"- *{name}*: {text}" for name, text in comparison.paper.protocols.items() if name in used]
-    return [markdown_table([_cells(row) for row in rows], COLUMNS), *(["\n".join(notes)] if notes else [])]
+        places = {claim.id: _printed_in(claim) for claim in comparison.paper.claims}
+        columns = [*COLUMNS, "printed in"]
+        lines = [[*line, places.get(row.claim, "–")] for line, row in zip(lines, rows, strict=True)]
+    return [markdown_table(lines, columns), *(["\n".join(notes)] if notes else [])]
+
+
+def _printed_in(claim: Claim) -> str:
+    """The place in the paper, and what a second source says."""
+    other = claim.second_reference
+    return claim.where + (f"; {other.source}: {with_unit(other.value, claim.metric)}" if other else "")
 
 
 def _cells(row: Row) -> list[str]:
@@ -98,14 +121,23 @@ def _edition_notes(comparison: Comparison, rows: list[Row]) -> list[str]:
 
 def _evidence(comparison: Comparison) -> list[str]:
     lines = [
-        [of.variant, of.edition, " ".join(f"[{seed_of(r)}](records/{r}.json)" for r in of.records), f"`{of.command}`"]
+        [
+            of.variant,
+            of.edition,
+            " ".join(f"[{seed_of(r)}](records/{r}.json)" for r in of.records),
+            " ".join(of.commits),
+            f"`{of.command}`",
+        ]
         for of in comparison.evidence
     ]
-    return [markdown_table(lines, ["variant", "edition", "records of seeds", "command"])] if lines else []
+    columns = ["variant", "edition", "records of seeds", "ran from commit", "command"]
+    return [markdown_table(lines, columns)] if lines else []
 
 
 def _not_attempted(comparison: Comparison) -> list[str]:
-    lines = [[of.variant, of.claims, of.needs, f"`{of.command}`"] for of in comparison.not_attempted]
+    lines = [
+        [of.variant, of.claims, of.needs, f"`{of.command}`" if of.command else "–"] for of in comparison.not_attempted
+    ]
     if not lines:
         return []
     return ["### Not attempted", markdown_table(lines, ["variant", "paper says", "needs", "command"])]
@@ -122,11 +154,11 @@ def _links(paper: Paper) -> list[str]:
 
 
 def power_table() -> str:
-    """How often a true number passes, with a heading of the second level."""
+    """How often a true number passes."""
     lines = [[f"{n} seeds", *(f"{100 * v.power(n, s):.0f} %" for s in POWER_SPREADS)] for n in POWER_SEEDS]
     headings = ["", *(f"spread = {s:g} × tolerance" for s in POWER_SPREADS)]
     return (
-        "## The power of a verdict\n\nThe chance of `reproduced` when the true mean is exactly the printed number, "
+        "The chance of `reproduced` when the true mean is exactly the printed number, "
         f"by the number of seeds and their spread.\n\n{markdown_table(lines, headings)}"
     )
 

@@ -70,9 +70,14 @@ class Record(Checked):
     def standin(self) -> bool:
         return self.data.edition == layout.STANDIN
 
+    @property
+    def name(self) -> str:
+        """Its path below results/records, without the ending."""
+        return f"{self.paper}/{self.variant}/{self.data.edition}/seed-{self.seed}"
+
     def path(self) -> Path:
         """Where this record belongs once published."""
-        return layout.RECORDS / self.paper / self.variant / self.data.edition / f"seed-{self.seed}.json"
+        return layout.RECORDS / f"{self.name}.json"
 
 
 def make_record(**fields) -> Record:

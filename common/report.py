@@ -10,7 +10,7 @@ from common.errors import CheckFailed, NumbersError
 from common.papers import Paper
 from common.progress import warn
 from common.records import Record, published_records, published_seed
-from common.rows import Row, label, measured, paper_rows, reported_as
+from common.rows import OTHER_DATA, UNVERIFIED, Row, label, measured, paper_rows, reported_as
 from common.show import print_table
 
 HOLDS = (v.REPRODUCED, v.EXCEEDS)
@@ -100,7 +100,7 @@ def _line(row: Row, closing: Closing) -> list[str]:
     beside = [other for other in closing.published if _subject(other) == _subject(row)]
     # The run's own edition where there is one, else the first, which is the dataset's official one.
     beside.sort(key=lambda other: other.edition != row.edition)
-    verdict = "none: not the paper's data" if claims and not row.claim else row.verdict
+    verdict = f"{row.verdict} ({row.note})" if row.note in (UNVERIFIED, OTHER_DATA) else row.verdict
     return [label(row), row.protocol or "–", reported, measured(beside[0]) if beside else "–", measured(row), verdict]
 
 

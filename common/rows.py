@@ -10,6 +10,7 @@ from common.papers import Claim, Paper
 from common.records import Record
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
+OTHER_DATA = "not the paper's data"  # a number is printed, but this edition does not count for it
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def _row(
         record for record in group if record.status == "finished" and metric in record.metrics.get(protocol, {})
     ]
     summary = v.summarise([r.metrics[protocol][metric] for r in finished], METRICS[metric].range) if finished else None
-    word, note = _judge(paper, claim, metric, group, finished, summary)
+    claimed = any((c.variant, c.protocol, c.metric) == (variant, protocol, metric) for c in paper.claims)
+    word, note = _judge(paper, claim, metric, group, finished, summary, other_data=claimed and claim is None)
     numbers = dataclasses.asdict(summary) if summary else dict.fromkeys(("mean", "sd", "low", "high")) | {"n": 0}
     return Row(
         paper=paper.name,
@@ -118,14 +120,10 @@ def _row(
         reported=claim.reported if claim else None,
         tolerance=claim.tolerance if claim else None,
         verdict=word,
-        records=[_name(record) for record in group],
+        records=[record.name for record in group],
         note=note,
         **numbers,
     )
-
-
-def _name(record: Record) -> str:
-    return f"{record.paper}/{record.variant}/{record.data.edition}/seed-{record.seed}"
 
 
 def _judge(
@@ -135,9 +133,12 @@ def _judge(
     group: list[Record],
     finished: list[Record],
     summary: v.Summary | None,
+    other_data: bool,
 ) -> tuple[str, str]:
     """The verdict and what must be said beside it."""
     notes = [UNVERIFIED] if claim and claim.unverified else []
+    if other_data:
+        notes.append(OTHER_DATA)
     failed = [record for record in group if record.status == "failed"]
     present = {record.seed for record in finished + failed}
     last = max((record.seed for record in group), default=-1)
@@ -160,12 +161,19 @@ def _judge(
 
 
 def needs(paper: Paper, claims: list[Claim]) -> str:
-    """What a run takes that could settle these claims of one variant: time, device, data."""
-    runs = dict.fromkeys(f"{_hours(claim.needs.hours)} h on a {claim.needs.device}" for claim in claims)
+    """What a run takes that could settle these claims of one variant: time a seed, device, data."""
     passport = paper.passport(claims[0].variant)
     counting = [edition for edition in passport.editions if passport.counts(edition)]
-    data = f"{passport.name} ({' or '.join(counting)})" if counting else f"an edition of {passport.name} that counts"
-    return f"about {' or '.join(runs)}, {data}"
+    if not counting:
+        return f"files of {passport.name} that are shown to be the paper's: none is known"
+    runs = dict.fromkeys(f"{_hours(claim.needs.hours)} h on a {claim.needs.device}" for claim in claims)
+    return f"about {' or '.join(runs)} a seed, {passport.name} ({' or '.join(counting)})"
+
+
+def can_be_settled(paper: Paper, variant: str) -> bool:
+    """Whether some edition of the variant's data counts for the paper's claims."""
+    passport = paper.passport(variant)
+    return any(passport.counts(edition) for edition in passport.editions)
 
 
 def _hours(hours: float) -> str:

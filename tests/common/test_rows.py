@@ -75,7 +75,7 @@ def test_an_edition_that_is_not_equivalent_has_its_own_row_and_no_claim(paper, r
     assert row_of(rows, "plain-test").verdict == v.NOT_ATTEMPTED
     row = row_of(rows, None)
     assert (row.edition, row.n, row.verdict) == ("resized", 3, v.NO_PUBLISHED_NUMBER)
-    assert (row.reported, row.tolerance) == (None, None)
+    assert (row.reported, row.tolerance, row.note) == (None, None, "not the paper's data")
 
 
 def test_a_stand_in_never_meets_a_claim(paper, record):
@@ -153,13 +153,13 @@ def test_failed_seeds_on_an_edition_that_does_not_count_have_a_row_beside_the_cl
 def test_one_seed_that_failed_among_others_has_no_row_of_its_own(paper, record, failed_record):
     rows = paper_rows(paper, [record(0, edition="resized"), failed_record(1, edition="resized")])
     row = row_of(rows, None)
-    assert (row.metric, row.n, row.note) == ("test_error", 1, "seed 1 failed: the loss is nan")
+    assert (row.metric, row.n, row.note) == ("test_error", 1, "not the paper's data; seed 1 failed: the loss is nan")
 
 
 def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):
     row = row_of(paper_rows(paper, []), "plain-test")
     assert (row.verdict, row.edition, row.n) == (v.NOT_ATTEMPTED, None, 0)
-    assert row.note == "needs about 0.5 h on a cpu, shapes (official or bundle)"
+    assert row.note == "needs about 0.5 h on a cpu a seed, shapes (official or bundle)"
 
 
 @pytest.mark.parametrize(("hours", "words"), [(0.75, "0.75 h"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
@@ -167,13 +167,16 @@ def test_hours_are_rounded_to_what_is_known_of_them(toy, hours, words):
     content = toy.paper_content()
     content["claims"][0]["needs"] = {"hours": hours, "device": "GPU"}
     note = row_of(paper_rows(toy.paper(content=content), []), "plain-test").note
-    assert note.startswith(f"needs about {words} on a GPU, ")
+    assert note.startswith(f"needs about {words} on a GPU a seed, ")
 
 
 def test_where_no_edition_counts_the_need_for_one_is_told(toy):
     passport = layout.PASSPORTS / "shapes.yaml"
     passport.write_text(passport.read_text().replace("equivalent: true", "equivalent: false"))
-    assert row_of(paper_rows(toy.paper(), []), "plain-test").note.endswith("an edition of shapes that counts")
+    assert (
+        row_of(paper_rows(toy.paper(), []), "plain-test").note
+        == "needs files of shapes that are shown to be the paper's: none is known"
+    )
 
 
 @pytest.mark.parametrize("seeds", [0, 3])
@@ -186,7 +189,7 @@ def test_an_unverified_claim_says_so(toy, record, seeds):
 
 def test_a_measured_value_that_no_claim_speaks_of(paper, record):
     row = row_of(paper_rows(paper, [record(k, protocol="best") for k in range(3)]), None)
-    assert (row.protocol, row.verdict, row.n) == ("best", v.NO_PUBLISHED_NUMBER, 3)
+    assert (row.protocol, row.verdict, row.n, row.note) == ("best", v.NO_PUBLISHED_NUMBER, 3, "")
 
 
 def test_numbers_are_written_with_unit_spread_and_count(paper, record):

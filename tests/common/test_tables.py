@@ -104,7 +104,7 @@ def test_what_was_measured_comes_first_and_what_was_not_in_one_line_a_variant(wo
         [
             "wide",
             "last: PSNR 30.10 dB (unverified)",
-            "about 0.5 h on a cpu, shapes (official or bundle)",
+            "about 0.5 h on a cpu a seed, shapes (official or bundle)",
             "`bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2`",
         ]
     ]
@@ -124,9 +124,9 @@ def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeyp
         [
             "plain",
             "last: test error 0.95 %, training error 1.00 %; best: test error 0.9 %",
-            "about 0.5 h on a cpu or 40 h on a cpu, shapes (official or bundle)",
+            "about 0.5 h on a cpu or 40 h on a cpu a seed, shapes (official or bundle)",
         ],
-        ["wide", "last: PSNR 30.10 dB", "about 0.5 h on a cpu, shapes (official or bundle)"],
+        ["wide", "last: PSNR 30.10 dB", "about 0.5 h on a cpu a seed, shapes (official or bundle)"],
     ]
     assert "Nothing has been measured yet." in text_of("README.md")
 
@@ -175,6 +175,16 @@ def test_every_record_is_linked(world, records):
         assert f"({path})" in page and record.path().exists()
 
 
+def test_the_results_say_where_a_number_is_printed_and_from_which_commit_it_was_measured(world, records):
+    content = world.paper_content()
+    content["claims"][1]["second_reference"] = {"source": "torchvision", "value": "30.2"}
+    world.paper("alpha_2001", content)
+    page = section(text_of("README.md"), "alpha_2001")
+    where = content["claims"][1]["where"]
+    assert [line[-1] for line in lines_of(page) if line[0] == "wide"][0] == f"{where}; torchvision: 30.2 dB"
+    assert [line[3] for line in lines_of(page) if "[0](" in line[2]] == [records[0].code.commit[:7]] * 3
+
+
 def test_comparison_json_has_its_fields_and_one_object_a_row(world):
     rows = json.loads(text_of("comparison.json"))
     assert all(list(row) == FIELDS for row in rows)
@@ -202,8 +212,9 @@ def test_csv_reads_back_as_the_same_rows(world):
 def test_latex_is_escaped_and_balanced(world):
     text = text_of("comparison.tex")
     lines = [line for line in text.splitlines() if "&" in line]
-    assert len(lines) == 6  # the heading and five rows
-    assert {line.count(" & ") for line in lines} == {6}
+    assert len(lines) == 5  # the heading and the four rows that have records
+    assert {line.count(" & ") for line in lines} == {7}
+    assert r"failed (seed 0 failed: the loss is" in text and "too few seeds (unverified)" in text
     assert r"alpha\_2001" in text and r"0.95 $\pm$ 0.19 \%" in text
     bare = text.replace(r"\_", "").replace(r"\%", "")
     assert "_" not in bare and "%" not in bare
@@ -262,6 +273,19 @@ def test_figures_that_exist_are_shown(world):
     assert '<img src="figures/alpha_2001/curve.png"' in files[layout.RESULTS / "index.html"]
 
 
+def test_a_figure_that_the_page_shows_already_is_not_shown_again(world):
+    folder = layout.FIGURES / "alpha_2001"
+    folder.mkdir(parents=True)
+    for name in ("curve", "map_of_all"):
+        (folder / f"{name}.png").write_bytes(b"")
+    page = layout.PAPERS / "alpha_2001" / "README.md"
+    page.write_text("![a curve](../../results/figures/alpha_2001/curve.png)\n" + PAGE)
+    for _ in range(2):
+        page.write_text(tables.tables()[page])
+        assert page.read_text().count("curve.png") == 1
+        assert page.read_text().count("![map of all](../../results/figures/alpha_2001/map_of_all.png)") == 1
+
+
 def test_what_is_between_the_markers_is_replaced_and_nothing_else(world):
     for page in (layout.PAPERS / "alpha_2001" / "README.md", layout.ROOT / "README.md"):
         text = tables.tables()[page]
@@ -273,42 +297,34 @@ def test_what_is_between_the_markers_is_replaced_and_nothing_else(world):
         assert tables.tables()[page] == text
 
 
-def front_lines(name: str) -> list[list[str]]:
-    block = tables.tables()[layout.ROOT / "README.md"].split("### The power")[0]
-    return [line[1:] for line in lines_of(block) if line[0] == name]
+def front_lines(title: str) -> list[list[str]]:
+    block = tables.tables()[layout.ROOT / "README.md"]
+    return [line[1:] for line in lines_of(block) if line[0].startswith(f"[{title}](papers/")]
 
 
-def test_the_front_page_has_the_attempted_claims_and_counts_the_others(world):
-    assert [line[:5] for line in front_lines("alpha_2001")] == [
+def test_the_front_page_has_the_attempted_claims_and_where_all_of_them_stand(world):
+    *verdicts, standing = front_lines("A page")  # the heading of alpha_2001's page
+    assert [line[:5] for line in verdicts] == [
         ["plain", "test error", "last", "official", "0.95 ± 0.19 %"],
         ["wide", "PSNR", "last", "official", "30.10 ± 0.05 dB"],
     ]
-    assert [line[0] for line in front_lines("beta_2010")] == ["plain"]
-    page = tables.tables()[layout.ROOT / "README.md"]
-    assert "- beta_2010: 1 of 2 claims not attempted" in page and "](results/README.md)" in page
-    assert "- alpha_2001" not in page
+    assert standing == ["2", "1 reproduced, 1 too few seeds", "plain (resized)"]
+    *verdicts, standing = front_lines("Bare")
+    assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "1 failed, 1 not attempted", "–"]
 
 
-@pytest.mark.parametrize(("protocols", "shown"), [(["best", "last"], "last"), (["first", "best"], "best")])
-def test_without_attempted_claims_the_front_page_shows_a_variant_by_one_protocol(
-    toy, record, monkeypatch, power, protocols, shown
-):
-    """By the last weights where it has them, else by the first of its protocols in paper.yaml."""
+def test_what_is_no_claim_stands_on_the_front_page_by_its_edition(toy, record, monkeypatch, power):
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
-    content["protocols"] = {"unused": "", "best": "", "first": "", "last": ""}
     content["claims"] = [content["claims"][0]]
     toy.paper(content=content)
     (toy.root / "README.md").write_text(PAGE)
-    metrics = {protocol: {"psnr": 30.0, "test_error": 1.0} for protocol in protocols}
-    toy.publish(record(edition="resized", metrics=metrics), record(variant="wide", metrics=metrics))
-    assert [line[:4] for line in front_lines("alpha_2001")] == [
-        ["plain", "test error", shown, "resized"],
-        ["plain", "PSNR", shown, "resized"],
-        ["wide", "test error", shown, "official"],
-        ["wide", "PSNR", shown, "official"],
-    ]
-    assert "- *resized* (shapes): the resized files." in tables.tables()[layout.ROOT / "README.md"]
+    two = {"last": {"psnr": 30.0, "test_error": 1.0}}
+    toy.publish(
+        record(edition="resized", metrics=two),
+        *(record(variant="wide", metrics=two, edition=e) for e in ("resized", "official")),
+    )
+    assert front_lines("alpha_2001") == [["1", "1 not attempted", "plain, wide (resized); wide (official)"]]
 
 
 def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
@@ -322,9 +338,9 @@ def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
     for path in (*results, layout.RESULTS / "README.md", layout.RESULTS / "index.html", layout.ROOT / "README.md"):
         assert "failed" in files[path].replace(r"\_", "_").split("gamma_2020", 1)[1], path
     assert "**failed** (seed 0" in files[layout.PAPERS / "gamma_2020" / "README.md"]
-    assert front_lines("gamma_2020") == [
-        ["plain", "–", "–", "official", "–", "–", "**failed** (seed 0 failed: the loss is nan)"]
-    ]
+    assert ["plain", "–", "–", "official", "–", "–", "**failed** (seed 0 failed: the loss is nan)"] in front_lines(
+        "A page"
+    )
 
 
 def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
@@ -351,8 +367,9 @@ def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
     assert overview == [["test error", "last"], ["training error", "best"], ["training error", "last"]]
     assert lines_of(page)[-1][:2] == ["wide", "last: PSNR 30.10 dB"]
     assert "4 more rows, in detail: [results/README.md](../../results/README.md)." in page
-    assert [line[1:3] for line in front_lines("alpha_2001")] == [["test error", "last"], ["training error", "best"]]
-    assert "2 of 6 claims not attempted" in tables.tables()[layout.ROOT / "README.md"]
+    *verdicts, standing = front_lines("A page")
+    assert [line[1:3] for line in verdicts] == [["test error", "last"], ["training error", "best"]]
+    assert standing[:2] == ["3", "2 too few seeds, 1 not attempted"]
     assert len(json.loads(text_of("comparison.json"))) == 8
 
 
@@ -363,7 +380,7 @@ def test_a_detail_stands_in_the_results_and_on_no_overview(world):
     written = tables.tables()
     overviews = [written[layout.ROOT / "README.md"], written[layout.PAPERS / "alpha_2001" / "README.md"]]
     assert "30.10" in written[layout.RESULTS / "README.md"] and "0.95 ± 0.19" in overviews[0] + overviews[1]
-    assert [overview.count("| alpha_2001 | wide") for overview in overviews] == [0, 0]
+    assert [overview.count("| wide") for overview in overviews] == [0, 0]
     assert "| wide " not in overviews[1] and "| plain " in overviews[1]
 
 
