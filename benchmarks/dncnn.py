@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from benchmarks.run import Job
 from common.determinism import generator
-from common.precision import fast_precision
+from common.device import fast_precision
 from papers.dncnn.data import Collection
 from papers.dncnn.model import DnCNN, denoise, for_inference, initialise, receptive_field
 from papers.dncnn.train import (

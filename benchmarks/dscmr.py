@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.run import Job
 from common.determinism import generator, make_deterministic
-from common.precision import fast_precision
+from common.device import fast_precision
 from papers.dscmr.model import COMMON, DSCMR, HIDDEN, J1, J2, J3, initialise
 from papers.dscmr.retrieval import both_ways, scores
 from papers.dscmr.train import Branches, Recipe

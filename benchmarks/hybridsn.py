@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.run import Job
 from common.determinism import generator
-from common.precision import fast_precision
+from common.device import fast_precision
 from papers.hybridsn.data import Windows
 from papers.hybridsn.model import HybridSN, initialise
 from papers.hybridsn.scoring import predict

@@ -52,7 +52,7 @@ class Result:
     ratio: float  # straightforward time over ours
     samples_per_s: float
     share: float  # of the measured matrix-multiply rate on as many threads
-    peak_memory_mb: float
+    peak_memory_mb: float  # of this process so far: both ways, and the jobs before
     whole: str  # what a user waits for
     whole_s: float  # and how long, at this rate
 
@@ -70,7 +70,7 @@ def run_benchmarks(papers: list[str], as_json: bool) -> None:
         ]
         for r in results
     ]  # fmt: skip
-    columns = ["paper", "job", "times the plain way", "samples/s", "of matrix rate", "peak memory", "in all"]
+    columns = ["paper", "job", "times the plain way", "samples/s", "of matrix rate", "peak memory so far", "in all"]
     print_table("Speed", columns, lines)
 
 

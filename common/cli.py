@@ -36,7 +36,7 @@ class Front(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.commands:
             return self.commands[name]
-        return paper_command(name) if name in find_papers() else None
+        return PaperCommand(name) if name in find_papers() else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         known = [*self.commands, *find_papers()]
@@ -118,10 +118,6 @@ class PaperCommand(click.Command):
             )
 
 
-def paper_command(name: str) -> click.Command:
-    return PaperCommand(name)
-
-
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
@@ -169,6 +165,7 @@ def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
 
 def _run_seeds(paper: Paper, *, variant, preset, seeds, device, data, data_dir, runs_dir, fresh) -> list:
     """The records of all seeds; one whose numbers go bad does not keep the others from running."""
+    from common.device import choose_device
     from common.progress import warn
     from common.run import Job
 
@@ -246,22 +243,6 @@ def find_data(paper: Paper, variant: str, preset: str, mode: str, data_dir: Path
             ) from None
         warn(f"STAND-IN DATA: {absent} This run uses {passport.standin}: its numbers say nothing about the paper.")
         return standin
-
-
-def choose_device(wanted: str, paper: str, usable: tuple[str, ...]) -> str:
-    """
-    Raises:
-        MachineError: no such device here. UsageError: the paper does not run on it.
-    """
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise MachineError("--device cuda: PyTorch finds no CUDA device here. Use --device cpu.")
-    if wanted != "auto" and wanted not in usable:
-        raise UsageError(f"{paper} runs on {' or '.join(usable)} only.")
-    if wanted == "auto":
-        return "cuda" if "cuda" in usable and torch.cuda.is_available() else "cpu"
-    return wanted
 
 
 def override(recipe, words: list[str]):

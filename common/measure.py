@@ -113,8 +113,8 @@ def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> Locate
 
 
 def _measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str) -> Measured:
-    from common.cli import choose_device
     from common.determinism import make_deterministic
+    from common.device import choose_device
 
     make_deterministic(0)
     usable = paper.module("train").DEVICES

@@ -56,16 +56,8 @@ class PassportFile(Checked):
     editions: dict[str, Edition]
 
 
-@dataclass(frozen=True)
-class Passport:
+class Passport(PassportFile):
     name: str
-    title: str
-    page: str
-    terms: str
-    folder: str
-    splits: dict[str, int]
-    standin: str
-    editions: dict[str, Edition]
 
     def counts(self, edition: str) -> bool:
         """Whether a number measured on this edition may stand beside a claim."""
@@ -109,7 +101,7 @@ def find_passport(dataset: str, paper_folder: Path | None = None) -> Passport:
 
 def _read_passport(file: Path) -> Passport:
     content = read(file, PassportFile)
-    return Passport(name=file.stem, **{field: getattr(content, field) for field in PassportFile.model_fields})
+    return Passport(name=file.stem, **dict(content))
 
 
 def search_folders(data_dir: Path | None) -> list[Path]:

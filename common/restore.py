@@ -30,8 +30,8 @@ def restore_image(
     Raises:
         UsageError: the paper restores no pictures; no such picture or weights; `output` would replace the picture.
     """
-    from common.cli import choose_device
     from common.determinism import make_deterministic
+    from common.device import choose_device
 
     variant = paper.variant(variant)
     restore = getattr(paper.module("eval"), "restore", None)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from common import checkpoint, determinism, provenance
+from common.device import fast_precision
 from common.errors import Interrupted, MachineError, NumbersError, UsageError
 from common.files import write_whole
 from common.papers import Paper
 from common.passports import LocatedData
-from common.precision import fast_precision
 from common.progress import WorkBar, say, warn
 from common.records import Metrics, Record, make_record, read_record, write_record
 from common.weights import save_weights, weights_hash

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from common.determinism import generator
+from common.device import fast_precision
 from common.errors import UsageError
-from common.precision import fast_precision
 from common.run import Run, Trained
 from papers.dncnn.data import (
     TURNS,

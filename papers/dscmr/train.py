@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.determinism import generator
+from common.device import fast_precision
 from common.errors import UsageError
-from common.precision import fast_precision
 from common.run import Run, Trained
 from papers.dscmr.data import Pairs, Part, load
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise

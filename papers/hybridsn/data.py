@@ -164,8 +164,8 @@ def synthetic_scene(side: int = 96, bands: int = 40, classes: int = 6, fields: i
 
     rows, columns = np.indices((side, side))
     places = draw.uniform(0, side, (fields, 2))
-    distances = np.sort((rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2, axis=2)
-    field = ((rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2).argmin(axis=2)
+    squared = (rows[..., None] - places[:, 0]) ** 2 + (columns[..., None] - places[:, 1]) ** 2
+    field, nearest = squared.argmin(axis=2), np.sort(squared, axis=2)
     crop = (np.arange(fields) % classes)[field]
 
     share = draw.dirichlet(np.full(classes, 0.5), (side, side))
@@ -174,7 +174,7 @@ def synthetic_scene(side: int = 96, bands: int = 40, classes: int = 6, fields: i
     light = 1 + 0.3 * np.sin(rows / 9) * np.cos(columns / 13)
     cube = mixed * light[..., None] + draw.normal(0, 0.05, mixed.shape)
 
-    inside = np.sqrt(distances[..., 1]) - np.sqrt(distances[..., 0]) > 3  # away from the edges of a field
+    inside = np.sqrt(nearest[..., 1]) - np.sqrt(nearest[..., 0]) > 3  # away from the edges of a field
     truth = np.where(inside & (field % 5 < 3), crop + 1, 0)
     return Scene(cube, truth, tuple(f"crop {number}" for number in range(1, classes + 1)))
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.determinism import generator
+from common.device import fast_precision
 from common.errors import UsageError
-from common.precision import fast_precision
 from common.run import Run, Trained
 from papers.hybridsn.data import Scene, Split, Windows, disjoint_split, load, random_split, reduce_bands
 from papers.hybridsn.model import HybridSN, check_sizes, initialise
