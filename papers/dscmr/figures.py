@@ -37,7 +37,7 @@ def map_against_epochs(records: list[Record], data: Data) -> Figure | None:
 
 def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
     """How much higher the average mAP is at the epoch chosen on the test pairs than at the one chosen
-    on validation pairs and at the last: every variant that has all three, every seed and the mean."""
+    on validation pairs and at the last: every variant that has all three, every seed and the mean, in numbers too."""
     names = list(dict.fromkeys(r.variant for r in records if set(PROTOCOLS) <= r.metrics.keys()))
     if not names:
         return None
@@ -49,6 +49,8 @@ def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
             axes.plot(gains, heights, marker, color=color, markersize=3.5, alpha=0.5, linestyle="none")
             label = f"test-best over {other}" if row == 0 else None
             axes.plot(np.mean(gains), row + offset, "|", color=color, markersize=13, markeredgewidth=2.2, label=label)
+            beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center", "fontsize": 8, "color": color}
+            axes.annotate(f"{np.mean(gains):+.3f}", (max(gains), row + offset), **beside)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(xlabel="gain in average mAP", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     figure.legend(loc="outside upper center", ncols=2)
