@@ -21,7 +21,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         "run. *Here* is mean ± standard deviation over n seeds. How a verdict comes about: "
         "[README](../README.md#how-to-read-a-verdict)."
     ]
-    for comparison in sorted(comparisons, key=lambda comparison: not comparison.attempted):
+    for comparison in comparisons:
         citation = comparison.paper.citation
         parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
         parts += _measured(comparison, comparison.attempted, everything=True)

@@ -35,6 +35,8 @@ def tables() -> dict[Path, str]:
     published = [published_records(paper.name) for paper in papers]
     comparisons = [Comparison(paper, paper_rows(paper, of), of) for paper, of in zip(papers, published, strict=True)]
     rows = [row for comparison in comparisons for row in comparison.rows]
+    # Pages begin with the papers of which claims were tried, then come those of which anything was measured.
+    comparisons.sort(key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
     files = {
         layout.RESULTS / "comparison.json": json.dumps([row.as_dict() for row in rows], indent=1) + "\n",
         layout.RESULTS / "comparison.csv": _csv(rows),
