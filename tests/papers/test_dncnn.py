@@ -441,7 +441,10 @@ def test_the_authors_rate_is_1e_3_for_30_epochs_and_1e_4_for_20():
 
 def test_recipes_have_the_papers_numbers():
     assert (PRINTED.optimiser, PRINTED.momentum, PRINTED.weight_decay, PRINTED.batch) == ("sgd", 0.9, 1e-4, 128)
+    assert (PRINTED.noise, PRINTED.weights, PRINTED.restart) == ("fresh", "he", False)
     assert (AUTHORS.optimiser, AUTHORS.noise, AUTHORS.batch) == ("adam", "once", 128)
+    assert (AUTHORS.restart, AUTHORS.weights, AUTHORS.bn_momentum) == (True, "authors", 1.0)
+    assert (AUTHORS.clip, AUTHORS.weight_decay) == (0.0, 0.0)
     for name, variant in VARIANTS.items():
         special = name.startswith("sigma")
         assert (variant.depth, variant.side) == ((17, 40) if special else (20, 50))

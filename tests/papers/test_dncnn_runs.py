@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -35,9 +36,9 @@ def _restore():
     torch.set_deterministic_debug_mode(before)
 
 
-def run_smoke(folder, variant=DEFAULT, seed=0, device="cpu") -> Record:
+def run_smoke(folder, variant=DEFAULT, seed=0, device="cpu", **changes) -> Record:
     data = LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
-    short = recipe(variant, "smoke", True)
+    short = replace(recipe(variant, "smoke", True), **changes)
     return run_job(Job(PAPER, variant, "smoke", seed, short, False, data, device, folder, False, "test"))[0]
 
 
@@ -78,6 +79,57 @@ def test_measuring_between_epochs_does_not_disturb(tmp_path, whole, monkeypatch)
     monkeypatch.setattr(train, "mean_psnr", lambda *_: 0.0)
     record = run_smoke(tmp_path)
     assert record.curves["psnr"] == [0, 0] and record.weights.sha256 == whole.weights.sha256
+
+
+# ---- the schedule -------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """What the training loop hands to one update."""
+
+    optimiser: torch.optim.Optimizer
+    rates: set[float]
+    remembers: bool  # moments of earlier updates
+    limit: float
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[Step]:
+    """Every update of the runs that a test makes."""
+    honest, taken = train.update, []
+
+    def update(model, optimiser, y, v, bf16, limit):
+        rates = {group["lr"] for group in optimiser.param_groups}
+        taken.append(Step(optimiser, rates, bool(optimiser.state), limit))
+        return honest(model, optimiser, y, v, bf16, limit)
+
+    monkeypatch.setattr(train, "update", update)
+    return taken
+
+
+def test_the_authors_rate_restart_and_no_clipping_in_every_update(tmp_path, steps):
+    rates = ((2, 1e-3, 1e-3), (1, 1e-4, 1e-4))
+    curves = run_smoke(tmp_path, "sigma25-authors", rates=rates).curves
+    assert [step.rates for step in steps] == [{1e-3}] * 2 * STEPS + [{1e-4}] * STEPS
+    assert curves["rate"] == [1e-3, 1e-3, 1e-4]
+    assert [step.remembers for step in steps] == [False, True, True] * 3, "forgotten at the start of every epoch"
+    assert all(type(step.optimiser) is torch.optim.Adam and step.limit == 0 for step in steps)
+
+
+def test_the_printed_rate_clipping_and_momentum_in_every_update(tmp_path, steps):
+    curves = run_smoke(tmp_path, "sigma25-printed", rates=((4, 1e-1, 1e-4),)).curves
+    rates = [1e-1, 1e-2, 1e-3, 1e-4]
+    assert curves["rate"] == pytest.approx(rates)
+    assert [rate for step in steps for rate in step.rates] == pytest.approx([r for r in rates for _ in range(STEPS)])
+    assert [step.limit for step in steps] == pytest.approx([0.005 / r for r in rates for _ in range(STEPS)])
+    assert [step.remembers for step in steps] == [False] + [True] * (4 * STEPS - 1), "never forgotten"
+    for step in steps:
+        assert type(step.optimiser) is torch.optim.SGD
+        assert {group["momentum"] for group in step.optimiser.param_groups} == {0.9}
+
+
+# ---- resuming with a mistake --------------------------------------------------------
 
 
 def batch_skipped(state):
