@@ -18,31 +18,28 @@ SIGMA = 25
 CROP = 96  # pixels of a Set12 picture that are shown
 SET12 = ("C.man", "House", "Peppers", "Starfish", "Monarch", "Airplane", "Parrot", "Lena", "Barbara", "Boat", "Man",
          "Couple")  # fmt: skip
-BM3D = {15: 31.07, 25: 28.57, 50: 25.62}  # as the paper reports it, BSD68
-STYLES = {"authors": ("C0", "-", "o", "Adam, the authors' code"), "printed": ("C1", "--", "s", "SGD, as printed")}
+BM3D = {15.0: 31.07, 25.0: 28.57, 50.0: 25.62}  # as the paper reports it, BSD68
+STYLES = {"authors": ("C0", "-", "Adam, the authors' code"), "printed": ("C1", "--", "SGD, as printed")}
 
 
 def psnr_against_epochs(records: list[Record], data: Data) -> Figure | None:
     """Fig. 2: PSNR on BSD68 at noise level 25 after each epoch, every seed and their mean."""
-    figure, axes = plt.subplots(figsize=(6, 3.6))
-    drawn = False
-    for recipe, (color, line, _, label) in STYLES.items():
-        runs = [record for record in records if record.variant == f"sigma{SIGMA}-{recipe}"]
-        if not runs:
-            continue
-        curves = np.array([run.curves["psnr"] for run in runs])
-        epochs = np.arange(1, curves.shape[1] + 1)
-        axes.plot(epochs, curves.T, color=color, linestyle=line, linewidth=0.6, alpha=0.4)
-        text = f"{label}, {'mean of ' if len(runs) > 1 else ''}{len(runs)} seed{'s' if len(runs) > 1 else ''}"
-        axes.plot(epochs, curves.mean(axis=0), color=color, linestyle=line, linewidth=1.6, label=text)
-        drawn = True
-    if not drawn:
-        plt.close(figure)
+    found = {recipe: _curves(records, f"sigma{SIGMA}-{recipe}") for recipe in STYLES}
+    found = {recipe: curves for recipe, curves in found.items() if len(curves)}
+    if not found:
         return None
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    for recipe, curves in found.items():
+        color, line, label = STYLES[recipe]
+        epochs, seeds = np.arange(1, curves.shape[1] + 1), len(curves)
+        axes.plot(epochs, curves.T, color=color, linestyle=line, linewidth=0.6, alpha=0.4)
+        text = f"{label}, mean of {seeds} seeds" if seeds > 1 else f"{label}, 1 seed"
+        axes.plot(epochs, curves.mean(axis=0), color=color, linestyle=line, linewidth=1.6, label=text)
     reported = _reported(f"sigma{SIGMA}-authors", SIGMA)
     axes.axhline(reported, color="black", linewidth=0.8, linestyle=":")
-    axes.text(1, reported, f"paper: {reported} dB", va="bottom", fontsize=8)
-    axes.set(xlabel="epoch", ylabel="PSNR on BSD68 (dB)", ylim=(max(axes.get_ylim()[0], reported - 2), reported + 0.2))
+    axes.text(epochs[-1], reported, f"paper: {reported} dB", va="bottom", ha="right", fontsize=8)
+    ends = [curves[:, -1].min() for curves in found.values()]  # beginnings may lie below the figure
+    axes.set(xlabel="epoch", ylabel="PSNR on BSD68 (dB)", ylim=(min(reported - 2, min(ends) - 0.2), reported + 0.2))
     axes.legend(loc="lower right")
     return figure
 
@@ -51,31 +48,31 @@ def psnr_against_sigma(records: list[Record], data: Data) -> Figure | None:
     """What one network for each noise level (S) and one for all (B) gain over BM3D on BSD68; bars span the draws of
     the noise, where they are wider than the mark."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
-    drawn = False
-    for blind, color in ((False, "C0"), (True, "C1")):
-        name = "DnCNN-B, one network" if blind else "DnCNN-S, one for each level"
+    for name, blind, color, aside in (
+        ("DnCNN-S, one for each level", False, "C0", -0.6),  # beside each other where they would hide each other
+        ("DnCNN-B, one network", True, "C1", 0.6),
+    ):
         variants = {level: "blind-authors" if blind else f"sigma{level:g}-authors" for level in PAPER_SIGMAS}
-        paper = [_reported(variant, level) - BM3D[int(level)] for level, variant in variants.items()]
-        axes.plot(PAPER_SIGMAS, paper, color=color, linestyle=":", marker="_", markersize=14, label=f"{name}: paper")
-        here = {level: _draws(records, variant, level) for level, variant in variants.items()}
-        here = {level: draws - BM3D[int(level)] for level, draws in here.items() if len(draws)}
-        if here:
-            means = [draws.mean() for draws in here.values()]
-            reach = [[draws.mean() - draws.min() for draws in here.values()],
-                     [draws.max() - draws.mean() for draws in here.values()]]  # fmt: skip
-            marker = "s" if blind else "o"
-            axes.errorbar(list(here), means, reach, color=color, marker=marker, capsize=3, label=f"{name}: here")
-            drawn = True
-    if not drawn:
+        paper = [_reported(variant, level) - BM3D[level] for level, variant in variants.items()]
+        axes.plot(np.add(PAPER_SIGMAS, aside), paper, "_:", color=color, markersize=20, label=f"{name}: paper")
+        found = {level: _draws(records, variant, level) - BM3D[level] for level, variant in variants.items()}
+        found = {level: draws for level, draws in found.items() if len(draws)}
+        if found:
+            means = [draws.mean() for draws in found.values()]
+            reach = np.abs([[end(draws) for draws in found.values()] for end in (np.min, np.max)] - np.array(means))
+            style = {"fmt": "s" if blind else "o", "color": color, "capsize": 4, "label": f"{name}: here"}
+            axes.errorbar(np.add(list(found), aside), means, reach, **style)
+    if not axes.containers:
         plt.close(figure)
         return None
-    axes.set(xlabel="noise level", ylabel="PSNR on BSD68, above BM3D (dB)", xticks=PAPER_SIGMAS, ylim=(0, None))
-    axes.legend(loc="lower right")
+    axes.set(xlabel="noise level", ylabel="PSNR on BSD68, above BM3D (dB)", xticks=PAPER_SIGMAS)
+    axes.margins(y=0.15)
+    axes.legend()
     return figure
 
 
 def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
-    """The middle of each Set12 picture: noisy, denoised by the published weights, and clean."""
+    """The middle of each Set12 picture: noisy under the first draw, denoised by the published weights, and clean."""
     from safetensors.torch import load_file
 
     record = next((r for r in records if r.variant == SHOWN and r.weights.file), None)
@@ -103,6 +100,8 @@ def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
             axis.set_title(title, fontsize=7, pad=2)
             axis.axis("off")
     figure.subplots_adjust(wspace=0.04, hspace=0.16)
+    caption = f"Noise level {SIGMA}, its first draw. PSNR: of the whole picture; denoised, the mean over all draws."
+    figure.text(0.5, 0.085, caption, ha="center", fontsize=8)
     return figure
 
 
@@ -117,6 +116,11 @@ def _middle(picture: torch.Tensor, margin: int = 0) -> torch.Tensor:
     side = CROP + 2 * margin
     top, left = ((length - side) // 2 for length in picture.shape[1:])
     return picture[:, top : top + side, left : left + side]
+
+
+def _curves(records: list[Record], variant: str) -> np.ndarray:
+    """PSNR after each epoch, a row for each seed."""
+    return np.array([record.curves["psnr"] for record in records if record.variant == variant])
 
 
 def _reported(variant: str, sigma: float) -> float:

@@ -9,16 +9,22 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
 
+from common import layout
 from common.cli import main
 from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
 from common.run import Job, Run, run_job
 from common.weights import save_weights
-from papers.dncnn import train
-from papers.dncnn.model import DnCNN
+from papers.dncnn import data, train
+from papers.dncnn.data import load
+from papers.dncnn.figures import FIGURES
+from papers.dncnn.measure import noise_of_picture
+from papers.dncnn.model import DnCNN, denoise
 from papers.dncnn.train import VARIANTS, recipe
 from tests.contract import helpers
 from tests.contract.helpers import Ended, assert_told, bits, seed_folder
@@ -37,9 +43,9 @@ def _restore():
 
 
 def run_smoke(folder, variant=DEFAULT, seed=0, device="cpu", **changes) -> Record:
-    data = LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
+    located = LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
     short = replace(recipe(variant, "smoke", True), **changes)
-    return run_job(Job(PAPER, variant, "smoke", seed, short, False, data, device, folder, False, "test"))[0]
+    return run_job(Job(PAPER, variant, "smoke", seed, short, False, located, device, folder, False, "test"))[0]
 
 
 def interrupted(folder, steps: int, **how) -> None:
@@ -193,6 +199,77 @@ def test_on_a_gpu_too_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatc
     whole = run_smoke(tmp_path / "whole", variant, device="cuda")
     interrupted(tmp_path / "parts", STEPS + 2, variant=variant, device="cuda")
     assert essence(run_smoke(tmp_path / "parts", variant, device="cuda")) == essence(whole)
+
+
+# ---- figures ------------------------------------------------------------------------
+
+SHOWN_SIDE = 140  # of a stand-in picture that is larger than what the figure shows, and its margin
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures of some records; the test pictures are the stand-in's, in a larger size."""
+    monkeypatch.setattr(data, "STANDIN_TEST_SHAPES", ((SHOWN_SIDE, SHOWN_SIDE + 1),) * 2)
+    located = LocatedData("bsd", "stand-in", None, {})
+
+    def draw(records: list[Record], there: bool = True) -> dict[str, Figure | None]:
+        return {name: function(records, lambda _: located if there else None) for name, function in FIGURES.items()}
+
+    yield draw
+    plt.close("all")
+
+
+def renamed(record: Record, variant: str, *sigmas: int, **fields) -> Record:
+    """The record as if it were another variant's, measured at these noise levels."""
+    details = {name.replace("sigma25", f"sigma{s}"): values for name, values in record.details.items() for s in sigmas}
+    return record.model_copy(update={"variant": variant, "details": details, **fields})
+
+
+def test_every_figure_is_drawn(tmp_path, monkeypatch, whole, drawn):
+    model = DnCNN(17)
+    save_weights(model.state_dict(), tmp_path / "published.safetensors")
+    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    published = whole.model_copy(update={"weights": whole.weights.model_copy(update={"file": "published.safetensors"})})
+    records = [
+        published, renamed(whole, DEFAULT, 25, seed=1), renamed(whole, "sigma25-printed", 25),
+        renamed(whole, "sigma50-authors", 50), renamed(whole, "blind-authors", 15, 25, 50),
+    ]  # fmt: skip
+    shown = drawn(records)
+
+    (axis,) = shown["psnr_against_epochs"].axes
+    assert [len(line.get_xdata()) for line in axis.lines] == [2] * 6  # two seeds, their mean; one, its mean; the paper
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["Adam, the authors' code, mean of 2 seeds", "SGD, as printed, 1 seed"]
+    low, high = axis.get_ylim()
+    assert all(low < line.get_ydata()[-1] < high for line in axis.lines), "where a training ends is seen"
+
+    (axis,) = shown["psnr_against_sigma"].axes
+    several, blind = axis.containers
+    draws = np.array(whole.details["bsd68-sigma25: mean of each noise draw"])
+    assert several.lines[0].get_ydata() == pytest.approx([draws.mean() - 28.57, draws.mean() - 25.62])
+    assert several.lines[0].get_xdata().round().tolist() == [24, 49] and len(blind.lines[0].get_xdata()) == 3
+    low, high = several.lines[1]
+    assert (high.get_ydata() - low.get_ydata()) == pytest.approx([np.ptp(draws)] * 2)
+
+    noisy, denoised, clean = shown["set12_before_and_after"].axes[:3]
+    label = torch.from_numpy(load(LocatedData("bsd", "stand-in", None, {})).tests["set12"]["flower.jpg"].copy())
+    noise = noise_of_picture("set12", 0, 0, (1, *label.shape))
+    whole_picture = denoise(model.eval(), ((label + 25 * noise) / 255)[None])[0, 0] * 255
+    top, left = (SHOWN_SIDE - 96) // 2, (SHOWN_SIDE + 1 - 96) // 2
+    middle = np.s_[top : top + 96, left : left + 96]
+    assert np.array_equal(clean.images[0].get_array(), label[middle])
+    assert np.array_equal(noisy.images[0].get_array(), (label + 25 * noise[0])[middle].clamp(0, 255))
+    assert np.abs(denoised.images[0].get_array() - whole_picture[middle].clamp(0, 255).numpy()).max() < 0.51
+    of_picture = whole.metrics["set12-01-sigma25"]["psnr"]
+    titles = [axis.get_title() for axis in (noisy, denoised, clean)]
+    assert titles == ["noisy, 20.17 dB", f"denoised, {of_picture:.2f} dB", "C.man"]
+
+
+def test_figures_without_what_they_are_drawn_from_are_none(whole, drawn):
+    assert set(drawn([]).values()) == {None}
+    assert set(drawn([renamed(whole, "sigma15-printed", 15)]).values()) == {None}
+    assert not plt.get_fignums(), "none is left open"
+    assert drawn([whole], there=False)["set12_before_and_after"] is None
 
 
 # ---- eval --image -------------------------------------------------------------------
