@@ -18,8 +18,9 @@ from common.papers import load_paper
 from common.passports import LocatedData, find_passport, locate
 from papers.dncnn import choose, degrade, measure, train
 from papers.dncnn import data as preparing
+from papers.dncnn import eval as measuring
 from papers.dncnn.data import Pictures, grid_patches, load, random_patches
-from papers.dncnn.eval import evaluate, restore
+from papers.dncnn.eval import deblocked, evaluate, mean_of_pictures, restore, super_resolved
 from papers.dncnn.measure import psnr, ssim, to_8bit
 from papers.dncnn.model import (
     DnCNN,
@@ -244,8 +245,7 @@ def test_psnr_and_ssim_are_scikit_images():
     clean, spoilt = picture(40, 51), degrade.jpeg(picture(40, 51), 20)
     a, b = (torch.from_numpy(part.copy())[None, None].float() for part in (spoilt, clean))
     assert psnr(a, b).item() == pytest.approx(peak_signal_noise_ratio(clean, spoilt, data_range=255), abs=1e-9)
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-    assert ssim(a, b).item() == pytest.approx(structural_similarity(clean, spoilt, **options), abs=1e-7)
+    assert ssim(a, b).item() == pytest.approx(structural_similarity(clean, spoilt, **SSIM_OF_2004), abs=1e-7)
     assert ssim(b, b).item() == pytest.approx(1)
 
 
@@ -625,15 +625,81 @@ def beyond_the_standin(protocol: str) -> bool:
     return re.fullmatch(r"set12-(0[3-9]|1[0-2])-sigma\d\d", protocol) is not None
 
 
-def test_a_perfect_network_is_told_from_the_common_mistake(monkeypatch):
-    """A residual of zero leaves the noise: PSNR is that of the noise, and clipping it helps."""
-    from papers.dncnn import eval as measuring
+def brightening(channels: int = 1) -> nn.Sequential:
+    """A network whose residual is about a quarter of the picture, less a tenth of white. No whole number comes out halfway to another."""
+    found = identity(channels)
+    with torch.no_grad():
+        found[0].weight[:, :, 1, 1] = 0.2345 * torch.eye(channels)
+        found[0].bias.fill_(-25.6 / 255)
+    return found
 
-    monkeypatch.setattr(measuring, "load_network", lambda *_: identity())
+
+def test_denoising_is_measured_as_written_and_once_with_the_common_mistake(monkeypatch):
+    """Against NumPy and scikit-image, picture by picture and draw by draw."""
+    monkeypatch.setattr(measuring, "load_network", lambda *_: brightening())
     metrics = evaluate({}, recipe("sigma25-authors", "smoke"), standin(), "cpu").metrics
-    noise = 20 * math.log10(255 / 25)
-    assert metrics["bsd68-sigma25-float"]["psnr"] == pytest.approx(noise, abs=0.1)
-    assert metrics["bsd68-sigma25-8bit-input"]["psnr"] >= metrics["bsd68-sigma25-float"]["psnr"]
+    pictures = [part.astype(np.float64) for part in load(standin()).tests["bsd68"].values()]
+
+    def found(draw: int, rounded_input: bool = False, rounded_output: bool = True) -> list[float]:
+        values = []
+        for number, clean in enumerate(pictures):
+            noise = measure.noise_of_picture("bsd68", number, draw, clean.shape).double().numpy()
+            noisy = clean + 25 * noise
+            noisy = half_up(noisy) if rounded_input else noisy
+            denoised = 0.7655 * noisy + 25.6
+            denoised = half_up(denoised) if rounded_output else denoised
+            values.append(peak_signal_noise_ratio(clean, denoised, data_range=255))
+        return values
+
+    draws = [*found(0), *found(1)]
+    assert metrics["bsd68-sigma25"]["psnr"] == pytest.approx(np.mean(draws), abs=1e-4)
+    floats = [*found(0, rounded_output=False), *found(1, rounded_output=False)]
+    assert metrics["bsd68-sigma25-float"]["psnr"] == pytest.approx(np.mean(floats), abs=1e-4)
+    mistaken = np.mean(found(0, rounded_input=True))
+    assert metrics["bsd68-sigma25-8bit-input"]["psnr"] == pytest.approx(mistaken, abs=1e-4)
+    others = np.mean(found(0)), np.mean(found(1, rounded_input=True)), np.mean(draws)
+    assert all(abs(mistaken - other) > 1e-3 for other in others), "so that one taken for the other would show"
+
+
+def half_up(values: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 to 255, as in Matlab."""
+    return np.clip(np.floor(values + 0.5), 0, 255)
+
+
+SSIM_OF_2004 = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+
+
+def on_average(pairs) -> list[float]:
+    """PSNR and SSIM of pairs of pictures, by scikit-image."""
+    psnrs = [peak_signal_noise_ratio(clean, spoilt, data_range=255) for clean, spoilt in pairs]
+    ssims = [structural_similarity(clean, spoilt, **SSIM_OF_2004) for clean, spoilt in pairs]
+    return [np.mean(psnrs), np.mean(ssims)]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_super_resolution_is_measured_on_unrounded_luminance_without_its_border(scale):
+    """Of a network that leaves pictures as they are: that of the enlarged picture itself."""
+    pictures = [picture(40, 51, 3, seed=1), picture(45, 38, seed=2)]
+    found = mean_of_pictures(super_resolved(identity(), pictures, scale, "cpu"))
+    pairs = []
+    for clean in pictures:
+        height, width = (side // scale * scale for side in clean.shape[:2])
+        whole = clean[:height, :width]
+        inner = np.s_[scale : height - scale, scale : width - scale]
+        label = degrade.luminance(whole / 255.0) * 255
+        pairs.append((label[inner], degrade.small_and_large_again(whole, scale)[inner] * 255))
+    assert [found["psnr"], found["ssim"]] == pytest.approx(on_average(pairs), abs=1e-4)
+
+
+@pytest.mark.parametrize("quality", [10, 40])
+def test_deblocking_is_measured_on_rounded_luminance_with_its_border(quality):
+    """Of a network that makes pictures brighter, so that rounding and saturation count."""
+    pictures = [picture(40, 51, 3, seed=1), picture(45, 38, seed=2)]
+    found = mean_of_pictures(deblocked(brightening(), pictures, quality, "cpu"))
+    clean = [degrade.luminance(part) for part in pictures]
+    spoilt = [half_up(0.7655 * degrade.jpeg(part, quality) + 25.6) for part in clean]
+    pairs = [(a.astype(np.float64), b) for a, b in zip(clean, spoilt, strict=True)]
+    assert [found["psnr"], found["ssim"]] == pytest.approx(on_average(pairs), abs=1e-4)
 
 
 def test_weights_of_another_variant_are_refused():
