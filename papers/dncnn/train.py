@@ -56,7 +56,7 @@ class Recipe:
     side: int = 40  # Sec. IV-A: of a patch, in pixels
     cutting: Literal["grid", "random"] = "grid"  # code; it gives the paper's 128 x 1,600. "random": open
     patches: int = 204_800  # how many, if random (Sec. IV-A, III-E); the grid gives what it gives
-    epoch_patches: int | None = None  # so many in an epoch, all in turn; None: all
+    epoch_patches: int | None = None  # so many in an epoch, as `patches_of_epoch` says; None: all
     noise: Literal["once", "fresh"] = "fresh"  # code: drawn once and stored. Open in the paper: fresh in every epoch
     rates: Rates = ((50, 1e-1, 1e-4),)  # Sec. IV-A: epochs, first and last learning rate, exponentially between
     optimiser: Literal["sgd", "adam"] = "sgd"  # Sec. IV-A; code: adam
@@ -296,7 +296,11 @@ def prepare(collection: Collection, recipe: Recipe, seed: int, device: str) -> M
 
 
 def patches_of_epoch(seed: int, epoch: int, total: int, recipe: Recipe) -> Tensor:
-    """Which patches come in an epoch, in their order. With `epoch_patches`, all come before any comes again."""
+    """Which patches come in an epoch, in their order.
+
+    With `epoch_patches` the shuffled patches are taken in parts, whole parts only, before they are shuffled again:
+    what is left over where they do not divide is not seen in that round.
+    """
     count = recipe.epoch_patches or total
     round_, part = divmod(epoch - 1, total // count)
     order = torch.randperm(total, generator=generator(seed, "order", round_))
