@@ -325,6 +325,8 @@ def evaluate(paper, variant, files, image, output, data_dir, device, as_json) ->
         loaded.variant(variant)
     if output and not image:
         raise UsageError("--output goes with --image.")
+    if image and (as_json or data_dir):
+        raise UsageError("--json and --data-dir do not go with --image.")
     if image:
         from common.restore import restore_image
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from common.determinism import generator
 from common.errors import DataError, UsageError
 from common.passports import LocatedData
+from common.pictures import UNREADABLE
 from papers.dncnn import degrade
 
 HELD_OUT_EVERY = 10  # where some training pictures are measured on, these are every tenth
@@ -95,7 +96,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         picture = Image.open(path)
         return np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
-    except OSError as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is no picture that can be read ({error}).") from None
 
 

@@ -1,5 +1,6 @@
 """DnCNN against the paper's own numbers and formulas, and against slower ways of computing the same."""
 
+import io
 import itertools
 import math
 import os
@@ -553,11 +554,19 @@ def given(tmp_path, name: str, content: np.ndarray | bytes) -> LocatedData:
     return LocatedData(name.split("/")[0], "given", tmp_path, {name: ""})
 
 
+def damaged_png() -> bytes:
+    """With a chunk whose name was overwritten."""
+    file = io.BytesIO()
+    Image.fromarray(picture(50, 50)).save(file, "PNG")
+    return file.getvalue().replace(b"IDAT", b"\0DAT")
+
+
 @pytest.mark.parametrize(
     ("dataset", "name", "content", "said"),
     [("bsd", "Train400/a.png", np.zeros((5, 5, 3), np.uint8), "is in colour"),
      ("bsd_colour", "Train432/a.png", np.zeros((5, 5), np.uint8), "is grey"),
-     ("bsd", "Train400/a.png", b"no picture", "is no picture")],
+     ("bsd", "Train400/a.png", b"no picture", "is no picture"),
+     ("bsd", "Train400/a.png", damaged_png(), "is no picture")],
 )  # fmt: skip
 def test_a_file_of_the_wrong_kind_is_a_data_error(tmp_path, dataset, name, content, said):
     located = given(tmp_path, name, content)
@@ -626,7 +635,8 @@ def beyond_the_standin(protocol: str) -> bool:
 
 
 def brightening(channels: int = 1) -> nn.Sequential:
-    """A network whose residual is about a quarter of the picture, less a tenth of white. No whole number comes out halfway to another."""
+    """A network whose residual is about a quarter of the picture, less a tenth of white. No byte comes out halfway
+    between two."""
     found = identity(channels)
     with torch.no_grad():
         found[0].weight[:, :, 1, 1] = 0.2345 * torch.eye(channels)

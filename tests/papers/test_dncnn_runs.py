@@ -1,8 +1,10 @@
 """DnCNN's runs: every variant trains, resumes and is measured; kill -9 changes no bit; pictures are restored."""
 
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -316,6 +318,23 @@ def deep(path):
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(path)
 
 
+def deep_colour(path):
+    """As no PIL writes it: 16 bits for each of three channels."""
+    parts = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), zlib.compress(bytes(7)), b""
+    chunks = [name + part for name, part in zip((b"IHDR", b"IDAT", b"IEND"), parts, strict=True)]
+    framed = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+
+
+def deep_tiff(path):
+    """The same as TIFF, whatever the name says: its tags, the three bit depths, one pixel."""
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 110), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 116),
+            (277, 3, 1, 3), (278, 3, 1, 1)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
+    path.write_bytes(content + struct.pack("<3H", 16, 16, 16) + bytes(6))
+
+
 def no_picture(path):
     path.write_bytes(b"no picture")
 
@@ -331,8 +350,9 @@ def missing(path):
 
 @pytest.mark.parametrize(
     ("make", "said"),
-    [(missing, "no such picture"), (no_picture, "is no picture"), (cut, "is no picture"), (deep, "save it with 8")],
-)
+    [(missing, "no such picture"), (no_picture, "is no picture"), (cut, "is no picture"), (deep, "save it with 8"),
+     (deep_colour, "save it with 8"), (deep_tiff, "save it with 8")],
+)  # fmt: skip
 def test_a_picture_that_cannot_be_used_ends_with_2(tmp_path, capsys, weights, make, said):
     make(tmp_path / "a.png")
     words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
@@ -340,13 +360,22 @@ def test_a_picture_that_cannot_be_used_ends_with_2(tmp_path, capsys, weights, ma
     assert not (tmp_path / "b.png").exists()
 
 
-def test_slips_of_image_end_with_2_and_write_nothing(tmp_path, capsys, weights):
+def never(*_):
+    raise AssertionError("restored before the name was looked at")
+
+
+def test_slips_of_image_end_with_2_and_write_nothing(tmp_path, capsys, monkeypatch, weights):
+    monkeypatch.setattr("papers.dncnn.eval.denoise", never)
     image = tmp_path / "a.png"
     Image.fromarray(pixels(9, 9)).save(image)
     before = image.read_bytes()
     tell = partial(restored, capsys, "--image", image)
     assert_told(tell("--weights", weights, "--output", image), 2, "that is the picture itself")
     assert_told(tell("--weights", weights, "--output", tmp_path / "b.xyz"), 2, "ends in '.xyz'")
+    assert_told(tell("--weights", weights, "--output", tmp_path / "b.psd"), 2, "cannot be written as '.psd'")
+    assert_told(tell("--weights", weights, "--output", tmp_path / "b.xbm"), 2, "cannot be written as '.xbm'")
+    assert_told(tell("--weights", weights, "--json"), 2, "--json and --data-dir do not go with --image.")
+    assert_told(tell("--weights", weights, "--data-dir", tmp_path), 2, "--json and --data-dir do not go with --image.")
     assert_told(tell("--weights", weights, "--weights", weights), 2, "--image takes one --weights file.")
     assert_told(tell("--weights", tmp_path / "none"), 2, "no such weights file")
     assert_told(tell("--weights", weights, "--variant", "blind-printed"), 2, "weights of another model")
