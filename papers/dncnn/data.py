@@ -30,7 +30,8 @@ JPEG_COPIES = 5  # of each picture, each of its own quality
 CLEAN, SMALL, JPEG = 0, 1, 1 + len(SCALES)  # where a picture's versions begin: as it is, by scale, by quality
 VERSIONS = JPEG + JPEG_COPIES
 
-GREY_ONLY, COLOUR_ONLY = ("bsd",), ("bsd_colour",)  # DnCNN-3 takes both: the luminance of what is in colour
+# In the other folders, of DnCNN-3, both belong: the luminance of what is in colour.
+GREY_FOLDERS, COLOUR_FOLDERS = ("Train400", "BSD68", "Set12"), ("Train432", "CBSD68")
 
 # Training and test folders, by dataset.
 TRAIN_FOLDERS = {"bsd": ["Train400"], "bsd_colour": ["Train432"], "three_tasks": ["T91", "BSD200"]}
@@ -68,7 +69,7 @@ def load(data: LocatedData, held_out: bool = False) -> Collection:
         held_out: some training pictures take the place of the test sets, which are not read.
 
     Raises:
-        DataError: a file is no picture, or a grey one where colour is needed.
+        DataError: a file is no picture, or in colour where grey belongs, or the other way round.
     """
     if data.standin:
         collection = _standin(data.dataset)
@@ -85,9 +86,9 @@ def _read_folders(data: LocatedData, folders: Sequence[str]) -> dict[str, np.nda
     names = sorted(name for name in data.files if name.split("/")[0] in folders)
     pictures = {name: _read(data.folder / name) for name in names}
     for name, picture in pictures.items():
-        if data.dataset in GREY_ONLY and picture.ndim != 2:
+        if name.split("/")[0] in GREY_FOLDERS and picture.ndim != 2:
             raise DataError(f"{data.folder / name} is in colour, and grey belongs there.")
-        if data.dataset in COLOUR_ONLY and picture.ndim != 3:
+        if name.split("/")[0] in COLOUR_FOLDERS and picture.ndim != 3:
             raise DataError(f"{data.folder / name} is grey, and colour belongs there.")
     return pictures
 
@@ -109,7 +110,7 @@ def _hold_out(collection: Collection) -> Collection:
 
 def _standin(dataset: str) -> Collection:
     """Photographs that come with scikit-image and scikit-learn, cut into small pictures."""
-    mode = "L" if dataset in GREY_ONLY else "RGB"
+    mode = "L" if dataset == "bsd" else "RGB"
     cut = {}
     for name in STANDIN_TRAIN:
         photograph = _photograph(name, mode)
@@ -138,16 +139,21 @@ def _photograph(name: str, mode: str) -> np.ndarray:
 
 class Pictures:
     """Pictures of any sizes, one after the other, as bytes on one device, and what it takes to cut
-    squares of `side` pixels from them. Shape of `pixels`: (C, all pixels)."""
+    squares of `side` pixels from them. Shape of `pixels`: (C, all pixels).
+
+    Raises:
+        UsageError: no picture is as large as a square.
+    """
 
     def __init__(self, pictures: Sequence[np.ndarray], side: int, device: str):
         planes = [np.atleast_3d(picture).transpose(2, 0, 1) for picture in pictures]
+        self.heights = torch.tensor([plane.shape[1] for plane in planes])
+        self.widths = torch.tensor([plane.shape[2] for plane in planes])
+        _require_room(self.heights, self.widths, side)
         sizes = torch.tensor([plane[0].size for plane in planes])
         pixels = np.concatenate([plane.reshape(len(plane), -1) for plane in planes], axis=1)
         self.pixels = torch.from_numpy(pixels).to(device)
         self.side = side
-        self.heights = torch.tensor([plane.shape[1] for plane in planes])
-        self.widths = torch.tensor([plane.shape[2] for plane in planes])
         self._first = (sizes.cumsum(0) - sizes).to(device)
         self._width = self.widths.to(device)
         self._rows, self._columns = (steps.to(device) for steps in turned_steps(side))
@@ -192,12 +198,7 @@ class Patches:
 
 
 def grid_patches(pictures: Pictures) -> Patches:
-    """Every patch of the authors' grid, in each of its eight turns: 204,800 in 400 pictures of 180 x 180.
-
-    Raises:
-        UsageError: no picture is as large as a patch.
-    """
-    _require_room(pictures)
+    """Every patch of the authors' grid, in each of its eight turns: 204,800 in 400 pictures of 180 x 180."""
     places = [
         torch.cartesian_prod(
             torch.tensor([number]),
@@ -212,14 +213,13 @@ def grid_patches(pictures: Pictures) -> Patches:
 
 
 def random_patches(pictures: Pictures, count: int, draw: torch.Generator) -> Patches:
-    """`count` patches, every place in every picture equally likely, none turned.
+    """`count` patches, every place in every picture equally likely, none turned."""
+    return _random_places(pictures.heights, pictures.widths, pictures.side, count, draw)
 
-    Raises:
-        UsageError: no picture is as large as a patch.
-    """
-    _require_room(pictures)
-    across = (pictures.widths - pictures.side + 1).clamp(min=0)
-    places = (pictures.heights - pictures.side + 1).clamp(min=0) * across
+
+def _random_places(heights: Tensor, widths: Tensor, side: int, count: int, draw: torch.Generator) -> Patches:
+    across = (widths - side + 1).clamp(min=0)
+    places = (heights - side + 1).clamp(min=0) * across
     ends = places.cumsum(0)
     place = torch.randint(int(ends[-1]), (count,), generator=draw)
     picture = torch.searchsorted(ends, place, right=True)
@@ -227,9 +227,9 @@ def random_patches(pictures: Pictures, count: int, draw: torch.Generator) -> Pat
     return Patches(picture, within // across[picture], within % across[picture], torch.zeros_like(place))
 
 
-def _require_room(pictures: Pictures) -> None:
-    if torch.minimum(pictures.heights, pictures.widths).max() < pictures.side:
-        raise UsageError(f"--side {pictures.side}: no training picture is that large.")
+def _require_room(heights: Tensor, widths: Tensor, side: int) -> None:
+    if torch.minimum(heights, widths).max() < side:
+        raise UsageError(f"--side {side}: no training picture is that large.")
 
 
 # ---- DnCNN-3 ----------------------------------------------------------------------------
@@ -258,19 +258,21 @@ def spoilt_versions(pictures: Sequence[np.ndarray], seed: int) -> tuple[list[np.
     return inputs, targets
 
 
-def share_tasks(patches: Patches, versions: Pictures, draw: torch.Generator) -> tuple[Patches, Tensor]:
-    """Give each patch, whose picture counts the originals, one of the three tasks with equal chance.
+def shared_patches(versions: Pictures, count: int, draw: torch.Generator) -> tuple[Patches, Tensor]:
+    """`count` patches at random places, each given one of the three tasks with equal chance. A place is one that
+    its picture has in every version: those cropped to a multiple of their scale lack the last rows and columns.
 
     Returns:
         Patches whose picture counts the versions, and which of them are to be denoised, (N,) bool.
+
+    Raises:
+        UsageError: no picture is as large as a patch in every version.
     """
-    count = len(patches)
+    heights, widths = (sides.view(-1, VERSIONS).amin(dim=1) for sides in (versions.heights, versions.widths))
+    _require_room(heights, widths, versions.side)
+    patches = _random_places(heights, widths, versions.side, count, draw)
     task = torch.randint(3, (count,), generator=draw)
     scale = torch.randint(len(SCALES), (count,), generator=draw)
     copy = torch.randint(JPEG_COPIES, (count,), generator=draw)
     version = torch.where(task == 0, CLEAN, torch.where(task == 1, SMALL + scale, JPEG + copy))
-    picture = patches.picture * VERSIONS + version
-    # A version cropped to a multiple of its scale may lack the last rows and columns.
-    top = torch.minimum(patches.top, versions.heights[picture] - versions.side)
-    left = torch.minimum(patches.left, versions.widths[picture] - versions.side)
-    return Patches(picture, top, left, patches.turn), task == 0
+    return Patches(patches.picture * VERSIONS + version, patches.top, patches.left, patches.turn), task == 0

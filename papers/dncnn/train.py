@@ -10,6 +10,7 @@ recipe takes from which, and what it had to choose, is said field by field in
     python -m papers.dncnn.train --variant sigma25-authors --seeds 0
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,10 +30,9 @@ from papers.dncnn.data import (
     grid_patches,
     load,
     random_patches,
-    share_tasks,
+    shared_patches,
     spoilt_versions,
 )
-from papers.dncnn.degrade import luminance
 from papers.dncnn.measure import PEAK, labels_of, mean_psnr
 from papers.dncnn.model import DnCNN, convolutions, for_inference, initialise
 
@@ -40,6 +40,11 @@ DEVICES = ("cpu", "cuda")
 STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 50}  # at signals, the clock and whether the loss is finite
 NOISE_BLOCK = 4096  # patches whose noise is drawn at once, where it is drawn once and kept
 PAPER_SIGMAS = (15.0, 25.0, 50.0)
+
+# What fits into the memory of a large machine; the paper's recipes stay far below.
+MOST = {"depth": 100, "patches": 10_000_000, "noise_draws": 1000}
+MOST_PIXELS = 4_000_000  # of a batch
+MOST_NOISE = 4_000_000_000  # values, of 4 bytes, where noise is kept
 
 Rates = tuple[tuple[int, float, float], ...]
 
@@ -77,6 +82,11 @@ class Recipe:
             given = getattr(self, name)
             if given is not None and given < value:
                 raise UsageError(f"--{name.replace('_', '-')} {given}: at least {value}.")
+        for name, value in MOST.items():
+            if getattr(self, name) > value:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at most {value:,}.")
+        if self.batch * self.side**2 > MOST_PIXELS:
+            raise UsageError(f"--batch {self.batch}, --side {self.side}: at most {MOST_PIXELS:,} pixels in a batch.")
         if not 0 <= self.sigma[0] <= self.sigma[1]:
             raise UsageError(f"--sigma {list(self.sigma)}: the lowest and the highest, from 0 on, as in [0, 55].")
         if not self.rates or any(epochs < 1 or first <= 0 or last <= 0 for epochs, first, last in self.rates):
@@ -280,8 +290,7 @@ def prepare(collection: Collection, recipe: Recipe, seed: int, device: str) -> M
     draw = generator(seed, "patches")
     if recipe.three_tasks:
         inputs, targets = (Pictures(part, recipe.side, device) for part in spoilt_versions(originals, seed))
-        clean = Pictures([luminance(picture) for picture in originals], recipe.side, "cpu")
-        patches, noisy = share_tasks(random_patches(clean, recipe.patches, draw), inputs, draw)
+        patches, noisy = shared_patches(inputs, recipe.patches, draw)
         noisy = noisy.float().to(device)
     else:
         inputs = targets = Pictures(originals, recipe.side, device)
@@ -347,8 +356,17 @@ def draw_noise(count: int, recipe: Recipe, draw: torch.Generator) -> Tensor:
 
 
 def noise_kept(count: int, recipe: Recipe, seed: int, device: str) -> Tensor:
-    """The noise of every patch, the same in every epoch. Shape (count, C, side, side)."""
-    noise = torch.empty(count, recipe.channels, recipe.side, recipe.side, device=device)
+    """The noise of every patch, the same in every epoch. Shape (count, C, side, side).
+
+    Raises:
+        UsageError: it is too much to keep.
+    """
+    shape = (count, recipe.channels, recipe.side, recipe.side)
+    if math.prod(shape) > MOST_NOISE:
+        raise UsageError(
+            f"--noise once: of {count:,} patches it takes {4 * math.prod(shape) / 1e9:,.0f} GB. Use fresh."
+        )
+    noise = torch.empty(shape, device=device)
     for number, block in enumerate(noise.split(NOISE_BLOCK)):
         block.copy_(draw_noise(len(block), recipe, device_generator(noise.device, seed, "noise", 0, number)))
     return noise

@@ -348,10 +348,21 @@ def test_random_patches_reach_every_place_and_none_beyond():
 
 
 def test_pictures_smaller_than_a_patch_are_told():
-    pictures = Pictures([picture(20, 20)], 40, "cpu")
-    for cut in (grid_patches, lambda pictures: random_patches(pictures, 3, generator(0, ""))):
-        with pytest.raises(UsageError, match="--side 40"):
-            cut(pictures)
+    with pytest.raises(UsageError, match="--side 40"):
+        Pictures([picture(20, 20), picture(39, 100)], 40, "cpu")
+
+
+def test_a_patch_of_dncnn_3_lies_in_every_version_of_its_picture():
+    """50 and 60 pixels are 48 and 60 where three divides them: of 50 there is no patch in the first picture."""
+    inputs, _ = preparing.spoilt_versions([picture(50, 60), picture(52, 61, 3)], 0)
+    versions = Pictures(inputs, 50, "cpu")
+    patches, _ = preparing.shared_patches(versions, 500, generator(0, "places"))
+    assert set((patches.picture // preparing.VERSIONS).tolist()) == {1}
+    assert (patches.top.min(), patches.top.max(), patches.left.min(), patches.left.max()) == (0, 1, 0, 10)
+    assert versions.cut(patches).shape == (500, 1, 50, 50)
+    alone = Pictures(inputs[: preparing.VERSIONS], 50, "cpu")
+    with pytest.raises(UsageError, match="--side 50: no training picture is that large"):
+        preparing.shared_patches(alone, 500, generator(0, "places"))
 
 
 def test_an_epoch_shows_every_patch_once_and_parts_of_it_show_all_in_turn():
@@ -507,7 +518,8 @@ def test_weight_decay_is_for_convolutions_only():
     "changes",
     [{"sigma": (30, 20)}, {"sigma": (-1, 5)}, {"rates": ()}, {"rates": ((0, 1.0, 1.0),)}, {"rates": ((3, 1.0, 0.0),)},
      {"batch": 1}, {"depth": 2}, {"side": 4}, {"epoch_patches": 0}, {"noise_draws": 0}, {"clip": -1.0},
-     {"momentum": -0.1}, {"bn_momentum": 1.5}, {"weight_decay": -1e-4}],
+     {"momentum": -0.1}, {"bn_momentum": 1.5}, {"weight_decay": -1e-4}, {"side": 20_000}, {"depth": 10_000},
+     {"patches": 10**11}, {"batch": 10**6}, {"noise_draws": 10**9}],
 )  # fmt: skip
 def test_a_recipe_that_makes_no_sense_is_refused(changes):
     with pytest.raises(UsageError):
@@ -517,6 +529,8 @@ def test_a_recipe_that_makes_no_sense_is_refused(changes):
 def test_a_recipe_that_does_not_fit_the_pictures_is_refused():
     with pytest.raises(UsageError, match="--epoch-patches 900000: there are"):
         material(epoch_patches=900_000)
+    with pytest.raises(UsageError, match="--noise once: of 10,000,000 patches it takes 64 GB. Use fresh."):
+        train.noise_kept(10**7, Recipe(), 0, "cpu")
     collection = preparing.Collection({"a": picture(32, 32)}, {})
     with pytest.raises(UsageError, match="--channels 3: the pictures to train on have 1"):
         train.prepare(collection, Recipe(side=12, channels=3), 0, "cpu")
@@ -565,6 +579,7 @@ def damaged_png() -> bytes:
     ("dataset", "name", "content", "said"),
     [("bsd", "Train400/a.png", np.zeros((5, 5, 3), np.uint8), "is in colour"),
      ("bsd_colour", "Train432/a.png", np.zeros((5, 5), np.uint8), "is grey"),
+     ("three_tasks", "BSD68/a.png", np.zeros((5, 5, 3), np.uint8), "is in colour"),
      ("bsd", "Train400/a.png", b"no picture", "is no picture"),
      ("bsd", "Train400/a.png", damaged_png(), "is no picture")],
 )  # fmt: skip
@@ -581,7 +596,7 @@ def test_a_users_three_task_pictures_are_found_by_their_folders(tmp_path):
         for number in range(count):
             path = tmp_path / "three_tasks" / folder / f"{number:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(path)
+            Image.fromarray(np.full((4, 5) if folder == "BSD68" else (4, 5, 3), number, np.uint8)).save(path)
     collection = load(locate(passport, tmp_path))
     assert len(collection.train) == 291 and {k: len(v) for k, v in collection.tests.items()} == {
         "bsd68": 68, "set5": 5, "set14": 14, "bsd100": 100, "urban100": 100, "classic5": 5, "live1": 29,
