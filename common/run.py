@@ -7,6 +7,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from common.records import Metrics, Record, make_record, read_record, write_reco
 from common.weights import save_weights, weights_hash
 
 SECONDS_BETWEEN_SAVES = 30.0
+
+State = dict | Callable[[], dict]  # what `resume` will hand back, or what makes it when it is to be written
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,9 @@ class Run:
             yield
         self._bar = None
 
-    def advance(self, samples: int, state: dict, detail: str = "") -> None:
+    def advance(self, samples: int, state: State, detail: str = "") -> None:
         """Call after every few steps: moves the bar, keeps `state` now and then, and
-        keeps it and leaves when a signal asked to.
+        keeps it and leaves when a signal asked to. Where a state is dear to make, give the function that makes it.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is kept.
@@ -133,10 +136,14 @@ class Run:
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES:
             self.keep(state)
 
-    def keep(self, state: dict) -> None:
+    def keep(self, state: State) -> None:
         """Write a checkpoint: tensors and plain values that `resume` will hand back."""
         samples = self._bar.done
-        content = {"content": state, "samples": samples, "seconds": self._training_seconds()}
+        content = {
+            "content": state() if callable(state) else state,
+            "samples": samples,
+            "seconds": self._training_seconds(),
+        }
         checkpoint.save(self.job.folder, samples, content)
         self._saved_at = time.monotonic()
 

@@ -12,11 +12,22 @@ from torch import Tensor, nn
 
 from common.evaluation import Measured
 from common.passports import LocatedData
+from common.progress import say
 from common.records import Metrics
 from common.weights import fit_weights
 from papers.dncnn import degrade
 from papers.dncnn.data import SCALES, load
-from papers.dncnn.measure import PEAK, as_label, denoised_groups, labels_of, psnr, ssim, to_8bit
+from papers.dncnn.measure import (
+    PEAK,
+    as_label,
+    denoised_groups,
+    labels_of,
+    mean_psnr,
+    noisy_groups,
+    psnr,
+    ssim,
+    to_8bit,
+)
 from papers.dncnn.model import denoise, for_inference
 from papers.dncnn.train import Recipe, build_model
 
@@ -72,26 +83,28 @@ def add_denoising(
     rounded, floating = (torch.zeros(recipe.noise_draws, len(labels), dtype=torch.float64) for _ in range(2))
     similarity = torch.zeros_like(rounded)
     for draw in range(recipe.noise_draws):
-        for numbers, denoised, label in denoised_groups(network, labels, test, sigma, draw, device):
+        noisy = noisy_groups(labels, test, sigma, draw, device)
+        for numbers, denoised, label in denoised_groups(network, noisy):
             rounded[draw, numbers] = psnr(to_8bit(denoised), label).cpu()
             floating[draw, numbers] = psnr(denoised * PEAK, label).cpu()
             if recipe.three_tasks:
                 similarity[draw, numbers] = ssim(to_8bit(denoised), label).cpu()
-    mistaken = [
-        psnr(to_8bit(denoised), label)
-        for _, denoised, label in denoised_groups(network, labels, test, sigma, 0, device, quantised=True)
-    ]
+    mistaken = mean_psnr(network, noisy_groups(labels, test, sigma, 0, device, quantised=True))
 
     metrics: Metrics = measured.metrics
     metrics[protocol] = {"psnr": rounded.mean().item()}
     if recipe.three_tasks:
         metrics[protocol]["ssim"] = similarity.mean().item()
     metrics[f"{protocol}-float"] = {"psnr": floating.mean().item()}
-    metrics[f"{protocol}-8bit-input"] = {"psnr": torch.cat(mistaken).mean().item()}
+    metrics[f"{protocol}-8bit-input"] = {"psnr": mistaken}
     if test == PICTURE_BY_PICTURE:
         for number, value in enumerate(rounded.mean(dim=0).tolist(), start=1):
             metrics[f"{test}-{number:02d}-sigma{sigma:g}"] = {"psnr": value}
-    measured.details[f"{protocol}: mean of each noise draw"] = rounded.mean(dim=1).tolist()
+    draws = rounded.mean(dim=1)
+    say(
+        f"{protocol}: {draws.mean():.3f} dB, from {draws.min():.3f} to {draws.max():.3f} in {len(draws)} draws of noise"
+    )
+    measured.details[f"{protocol}: mean of each noise draw"] = draws.tolist()
     measured.details[f"{protocol}: each picture"] = rounded.mean(dim=0).tolist()
 
 

@@ -1,6 +1,6 @@
 """PSNR and SSIM, and the noise of the test sets, as in the authors' code."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def _blur(x: Tensor) -> Tensor:
 
 # ---- test sets --------------------------------------------------------------------------
 
-PIXELS_AT_ONCE = 400_000
+PIXELS_AT_ONCE = {"cpu": 400_000, "cuda": 4_000_000}
 
 
 def as_label(picture: np.ndarray) -> Tensor:
@@ -75,14 +75,14 @@ def labels_of(pictures: Iterable[np.ndarray], channels: int) -> list[Tensor]:
     return [as_label(degrade.luminance(picture) if channels == 1 else picture) for picture in pictures]
 
 
-def alike(labels: list[Tensor]) -> list[list[int]]:
+def alike(labels: list[Tensor], device: str) -> list[list[int]]:
     """The numbers of pictures, in groups of one shape that are computed at once."""
     by_shape: dict[torch.Size, list[int]] = {}
     for number, label in enumerate(labels):
         by_shape.setdefault(label.shape, []).append(number)
     groups = []
     for shape, numbers in by_shape.items():
-        size = max(1, PIXELS_AT_ONCE // (shape[1] * shape[2]))
+        size = max(1, PIXELS_AT_ONCE[device] // (shape[1] * shape[2]))
         groups += [numbers[start : start + size] for start in range(0, len(numbers), size)]
     return groups
 
@@ -93,10 +93,13 @@ def noise_of_picture(test: str, number: int, draw: int, shape: torch.Size) -> Te
     return torch.randn(shape, generator=generator(draw, f"noise on {test}", index=number))
 
 
-def denoised_groups(
-    network: nn.Module, labels: list[Tensor], test: str, sigma: float, draw: int, device: str, quantised: bool = False
-) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Add noise to the pictures of a test set and take it off again.
+Groups = Iterable[tuple[list[int], Tensor, Tensor]]
+
+
+def noisy_groups(
+    labels: list[Tensor], test: str, sigma: float, draw: int, device: str, quantised: bool = False
+) -> Groups:
+    """Add noise to the pictures of a test set.
 
     Args:
         labels: each (C, H, W), 0 to 255.
@@ -105,21 +108,24 @@ def denoised_groups(
         quantised: the common mistake: the noisy picture goes through 8 bits.
 
     Yields:
-        The numbers of some pictures; denoised (N, C, H, W), 0 to 1 and beyond; and what they should be, 0 to 255.
+        The numbers of some pictures; noisy (N, C, H, W), 0 to 1 and beyond; and what they should become, 0 to 255.
     """
-    for numbers in alike(labels):
+    for numbers in alike(labels, device):
         label = torch.stack([labels[number] for number in numbers])
         noise = torch.stack([noise_of_picture(test, number, draw, labels[number].shape) for number in numbers])
         noisy = (label + sigma * noise) / PEAK
         if quantised:
             noisy = (to_8bit(noisy) / PEAK).float()
-        yield numbers, denoise(network, noisy.to(device)), label.to(device)
+        yield numbers, noisy.to(device), label.to(device)
 
 
-def mean_psnr(network: nn.Module, labels: list[Tensor], test: str, sigma: float, device: str) -> float:
-    """Of 8-bit outputs, under the first draw of the noise."""
-    found = [
-        psnr(to_8bit(denoised), label)
-        for _, denoised, label in denoised_groups(network, labels, test, sigma, 0, device)
-    ]
+def denoised_groups(network: nn.Module, groups: Groups) -> Groups:
+    """The noise taken off again."""
+    for numbers, noisy, label in groups:
+        yield numbers, denoise(network, noisy), label
+
+
+def mean_psnr(network: nn.Module, groups: Groups) -> float:
+    """Of 8-bit outputs."""
+    found = [psnr(to_8bit(denoised), label) for _, denoised, label in denoised_groups(network, groups)]
     return torch.cat(found).mean().item()

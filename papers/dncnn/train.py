@@ -33,7 +33,7 @@ from papers.dncnn.data import (
     shared_patches,
     spoilt_versions,
 )
-from papers.dncnn.measure import PEAK, labels_of, mean_psnr
+from papers.dncnn.measure import PEAK, labels_of, mean_psnr, noisy_groups
 from papers.dncnn.model import DnCNN, convolutions, for_inference, initialise
 
 DEVICES = ("cpu", "cuda")
@@ -161,6 +161,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     material = prepare(collection, recipe, run.seed, run.device)
     test, pictures = next(iter(collection.tests.items()))  # the curve is measured on BSD68, as in Fig. 2
     labels = labels_of(pictures.values(), recipe.channels)
+    watched = list(noisy_groups(labels, test, curve_sigma(recipe), 0, run.device))
 
     model = build_model(recipe)
     initialise(model, recipe.weights, generator(run.seed, "initial weights"))
@@ -203,10 +204,10 @@ def train(run: Run, recipe: Recipe) -> Trained:
                     run.require_finite(loss.item(), f"the loss in epoch {epoch}")
                     state["loss"] += loss.item()
                     loss.zero_()
-                    run.advance(seen, everything(), f"epoch {epoch}/{recipe.epochs}")
+                    run.advance(seen, everything, f"epoch {epoch}/{recipe.epochs}")
                     seen = 0
 
-            psnr = mean_psnr(for_inference(model), labels, test, curve_sigma(recipe), run.device)
+            psnr = mean_psnr(for_inference(model), watched)
             run.require_finite(psnr, f"PSNR after epoch {epoch}")
             model.train()
             curves = state["curves"]
@@ -215,7 +216,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
             curves["psnr"].append(psnr)
             run.log(curves)
             state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0}
-            run.keep(everything())
+            run.keep(everything)
 
     return Trained(
         weights={name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()},

@@ -271,7 +271,7 @@ def identity(channels: int = 1) -> nn.Sequential:
 
 def noisy_pictures(labels, sigma=25.0, draw=0, **options) -> dict[int, torch.Tensor]:
     found = {}
-    for numbers, noisy, _ in measure.denoised_groups(identity(), labels, "bsd68", sigma, draw, "cpu", **options):
+    for numbers, noisy, _ in measure.noisy_groups(labels, "bsd68", sigma, draw, "cpu", **options):
         found |= dict(zip(numbers, noisy, strict=True))
     return found
 
@@ -300,9 +300,9 @@ def test_noise_depends_on_the_draw_and_the_picture_only():
 
 
 def test_pictures_are_grouped_by_shape_and_none_is_lost(monkeypatch):
-    monkeypatch.setattr(measure, "PIXELS_AT_ONCE", 200)
+    monkeypatch.setitem(measure.PIXELS_AT_ONCE, "cpu", 200)
     labels = [torch.zeros(1, *shape) for shape in [(10, 9), (9, 10), (10, 9), (10, 9), (30, 30)]]
-    assert measure.alike(labels) == [[0, 2], [3], [1], [4]]
+    assert measure.alike(labels, "cpu") == [[0, 2], [3], [1], [4]]
 
 
 # ---- patches ------------------------------------------------------------------------
@@ -659,7 +659,7 @@ def brightening(channels: int = 1) -> nn.Sequential:
     return found
 
 
-def test_denoising_is_measured_as_written_and_once_with_the_common_mistake(monkeypatch):
+def test_denoising_is_measured_as_written_and_once_with_the_common_mistake(monkeypatch, capsys):
     """Against NumPy and scikit-image, picture by picture and draw by draw."""
     monkeypatch.setattr(measuring, "load_network", lambda *_: brightening())
     metrics = evaluate({}, recipe("sigma25-authors", "smoke"), standin(), "cpu").metrics
@@ -677,6 +677,9 @@ def test_denoising_is_measured_as_written_and_once_with_the_common_mistake(monke
         return values
 
     draws = [*found(0), *found(1)]
+    means = sorted([np.mean(found(0)), np.mean(found(1))])
+    spread = f"{np.mean(draws):.3f} dB, from {means[0]:.3f} to {means[1]:.3f} in 2 draws of noise"
+    assert f"bsd68-sigma25: {spread}" in capsys.readouterr().err
     assert metrics["bsd68-sigma25"]["psnr"] == pytest.approx(np.mean(draws), abs=1e-4)
     floats = [*found(0, rounded_output=False), *found(1, rounded_output=False)]
     assert metrics["bsd68-sigma25-float"]["psnr"] == pytest.approx(np.mean(floats), abs=1e-4)

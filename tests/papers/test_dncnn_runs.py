@@ -17,6 +17,7 @@ from PIL import Image
 
 from common import layout
 from common.cli import main
+from common.determinism import generator
 from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
@@ -26,7 +27,7 @@ from papers.dncnn import data, train
 from papers.dncnn.data import load
 from papers.dncnn.figures import FIGURES
 from papers.dncnn.measure import noise_of_picture
-from papers.dncnn.model import DnCNN, denoise
+from papers.dncnn.model import DnCNN, denoise, for_inference, initialise
 from papers.dncnn.train import VARIANTS, recipe
 from tests.contract import helpers
 from tests.contract.helpers import Ended, assert_told, bits, seed_folder
@@ -76,6 +77,18 @@ def whole(tmp_path_factory) -> Record:
 def test_resumed_at_other_places_it_ends_with_the_same_bits(tmp_path, whole, steps):
     interrupted(tmp_path, steps)
     assert essence(run_smoke(tmp_path)) == essence(whole)
+
+
+def test_looking_seldom_it_ends_with_the_same_bits(tmp_path, monkeypatch, whole):
+    """As a GPU does: of an epoch's three steps after the second and the last. Killed in the middle of an epoch, at
+    its end, and in the middle of the next."""
+    monkeypatch.setitem(train.STEPS_BETWEEN_LOOKS, "cpu", 2)
+    seldom = run_smoke(tmp_path / "whole")
+    assert seldom.weights.sha256 == whole.weights.sha256
+    assert seldom.curves["loss"] == pytest.approx(whole.curves["loss"], rel=1e-6)  # summed in another order
+    for looks in (1, 2, 3):
+        interrupted(tmp_path / str(looks), looks)
+        assert essence(run_smoke(tmp_path / str(looks))) == essence(seldom)
 
 
 def test_the_same_command_gives_the_same_bits_and_another_seed_others(tmp_path, whole):
@@ -194,13 +207,43 @@ def test_killed_while_it_writes_and_started_again_it_ends_with_the_same_bits(tmp
 # ---- a GPU --------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@needs_gpu
 @pytest.mark.parametrize("variant", [DEFAULT, "sigma25-printed", "three-tasks"])
 def test_on_a_gpu_too_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, variant):
     monkeypatch.setitem(train.STEPS_BETWEEN_LOOKS, "cuda", 1)
     whole = run_smoke(tmp_path / "whole", variant, device="cuda")
     interrupted(tmp_path / "parts", STEPS + 2, variant=variant, device="cuda")
     assert essence(run_smoke(tmp_path / "parts", variant, device="cuda")) == essence(whole)
+
+
+@needs_gpu
+def test_on_a_gpu_too_another_seed_ends_with_other_bits(tmp_path):
+    first, other = (run_smoke(tmp_path, seed=seed, device="cuda") for seed in (0, 1))
+    assert first.weights.sha256 != other.weights.sha256
+
+
+@needs_gpu
+def test_a_gpu_cuts_the_same_patches():
+    originals = [pixels(30, 41, 3), pixels(25, 25, 3)]
+    cut = []
+    for device in ("cpu", "cuda"):
+        pictures = data.Pictures(originals, 12, device)
+        patches = data.random_patches(pictures, 50, generator(0, "cut")).turned(torch.arange(50) % 8)
+        cut.append(pictures.cut(patches.to(device)).cpu())
+    assert torch.equal(*cut)
+
+
+@needs_gpu
+@pytest.mark.parametrize("tile", [64, 1000])
+def test_a_gpu_denoises_as_a_cpu_does(tile):
+    model = DnCNN(17)
+    initialise(model, "he", generator(0, "denoised"))
+    noisy = torch.rand(2, 1, 150, 97, generator=generator(0, "noisy"))
+    found = [denoise(for_inference(model.to(device)), noisy.to(device), tile).cpu() for device in ("cpu", "cuda")]
+    torch.testing.assert_close(*found, rtol=0, atol=1e-4)
 
 
 # ---- figures ------------------------------------------------------------------------
