@@ -2,12 +2,13 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.run import Job
 from common.determinism import generator
 from common.device import fast_precision
-from papers.dncnn.data import Collection
+from papers.dncnn.data import Collection, Patches
+from papers.dncnn.measure import PEAK
 from papers.dncnn.model import DnCNN, denoise, for_inference, initialise, receptive_field
 from papers.dncnn.train import (
     VARIANTS,
@@ -15,13 +16,14 @@ from papers.dncnn.train import (
     make_optimiser,
     noisy_batch,
     prepare,
+    rate_of_epoch,
     update,
 )
 
 THREADS = 2
-PATCHES = 32  # in a step: a quarter of the recipe's, at the same cost of each
+PATCHES_ON_CPU = 32  # in a step: a quarter of the recipe's, at the same cost of each; a GPU is given the recipe's
 PICTURE = 256
-VARIANT = "sigma25-printed"  # whose noise is fresh; the arithmetic of a step is the same in all of DnCNN-S
+RECIPE = VARIANTS["sigma25-printed"]  # whose noise is fresh; the arithmetic of a step is the same in all of DnCNN-S
 
 
 def flops_per_pixel(model: DnCNN) -> int:
@@ -30,59 +32,70 @@ def flops_per_pixel(model: DnCNN) -> int:
 
 
 def jobs() -> list[Job]:
-    model = build_model(VARIANTS[VARIANT])
+    model = build_model(RECIPE)
     assert receptive_field(model) == 35
     return [_step(flops_per_pixel(model)), _denoising(flops_per_pixel(model))]
 
 
 def _step(flops: int) -> Job:
-    recipe = VARIANTS[VARIANT]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     draw = generator(0, "benchmark")
     pictures = torch.randint(256, (20, 180, 180), generator=draw, dtype=torch.uint8).numpy()
-    material = prepare(Collection({str(n): p for n, p in enumerate(pictures)}, {}), recipe, 0, "cpu")
-    which = torch.randperm(len(material.patches), generator=draw)[:PATCHES]
-    bf16 = fast_precision("cpu") == torch.bfloat16
+    material = prepare(Collection({str(n): p for n, p in enumerate(pictures)}, {}), RECIPE, 0, device)
+    count = RECIPE.batch if device == "cuda" else PATCHES_ON_CPU
+    which = torch.randperm(len(material.patches), generator=draw)[:count]
+    patches = np.stack([_cut(pictures, material.patches[n : n + 1].to("cpu")) for n in which])
+    which, rate = which.to(device), rate_of_epoch(RECIPE, 1)
+    bf16 = fast_precision(device) == torch.bfloat16
 
-    model = _model(recipe)
-    model.to(memory_format=torch.channels_last)
-    optimiser = make_optimiser(model, recipe)
+    model = _model().to(device, memory_format=torch.channels_last)
+    optimiser = make_optimiser(model, RECIPE)
 
     def ours() -> int:
-        y, v = noisy_batch(material, which, material.patches.turn, recipe, 0, 1, 0)
-        update(model, optimiser, y, v, bf16, recipe.clip / 0.1)
-        return PATCHES
+        y, v = noisy_batch(material, which, material.patches.turn, RECIPE, 0, 1, 0)
+        update(model, optimiser, y, v, bf16, RECIPE.clip / rate)
+        _wait(device)
+        return count
 
-    slow = _model(recipe)
-    slow_optimiser = torch.optim.SGD(slow.parameters(), lr=1e-6, momentum=0.9, weight_decay=1e-4)
-    patches = np.stack([_cut(pictures, *(part[n].item() for part in _places(material))) for n in which])
+    slow = _model().to(device)
+    tiny = {
+        "lr": 1e-6,
+        "momentum": RECIPE.momentum,
+        "weight_decay": RECIPE.weight_decay,
+    }  # unclipped, it must not diverge
+    slow_optimiser = torch.optim.SGD(slow.parameters(), **tiny)
 
     def straightforward() -> int:
-        clean = torch.stack([torch.from_numpy(patch).float() / 255 for patch in patches])[:, None]
-        noise = torch.stack([25 / 255 * torch.randn(1, recipe.side, recipe.side) for _ in patches])
+        clean = torch.stack([torch.from_numpy(patch).float() / PEAK for patch in patches])[:, None]
+        noise = torch.stack([RECIPE.sigma[0] / PEAK * torch.randn(1, RECIPE.side, RECIPE.side) for _ in patches])
+        clean, noise = clean.to(device), noise.to(device)
         slow_optimiser.zero_grad()
-        loss = ((slow(clean + noise) - noise) ** 2).sum() / (2 * len(patches))
+        loss = ((slow(clean + noise) - noise) ** 2).sum() / (2 * count)
         loss.backward()
         slow_optimiser.step()
-        return PATCHES
+        _wait(device)
+        return count
 
-    per_patch = 3 * flops * recipe.side**2  # the way back costs twice the way forward
+    per_patch = 3 * flops * RECIPE.side**2  # the way back costs twice the way forward
+    whole, samples = f"{RECIPE.epochs} epochs", RECIPE.epochs * RECIPE.patches
     precision = torch.bfloat16 if bf16 else torch.float32
-    return Job("training step", ours, straightforward, per_patch, THREADS, "50 epochs", 50 * 204_800, precision)
+    return Job("training step", ours, straightforward, per_patch, THREADS, whole, samples, precision, device)
 
 
-def _places(material) -> tuple[Tensor, Tensor, Tensor]:
-    return material.patches.picture, material.patches.top, material.patches.left
+def _wait(device: str) -> None:
+    """A GPU works on after it was asked to."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
-def _cut(pictures: np.ndarray, number: int, top: int, left: int) -> np.ndarray:
-    side = VARIANTS[VARIANT].side
-    return pictures[number, top : top + side, left : left + side]
+def _cut(pictures: np.ndarray, place: Patches) -> np.ndarray:
+    number, top, left = (part.item() for part in (place.picture, place.top, place.left))
+    return pictures[number, top : top + RECIPE.side, left : left + RECIPE.side]
 
 
 def _denoising(flops: int) -> Job:
-    recipe = VARIANTS[VARIANT]
-    slow = _model(recipe).eval()
-    fast = for_inference(_model(recipe))
+    slow = _model().eval()
+    fast = for_inference(_model())
     noisy = torch.rand(1, 1, PICTURE, PICTURE, generator=generator(0, "benchmark picture"))
 
     def ours() -> int:
@@ -97,7 +110,7 @@ def _denoising(flops: int) -> Job:
     return Job(f"denoising {PICTURE} x {PICTURE}", ours, straightforward, flops * PICTURE**2, THREADS, "one", 1)
 
 
-def _model(recipe) -> DnCNN:
-    model = build_model(recipe)
-    initialise(model, "he", generator(0, "benchmark weights"))
+def _model() -> DnCNN:
+    model = build_model(RECIPE)
+    initialise(model, RECIPE.weights, generator(0, "benchmark weights"))
     return model

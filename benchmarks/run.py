@@ -20,7 +20,7 @@ import torch
 from common.show import print_table
 
 ROUNDS = 7
-MATRIX = 1024
+MATRIX = {"cpu": 1024, "cuda": 8192}  # rows: enough to keep the device busy
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Job:
         threads: how many threads both ways, and the matrix product, may use.
         whole, samples: what a user waits for, and how many samples that is.
         precision: in which our way multiplies; its share is of the matrix rate in that precision.
+        device: where both ways work, and the matrix product with them; each waits until its work is done.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Job:
     whole: str
     samples: int
     precision: torch.dtype = torch.float32
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _time(paper: str, job: Job) -> Result:
         job=job.name,
         ratio=statistics.median(straightforward) / statistics.median(ours),
         samples_per_s=rate,
-        share=rate * job.flops_per_sample / matrix_rate(job.precision),
+        share=rate * job.flops_per_sample / matrix_rate(job.precision, job.device),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3),
         whole=job.whole,
         whole_s=job.samples / rate,
@@ -114,8 +116,16 @@ def _seconds_per_sample(work: Callable[[], int]) -> float:
     return (time.perf_counter() - start) / samples
 
 
-def matrix_rate(precision: torch.dtype) -> float:
+def matrix_rate(precision: torch.dtype, device: str = "cpu") -> float:
     """Floating-point operations per second of a matrix product in this precision."""
-    a, b = (torch.rand(MATRIX, MATRIX).to(precision) for _ in range(2))
-    seconds = min(_seconds_per_sample(lambda: (a @ b) is not None) for _ in range(10))
-    return 2 * MATRIX**3 / seconds
+    rows = MATRIX[device]
+    a, b = (torch.rand(rows, rows).to(device, precision) for _ in range(2))
+
+    def product() -> int:
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return 1
+
+    seconds = min(_seconds_per_sample(product) for _ in range(10))
+    return 2 * rows**3 / seconds
