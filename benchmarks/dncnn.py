@@ -58,12 +58,8 @@ def _step(flops: int) -> Job:
         return count
 
     slow = _model().to(device)
-    tiny = {
-        "lr": 1e-6,
-        "momentum": RECIPE.momentum,
-        "weight_decay": RECIPE.weight_decay,
-    }  # unclipped, it must not diverge
-    slow_optimiser = torch.optim.SGD(slow.parameters(), **tiny)
+    constants = {"momentum": RECIPE.momentum, "weight_decay": RECIPE.weight_decay}
+    slow_optimiser = torch.optim.SGD(slow.parameters(), lr=1e-6, **constants)  # at the recipe's it diverges unclipped
 
     def straightforward() -> int:
         clean = torch.stack([torch.from_numpy(patch).float() / PEAK for patch in patches])[:, None]
