@@ -68,7 +68,8 @@ def training_curves(records: list[Record], data: Data) -> Figure | None:
         return None
     figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.0))
     kinds = sorted({(record.variant, record.data.edition) for record in records})
-    colours = dict(zip(kinds, plt.get_cmap("tab20")(np.arange(len(kinds)) % 20), strict=True))
+    palette = plt.get_cmap("tab10" if len(kinds) <= 10 else "tab20")
+    colours = {kind: palette(number % palette.N) for number, kind in enumerate(kinds)}
     labelled = set()
     for record in sorted(records, key=lambda record: record.seed):
         kind = (record.variant, record.data.edition)
