@@ -76,7 +76,7 @@ class Comparison:
         return [
             NotAttempted(
                 variant,
-                _in_words(open_claims),
+                _printed(open_claims),
                 needs(self.paper, open_claims),
                 self._command(variant) if can_be_settled(self.paper, variant) else None,
             )
@@ -121,15 +121,15 @@ class Comparison:
         return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
 
     @property
-    def beside(self) -> dict[str, list[str]]:
-        """By edition, the variants that were measured on it without that any claim speaks of them."""
+    def beside(self) -> list[list[Row]]:
+        """What was measured on variants and editions that no claim speaks of: for each, and each metric
+        of the headline, its rows, one a protocol."""
         claimed = {(row.variant, row.edition) for row in self.attempted if row.claim}
-        beside: dict[str, list[str]] = {}
+        beside: dict[tuple, list[Row]] = {}
         for row in self.attempted:
-            variants = beside.setdefault(row.edition, [])
-            if (row.variant, row.edition) not in claimed and row.variant not in variants:
-                variants.append(row.variant)
-        return {edition: variants for edition, variants in beside.items() if variants}
+            if (row.variant, row.edition) not in claimed and row.metric in self.paper.headline:
+                beside.setdefault((row.variant, row.edition, row.metric), []).append(row)
+        return list(beside.values())
 
     def edition_notes(self, rows: list[Row]) -> list[EditionNote]:
         """One for each edition among the rows that does not count for the paper's claims."""
@@ -147,7 +147,7 @@ def seed_of(record: str) -> str:
     return record.rsplit("seed-", 1)[1]
 
 
-def _in_words(claims: list[Claim]) -> str:
+def _printed(claims: list[Claim]) -> str:
     """'last: overall accuracy 99.47 %, kappa 99.40 %; best: ...'"""
     by_protocol: dict[str, list[str]] = {}
     for claim in claims:

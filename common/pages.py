@@ -48,14 +48,14 @@ def paper_block(comparison: Comparison, page: str) -> str:
 def front_block(comparisons: list[Comparison]) -> str:
     """What stands between the markers of the front page."""
     verdicts = [[_link(c), *_cells(row)] for c in comparisons for row in c.front_rows]
-    standing = [
-        [_link(c), str(sum(c.standing.values())), _in_words(c.standing), _beside(c) or "–"] for c in comparisons
-    ]
+    beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
+    standing = [[_link(c), str(sum(c.standing.values())), _in_words(c.standing)] for c in comparisons]
     parts = [
         markdown_table(verdicts, ["paper", *COLUMNS]),
-        "Where the claims stand, and what was measured where the paper prints nothing or on other data\nthan the "
-        "paper's (in brackets its edition):",
-        markdown_table(standing, ["paper", "claims", "of these", "measured besides"]),
+        beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
+        beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
+        "Where the claims stand:",
+        markdown_table(standing, ["paper", "claims", "of these"]),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -64,8 +64,16 @@ def _link(comparison: Comparison) -> str:
     return f"[{comparison.title}](papers/{comparison.paper.name}/README.md)"
 
 
-def _beside(comparison: Comparison) -> str:
-    return "; ".join(f"{', '.join(variants)} ({edition})" for edition, variants in comparison.beside.items())
+def _measured_beside(comparison: Comparison, rows: list[Row]) -> list[str]:
+    """The line of one variant's metric under all its protocols."""
+    first = rows[0]
+    return [
+        _link(comparison),
+        first.variant,
+        first.edition,
+        label(first),
+        "; ".join(f"{row.protocol}: {measured(row)}" for row in rows),
+    ]
 
 
 def _in_words(standing: dict[str, int]) -> str:

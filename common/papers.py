@@ -82,6 +82,7 @@ class PaperFile(Checked):
 
     citation: Citation
     default_variant: str
+    headline: list[str]  # the metrics that the front page shows where no claim speaks of what was measured
     variants: dict[str, Variant]
     claims: list[Claim]
     protocols: dict[str, str]  # what each evaluation protocol means
@@ -97,6 +98,7 @@ class Paper:
         content = read(self.file, PaperFile)
         self.citation = content.citation
         self.default_variant = content.default_variant
+        self.headline = content.headline
         self.variants = content.variants
         self.claims = content.claims
         self.protocols = content.protocols
@@ -142,6 +144,9 @@ class Paper:
 
         if self.default_variant not in self.variants:
             raise fault(f"default_variant: {self.default_variant!r} is no variant")
+        for metric in self.headline:
+            if metric not in METRICS:
+                raise fault(f"headline: {metric!r} is no metric.{nearest(metric, METRICS)}")
         for name in self.variants:
             try:
                 self.passport(name)

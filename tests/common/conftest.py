@@ -66,6 +66,7 @@ PAPER = {
         "bibtex": "@article{alpha2001}",
     },
     "default_variant": "plain",
+    "headline": ["test_error"],
     "variants": {
         "plain": {"description": "as printed", "dataset": "shapes"},
         "wide": {"description": "twice as wide", "dataset": "shapes"},

@@ -32,6 +32,7 @@ BROKEN = {
     "duplicate id": (rename_claim, "claims.plain-test.id: two claims"),
     "unknown variant": (first_claim(variant="plane"), "claims.plain-test.variant: 'plane' is no variant"),
     "unknown default": (lambda c: c.update(default_variant="plane"), "default_variant: 'plane' is no variant"),
+    "unknown headline": (lambda c: c.update(headline=["psrn"]), "headline: 'psrn' is no metric. Did you mean psnr?"),
     "unknown metric": (
         first_claim(metric="tset_error"),
         "claims.plain-test.metric: 'tset_error' is no metric. Did you mean test_error?",

@@ -303,28 +303,35 @@ def front_lines(title: str) -> list[list[str]]:
 
 
 def test_the_front_page_has_the_attempted_claims_and_where_all_of_them_stand(world):
-    *verdicts, standing = front_lines("A page")  # the heading of alpha_2001's page
+    *verdicts, beside, standing = front_lines("A page")  # the heading of alpha_2001's page
     assert [line[:5] for line in verdicts] == [
         ["plain", "test error", "last", "official", "0.95 ± 0.19 %"],
         ["wide", "PSNR", "last", "official", "30.10 ± 0.05 dB"],
     ]
-    assert standing == ["2", "1 reproduced, 1 too few seeds", "plain (resized)"]
+    assert beside == ["plain", "resized", "test error", "last: 3.33 ± 0.33 % (n = 3)"]
+    assert standing == ["2", "1 reproduced, 1 too few seeds"]
     *verdicts, standing = front_lines("Bare")
-    assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "1 failed, 1 not attempted", "–"]
+    assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "1 failed, 1 not attempted"]
 
 
-def test_what_is_no_claim_stands_on_the_front_page_by_its_edition(toy, record, monkeypatch, power):
+def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page_by_variant_and_edition(toy, record, monkeypatch, power):
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
     content["claims"] = [content["claims"][0]]
     toy.paper(content=content)
     (toy.root / "README.md").write_text(PAGE)
-    two = {"last": {"psnr": 30.0, "test_error": 1.0}}
+    two = {"last": {"psnr": 30.0, "test_error": 1.0}, "best": {"test_error": 0.5}}
     toy.publish(
         record(edition="resized", metrics=two),
         *(record(variant="wide", metrics=two, edition=e) for e in ("resized", "official")),
     )
-    assert front_lines("alpha_2001") == [["1", "1 not attempted", "plain, wide (resized); wide (official)"]]
+    both = "last: 1.00 % (n = 1); best: 0.50 % (n = 1)"
+    assert front_lines("alpha_2001") == [
+        ["plain", "resized", "test error", both],
+        ["wide", "official", "test error", both],
+        ["wide", "resized", "test error", both],
+        ["1", "1 not attempted"],
+    ]
 
 
 def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):

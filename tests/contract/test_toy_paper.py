@@ -26,6 +26,7 @@ citation:
   bibtex: |
     @article{nobody1958line, title = {A Line Between Two Clouds}, year = {1958}}
 default_variant: line
+headline: [test_error]
 variants:
   line: {description: logistic regression, dataset: clouds}
 protocols:
