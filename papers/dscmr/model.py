@@ -65,13 +65,14 @@ def J2(U: Tensor, V: Tensor, Y: Tensor, precision: torch.dtype | None = None) ->
 
         (1/n²) Σ_ij [log(1 + e^θ_ij) - S_ij θ_ij]
 
-    summed over image-image, image-text and text-text pairs, each i with each j. All cosines come
-    out of one product, in `precision` (by default that of U and V).
+    summed over image-image, image-text and text-text pairs, each i with each j. All inner products
+    come out of one matrix product, in `precision` (by default that of U and V).
     """
     n, S = len(U), Y @ Y.T
-    unit = F.normalize(torch.cat([U, V]))
-    low = unit.to(precision or unit.dtype)
-    theta = 0.5 * (low @ low.T).to(unit.dtype)
+    both = torch.cat([U, V])
+    low = both.to(precision or both.dtype)
+    lengths = torch.linalg.vector_norm(both, dim=1).clamp_min(1e-12)
+    theta = 0.5 * (low @ low.T).to(both.dtype) / (lengths[:, None] * lengths)
     surprise = F.softplus(theta) - S.repeat(2, 2) * theta
     return surprise[:n, :n].mean() + surprise[:n, n:].mean() + surprise[n:, n:].mean()
 

@@ -13,10 +13,14 @@ RECALL_LEVELS = [level / 20 for level in range(1, 21)]
 RANKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
-def ranked_relevance(queries: Tensor, items: Tensor, query_labels: Tensor, item_labels: Tensor) -> Tensor:
-    """Whether the item at each rank is of the query's class. Representations (Q, d) and (N, d),
-    labels (Q,) and (N,) to a boolean (Q, N)."""
-    cosine = F.normalize(queries) @ F.normalize(items).T
+def cosines(queries: Tensor, items: Tensor) -> Tensor:
+    """Of every query with every item. Representations (Q, d) and (N, d) to (Q, N)."""
+    return F.normalize(queries) @ F.normalize(items).T
+
+
+def ranked_relevance(cosine: Tensor, query_labels: Tensor, item_labels: Tensor) -> Tensor:
+    """Whether the item at each rank is of the query's class. `cosine` (Q, N), labels (Q,) and (N,)
+    to a boolean (Q, N)."""
     return item_labels[ranking(cosine)] == query_labels[:, None]
 
 
@@ -49,7 +53,11 @@ def mean_average_precision(relevant: Tensor) -> float:
 
 def both_ways(U: Tensor, V: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """`ranked_relevance` of texts for pictures ("i2t") and of pictures for texts ("t2i"), each pair a query."""
-    return {"i2t": ranked_relevance(U, V, labels, labels), "t2i": ranked_relevance(V, U, labels, labels)}
+    cosine = cosines(U, V)
+    return {
+        "i2t": ranked_relevance(cosine, labels, labels),
+        "t2i": ranked_relevance(cosine.T.contiguous(), labels, labels),
+    }
 
 
 def scores(relevant: dict[str, Tensor]) -> dict[str, float]:

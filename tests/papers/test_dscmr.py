@@ -123,6 +123,12 @@ def test_j2_against_a_loop_over_all_pairs():
     Y = F.one_hot(torch.tensor(labels)).double()
     assert J2(U, V, Y).item() == pytest.approx(total / 36, rel=1e-12)
     assert J2(U, V, Y, torch.bfloat16).item() == pytest.approx(total / 36, rel=1e-3)
+    exact, rounded = (
+        torch.cat(torch.autograd.grad(J2(*both, Y, precision), both))
+        for both in [(U.clone().requires_grad_(), V.clone().requires_grad_())]
+        for precision in (None, torch.bfloat16)
+    )
+    assert (rounded - exact).norm() <= 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize(("precision", "error"), [(torch.float32, 0.0), (torch.bfloat16, 0.02)])
@@ -240,7 +246,7 @@ def test_map_against_a_plain_loop_and_scikit_learn():
     (queries, q), (items, i) = rows(30, 5, purpose="queries"), rows(40, 5, purpose="items")
     query_labels = torch.randint(4, (30,), generator=generator(0, "query labels"))
     item_labels = torch.randint(4, (40,), generator=generator(0, "item labels"))
-    relevant = retrieval.ranked_relevance(queries, items, query_labels, item_labels)
+    relevant = retrieval.ranked_relevance(retrieval.cosines(queries, items), query_labels, item_labels)
     found = retrieval.mean_average_precision(relevant)
     assert found == pytest.approx(plain_map(q, i, query_labels.tolist(), item_labels.tolist()))
     cosine = F.normalize(queries) @ F.normalize(items).T
@@ -265,7 +271,7 @@ def test_ties_keep_the_order_of_the_items():
     query, label = torch.tensor([[1.0, 0.0]]), torch.tensor([1])
     items = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # the first two at the same cosine
     for labels, precision in (([1, 0, 0], 1.0), ([0, 1, 0], 0.5)):
-        relevant = retrieval.ranked_relevance(query, items, label, torch.tensor(labels))
+        relevant = retrieval.ranked_relevance(retrieval.cosines(query, items), label, torch.tensor(labels))
         assert retrieval.mean_average_precision(relevant) == precision
 
 
