@@ -11,11 +11,13 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.run import Job
 from common.determinism import generator, make_deterministic
 from common.device import fast_precision
-from papers.dscmr.model import COMMON, DSCMR, HIDDEN, J1, J2, J3, initialise
+from papers.dscmr.backpropagation import Backpropagation
+from papers.dscmr.data import Part
+from papers.dscmr.model import COMMON, DSCMR, HIDDEN, J1, J3, initialise
 from papers.dscmr.retrieval import both_ways, scores
-from papers.dscmr.train import Branches, Recipe
+from papers.dscmr.train import Recipe
 
-TRAIN_PAIRS, TEST_PAIRS, IMAGE_SIZE, TEXT_SIZE, CLASSES = 2173, 462, 128, 10, 10
+TRAIN_PAIRS, VALIDATION_PAIRS, TEST_PAIRS, IMAGE_SIZE, TEXT_SIZE, CLASSES = 2173, 231, 462, 128, 10, 10
 RECIPE = Recipe()
 THREADS = 2
 # Multiplications and additions that training takes for a pair: forward, and for the gradients of
@@ -61,10 +63,10 @@ def loop_scores(U: Tensor, V: Tensor, labels: Tensor) -> list[float]:
 def jobs() -> list[Job]:
     make_deterministic(0)
     draw = generator(0, "benchmark")
-    count = TRAIN_PAIRS + TEST_PAIRS
+    count = TRAIN_PAIRS + VALIDATION_PAIRS + TEST_PAIRS
     images, texts = (torch.rand(count, size, generator=draw) for size in (IMAGE_SIZE, TEXT_SIZE))
     labels = torch.randint(CLASSES, (count,), generator=draw)
-    return [_epoch(images, texts, labels), _scoring(labels[TRAIN_PAIRS:])]
+    return [_epoch(images, texts, labels), _scoring(labels[-TEST_PAIRS:])]
 
 
 def _model() -> DSCMR:
@@ -73,12 +75,8 @@ def _model() -> DSCMR:
     return model
 
 
-def _loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor, precision: torch.dtype) -> Tensor:
-    return J1(model, U, V, Y, RECIPE.norms) + RECIPE.lam * J2(U, V, Y, precision) + RECIPE.eta * J3(U, V, RECIPE.norms)
-
-
-def _straightforward_loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
-    """The same, J2 pair of modalities by pair of modalities."""
+def straightforward_loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
+    """J, with J2 pair of modalities by pair of modalities."""
     S, u, v = Y @ Y.T, F.normalize(U), F.normalize(V)
     thetas = [0.5 * a @ b.T for a, b in ((u, u), (u, v), (v, v))]
     J2_of_batch = sum((torch.log(1 + torch.exp(theta)) - S * theta).mean() for theta in thetas)
@@ -86,36 +84,41 @@ def _straightforward_loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tens
 
 
 def _epoch(images: Tensor, texts: Tensor, labels: Tensor) -> Job:
-    """The training pairs once, then the scores on the test pairs."""
-    precision = fast_precision("cpu")
+    """The training pairs once, then the scores on validation and test pairs."""
     model, slow = _model(), _model()
     how = {"lr": RECIPE.lr, "betas": RECIPE.betas}
     optimiser = torch.optim.Adam(model.parameters(), fused=True, **how)
     slow_optimiser = torch.optim.Adam(slow.parameters(), **how)
-    branches = Branches(model, precision)
-    Y = F.one_hot(labels, CLASSES).float()
-    test_images, test_texts, test_labels = (rows[TRAIN_PAIRS:] for rows in (images, texts, labels))
-    rows = Rows(*(tensor[:TRAIN_PAIRS].numpy() for tensor in (images, texts, Y)))
+    precision = fast_precision("cpu")
+    J = Backpropagation(model, RECIPE.lam, RECIPE.eta, RECIPE.norms, precision)
+    train, *scored = (
+        Part(*part)
+        for part in zip(
+            *(rows.split([TRAIN_PAIRS, VALIDATION_PAIRS, TEST_PAIRS]) for rows in (images, texts, labels)), strict=True
+        )
+    )
+    Y = F.one_hot(train.labels, CLASSES).float()
+    rows = Rows(train.images.numpy(), train.texts.numpy(), Y.numpy())
 
     def ours() -> int:
         for batch in torch.arange(TRAIN_PAIRS).split(RECIPE.batch):
-            U, V = branches(images[batch], texts[batch])
-            branches.backward(_loss(model, U, V, Y[batch], precision))
+            J(train.images[batch], train.texts[batch], Y[batch])
             optimiser.step()
-            branches.follow()
-        with torch.no_grad():
-            scores(both_ways(*branches(test_images, test_texts), test_labels))
+            J.follow()
+        for part in scored:
+            scores(both_ways(*J.represent(part.images, part.texts), part.labels))
         return TRAIN_PAIRS
 
     def straightforward() -> int:
         for some_images, some_texts, some_Y in DataLoader(rows, batch_size=RECIPE.batch):
-            loss = _straightforward_loss(slow, *slow(some_images, some_texts), some_Y)
+            loss = straightforward_loss(slow, *slow(some_images, some_texts), some_Y)
             slow_optimiser.zero_grad()
             loss.backward()
             slow_optimiser.step()
-        with torch.no_grad():
-            U, V = slow(test_images, test_texts)
-        loop_scores(U, V, test_labels)
+        for part in scored:
+            with torch.no_grad():
+                U, V = slow(part.images, part.texts)
+            loop_scores(U, V, part.labels)
         return TRAIN_PAIRS
 
     return Job("scored epoch", ours, straightforward, FLOPS_PAIR, THREADS, "500 epochs", 500 * TRAIN_PAIRS, precision)

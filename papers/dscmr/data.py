@@ -2,6 +2,7 @@
 that the Wikipedia dataset itself came with in 2010, and a seeded stand-in."""
 
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def _shallow(folder: Path) -> tuple[Part, Part]:
 def _matrix(file: Path, name: str) -> np.ndarray:
     try:
         matrix = loadmat(file, variable_names=[name])[name]
-    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError, zlib.error) as error:
         raise DataError(f"{file} is no .mat file of version 5 ({error}).") from None
     except KeyError:
         raise DataError(f"{file} holds no matrix {name}.") from None

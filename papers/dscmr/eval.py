@@ -19,7 +19,7 @@ from papers.dscmr.train import Recipe, build_model
 def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """mAP of the given weights, and the precision at each recall and at the first ranks.
 
-    In float64, so that no rank is decided by how a processor rounds.
+    Computed in float64, so that how a processor sums decides hardly any rank.
 
     Raises:
         UsageError: the weights are another model's. DataError: as `load`.

@@ -59,24 +59,22 @@ def J1(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor, norms: str) -> Tensor:
     return length(model.P(U) - Y, norms) + length(model.P(V) - Y, norms)
 
 
-def J2(U: Tensor, V: Tensor, Y: Tensor, precision: torch.dtype | None = None) -> Tensor:
+def J2(U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
     """The discrimination loss in the common space: for every pair, the negative log-likelihood that
     it is of one class (S = 1) or not (S = 0), given θ = ½ cos:
 
         (1/n²) Σ_ij [log(1 + e^θ_ij) - S_ij θ_ij]
 
-    summed over image-image, image-text and text-text pairs, each i with each j. All inner products
-    come out of one matrix product, in `precision` (by default that of U and V).
+    summed over image-image, image-text and text-text pairs, each i with each j. All cosines come
+    out of one matrix product.
     """
     n, S = len(U), Y @ Y.T
-    both = torch.cat([U, V])
-    low = both.to(precision or both.dtype)
-    lengths = torch.linalg.vector_norm(both, dim=1).clamp_min(1e-12)
-    theta = 0.5 * (low @ low.T).to(both.dtype) / (lengths[:, None] * lengths)
+    unit = F.normalize(torch.cat([U, V]))
+    theta = 0.5 * unit @ unit.T
     surprise = F.softplus(theta) - S.repeat(2, 2) * theta
     return surprise[:n, :n].mean() + surprise[:n, n:].mean() + surprise[n:, n:].mean()
 
 
 def J3(U: Tensor, V: Tensor, norms: str) -> Tensor:
-    """The modality invariance loss: (1/n)‖U - V‖_F."""
+    """The modality invariance loss: (1/n)‖U - V‖_F. U, V (n, 1024)."""
     return length(U - V, norms)

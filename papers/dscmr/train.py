@@ -10,7 +10,6 @@ field in `Recipe`, and on the page in README.md.
     python -m papers.dscmr.train --seeds 0
 """
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,8 +21,9 @@ from common.determinism import generator
 from common.device import fast_precision
 from common.errors import UsageError
 from common.run import Run, Trained
+from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Pairs, Part, load
-from papers.dscmr.model import DSCMR, J1, J2, J3, initialise
+from papers.dscmr.model import DSCMR, initialise
 from papers.dscmr.retrieval import both_ways, scores
 from papers.dscmr.tsne import tsne
 
@@ -80,10 +80,12 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
 
 
 def build_model(pairs: Pairs) -> DSCMR:
+    """A network of the sizes of these features and classes, its weights not drawn yet."""
     return DSCMR(pairs.test.images.shape[1], pairs.test.texts.shape[1], pairs.classes)
 
 
 def initial_model(pairs: Pairs, seed: int) -> DSCMR:
+    """The network that the training of a seed starts from."""
     model = build_model(pairs)
     initialise(model, generator(seed, "initial weights"))
     return model
@@ -105,26 +107,20 @@ def train(run: Run, recipe: Recipe) -> Trained:
         first, curves = state["epoch"], state["curves"]
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-    branches = Branches(model, precision)
+    J = Backpropagation(model, recipe.lam, recipe.eta, recipe.norms, precision)
 
     with run.progress("training", recipe.epochs * len(labels), first * len(labels)):
         for epoch in range(first, recipe.epochs):
             total = torch.zeros(())
             for batch in order_of_epoch(labels, run.seed, epoch, recipe).split(recipe.batch):
-                U, V = branches(images[batch], texts[batch])
-                loss = (
-                    J1(model, U, V, Y[batch], recipe.norms)
-                    + recipe.lam * J2(U, V, Y[batch], precision)
-                    + recipe.eta * J3(U, V, recipe.norms)
-                )
-                branches.backward(loss)
+                # J1 + λ J2 + η J3 as in model.py; leaves its gradients with the model
+                total += J(images[batch], texts[batch], Y[batch]) * len(batch)
                 optimiser.step()
-                branches.follow()
-                total += loss.detach() * len(batch)
+                J.follow()
 
             mean_loss = (total / len(labels)).item()
             run.require_finite(mean_loss, f"the loss in epoch {epoch + 1}")
-            for name, value in {"loss": mean_loss, **measure(branches, pairs)}.items():
+            for name, value in {"loss": mean_loss, **measure(J, pairs)}.items():
                 curves.setdefault(name, []).append(value)
             if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == recipe.epochs:
                 run.log(curves)
@@ -162,56 +158,20 @@ def order_of_epoch(labels: Tensor, seed: int, epoch: int, recipe: Recipe) -> Ten
     return torch.arange(len(labels))
 
 
-class Branches:
-    """A model's two branches with their weights in the precision that multiplies fastest.
-
-    The model's own weights, which the optimiser moves, stay in float32. Unlike `torch.autocast`
-    this rounds them once a step, and always into the same memory.
-    """
-
-    def __init__(self, model: DSCMR, precision: torch.dtype):
-        self.model, self.precision = model, precision
-        self.rounded = copy.deepcopy(model).to(precision)
-        del self.rounded.P  # the classifier belongs to the losses, which are in float32
-        own = dict(model.named_parameters())
-        self.pairs = [(own[name], rounded) for name, rounded in self.rounded.named_parameters()]
-        for parameter, _ in self.pairs:
-            parameter.grad = torch.zeros_like(parameter)
-
-    def __call__(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """As `DSCMR.forward`; U and V in float32."""
-        U, V = self.rounded(images.to(self.precision), texts.to(self.precision))
-        return U.float(), V.float()
-
-    def backward(self, loss: Tensor) -> None:
-        """Leave the loss's gradients with the model's own weights."""
-        self.model.P.zero_grad()
-        self.rounded.zero_grad()
-        loss.backward()
-        for parameter, rounded in self.pairs:
-            parameter.grad.copy_(rounded.grad)
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Take over the weights that the optimiser has moved."""
-        for parameter, rounded in self.pairs:
-            rounded.copy_(parameter)
-
-
 @torch.no_grad()
-def represent(model: DSCMR | Branches, part: Part) -> tuple[Tensor, Tensor]:
+def represent(model: DSCMR, part: Part) -> tuple[Tensor, Tensor]:
     """The pairs in the common space, in float32: U and V, (N, 1024) each."""
     return model(part.images, part.texts)
 
 
-def measure(model: DSCMR | Branches, pairs: Pairs) -> dict[str, float]:
+def measure(J: Backpropagation, pairs: Pairs) -> dict[str, float]:
     """What the curves hold of an epoch: mAP on the test pairs, and on the validation pairs where there are any."""
     parts = {"test": pairs.test, "val": pairs.validation}
     return {
         f"{name}_{metric}": value
         for name, part in parts.items()
         if len(part)
-        for metric, value in scores(both_ways(*represent(model, part), part.labels)).items()
+        for metric, value in scores(both_ways(*J.represent(part.images, part.texts), part.labels)).items()
     }
 
 

@@ -1,6 +1,7 @@
 """The three scenes, their reduction to principal components, the windows, and the two ways to split the pixels."""
 
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def read_variable(file: Path, name: str) -> np.ndarray:
     """
     try:
         content = loadmat(file, variable_names=[name])
-    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read as a MATLAB file ({' '.join(str(error).split())}).") from None
     if name not in content:
         raise DataError(f"{file}: has no variable {name!r}.")

@@ -314,7 +314,7 @@ def test_the_front_page_has_the_attempted_claims_and_where_all_of_them_stand(wor
     assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "1 failed, 1 not attempted"]
 
 
-def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page_by_variant_and_edition(toy, record, monkeypatch, power):
+def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, record, monkeypatch, power):
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
     content["claims"] = [content["claims"][0]]
