@@ -84,6 +84,12 @@ class Comparison:
         ]
 
     @property
+    def not_run(self) -> list[str]:
+        """The variants that have neither a claim nor a record."""
+        spoken_of = {row.variant for row in self.rows}
+        return [variant for variant in self.paper.variants if variant not in spoken_of]
+
+    @property
     def evidence(self) -> list[Evidence]:
         groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
         commits = {record.name: record.code.commit[:7] for record in self.records}

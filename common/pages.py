@@ -88,7 +88,9 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
     prints it, and what the protocols are."""
     if not rows:
         return ["Nothing has been measured yet."]
-    notes = _edition_notes(comparison, rows)
+    described = {row.variant: comparison.paper.variants[row.variant].description for row in rows}
+    notes = [f"- *{variant}*: {text}" for variant, text in described.items()]
+    notes += _edition_notes(comparison, rows)
     if any(row.note.startswith(UNVERIFIED) for row in rows):
         notes.append(UNVERIFIED_NOTE)
     lines, columns = [_cells(row) for row in rows], COLUMNS
@@ -146,9 +148,10 @@ def _not_attempted(comparison: Comparison) -> list[str]:
     lines = [
         [of.variant, of.claims, of.needs, f"`{of.command}`" if of.command else "–"] for of in comparison.not_attempted
     ]
-    if not lines:
-        return []
-    return ["### Not attempted", markdown_table(lines, ["variant", "paper says", "needs", "command"])]
+    parts = [markdown_table(lines, ["variant", "paper says", "needs", "command"])] if lines else []
+    if comparison.not_run:
+        parts.append(f"Not run yet, and no claim speaks of them: {', '.join(comparison.not_run)}.")
+    return ["### Not attempted", *parts] if parts else []
 
 
 def _links(paper: Paper) -> list[str]:

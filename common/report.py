@@ -95,13 +95,27 @@ def print_closing(closing: Closing) -> None:
 
 
 def _line(row: Row, closing: Closing) -> list[str]:
-    claims = [c for c in closing.paper.claims if (c.variant, c.metric, c.protocol) == _subject(row)]
-    reported = reported_as(claims[0]) if claims else "–"
     beside = [other for other in closing.published if _subject(other) == _subject(row)]
     # The run's own edition where there is one, else the first, which is the dataset's official one.
     beside.sort(key=lambda other: other.edition != row.edition)
     verdict = f"{row.verdict} ({row.note})" if row.note in (UNVERIFIED, OTHER_DATA) else row.verdict
-    return [label(row), row.protocol or "–", reported, measured(beside[0]) if beside else "–", measured(row), verdict]
+    return [
+        label(row),
+        row.protocol or "–",
+        _printed(row, closing.paper),
+        measured(beside[0]) if beside else "–",
+        measured(row),
+        verdict,
+    ]
+
+
+def _printed(row: Row, paper: Paper) -> str:
+    """What the paper prints, beside its own data and, as a warning says there, beside a stand-in; not
+    beside other real data, where the two numbers could be taken for comparable."""
+    claims = [claim for claim in paper.claims if (claim.variant, claim.metric, claim.protocol) == _subject(row)]
+    if not claims or not (row.edition == layout.STANDIN or paper.passport(row.variant).counts(row.edition)):
+        return "–"
+    return reported_as(claims[0]) + (f" ({UNVERIFIED})" if claims[0].unverified else "")
 
 
 def _subject(row: Row) -> tuple[str, str | None, str | None]:

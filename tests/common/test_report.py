@@ -11,10 +11,10 @@ from common.report import close, print_closing
 def lines(toy, monkeypatch):
     """The cells of the closing table of some records."""
 
-    def lines(records) -> list[list[str]]:
+    def lines(records, content=None) -> list[list[str]]:
         shown = []
         monkeypatch.setattr(report, "print_table", lambda title, columns, lines: shown.extend(lines))
-        print_closing(close(toy.paper(), records))
+        print_closing(close(toy.paper(content=content), records))
         return shown
 
     return lines
@@ -48,6 +48,18 @@ def test_published_beside_a_run_is_its_own_edition_or_else_the_official_one(toy,
         toy.publish(record(0, float(value), edition=name))
     ((_, _, _, beside, this, _),) = lines([record(0, 9.0, edition=edition)])
     assert (beside, this) == (f"{published} % (n = 1)", "9.00 % (n = 1)")
+
+
+@pytest.mark.parametrize(
+    ("edition", "printed"),
+    [("official", "0.95 ± 0.19 %"), ("bundle", "0.95 ± 0.19 %"), ("resized", "–"), ("stand-in", "0.95 ± 0.19 %")],
+)
+def test_what_the_paper_prints_never_stands_beside_other_real_data(toy, record, lines, edition, printed):
+    content = toy.paper_content()
+    records = [record(0, 9.0, edition=edition)]
+    assert lines(records, content)[0][2] == printed
+    content["claims"][0]["unverified"] = True
+    assert lines(records, content)[0][2] == (printed if printed == "–" else f"{printed} (unverified)")
 
 
 def test_failed_seeds_are_in_the_table_and_named(toy, record, failed_record, lines):

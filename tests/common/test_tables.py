@@ -158,6 +158,25 @@ def test_an_edition_that_does_not_count_is_explained_where_it_appears(world):
     assert "<em>resized</em> (shapes): the resized files. It does not count for the paper" in html
 
 
+def test_variants_are_described_where_they_were_measured_and_named_where_nobody_ran_them(
+    toy, record, power, monkeypatch
+):
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    content["claims"] = [content["claims"][0]]
+    toy.paper(content=content)
+    (layout.PAPERS / "alpha_2001" / "README.md").write_text(PAGE)
+    toy.publish(record())
+    files = tables.tables()
+    for page in (files[layout.RESULTS / "README.md"], files[layout.PAPERS / "alpha_2001" / "README.md"]):
+        assert "- *plain*: as printed\n" in page and "twice as wide" not in page
+        assert "### Not attempted\n\nNot run yet, and no claim speaks of them: wide.\n" in page
+    html = files[layout.RESULTS / "index.html"]
+    assert "<h3>Not attempted</h3>" in html and "Not run yet, and no claim speaks of them: wide." in html
+    toy.publish(record(variant="wide"))
+    assert "Not attempted" not in text_of("README.md") + text_of("index.html")
+
+
 def test_an_edition_that_the_passport_has_lost_is_told(world, record):
     world.publish(record(0, edition="lost"))
     assert "- *lost* (shapes): not an edition of the passport. It does not count" in text_of("README.md")
