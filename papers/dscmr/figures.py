@@ -9,7 +9,7 @@ from common.figures import Data
 from common.records import Record
 from papers.dscmr.retrieval import RECALL_LEVELS
 
-VARIANT, SEED = "wikipedia-file-order", 0  # whose pictures are shown; the authors' order of batches
+VARIANT, EDITION, SEED = "wikipedia-file-order", "shallow", 0  # whose pictures are shown; the authors' order of batches
 PROTOCOLS = ("test-best", "val-best", "last")
 
 
@@ -17,7 +17,7 @@ def map_against_epochs(records: list[Record], data: Data) -> Figure | None:
     """Average mAP after every epoch of one seed, on test and validation pairs, with the epoch that
     each protocol takes."""
     record = _shown(records)
-    if record is None:
+    if record is None or "val-best" not in record.metrics:
         return None
     curves = {name: np.array(record.curves[f"{name}_map_avg"]) for name in ("test", "val")}
     epochs = np.arange(1, len(curves["test"]) + 1)
@@ -25,26 +25,30 @@ def map_against_epochs(records: list[Record], data: Data) -> Figure | None:
     axes.plot(epochs, curves["test"], label="test pairs", linewidth=1.2)
     axes.plot(epochs, curves["val"], label="validation pairs", linewidth=1.2, linestyle="--")
     chosen = (curves["test"].argmax(), curves["val"].argmax(), len(epochs) - 1)
-    marks = (("C1", "o", 11), ("C2", "s", 8), ("C3", "D", 5))  # smaller and smaller: they may lie on each other
+    marks = (("C2", "o", 11), ("C4", "s", 8), ("C3", "D", 5))  # smaller and smaller: they may lie on each other
     for protocol, at, (color, marker, size) in zip(PROTOCOLS, chosen, marks, strict=True):
         value = record.metrics[protocol]["map_avg"]
         axes.plot(epochs[at], value, marker, color=color, markersize=size, markeredgecolor="black", linestyle="none",
                   label=f"{protocol}: {value:.3f}, epoch {epochs[at]}")  # fmt: skip
-    axes.set(xlabel="epoch", ylabel="average mAP", title=f"{VARIANT}, seed {record.seed}")
+    axes.set(xlabel="epoch", ylabel="average mAP", title=f"{VARIANT} ({EDITION}), seed {record.seed}")
     axes.legend(loc="lower right")
     return figure
 
 
 def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
     """How much higher the average mAP is at the epoch chosen on the test pairs than at the one chosen
-    on validation pairs and at the last: every variant that has all three, every seed and the mean, in numbers too."""
-    names = list(dict.fromkeys(r.variant for r in records if set(PROTOCOLS) <= r.metrics.keys()))
-    if not names:
+    on validation pairs and at the last: every variant and edition that has all three, every seed and the mean,
+    in numbers too."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if set(PROTOCOLS) <= record.metrics.keys():
+            groups.setdefault(f"{record.variant} ({record.data.edition})", []).append(record)
+    if not groups:
         return None
-    figure, axes = plt.subplots(figsize=(6.6, 1 + 0.45 * len(names)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.2, 1 + 0.45 * len(groups)), layout="constrained")
     for offset, color, other, marker in ((-0.13, "C0", "val-best", "s"), (0.13, "C1", "last", "D")):
-        for row, name in enumerate(names):
-            gains = [_gain(record, other) for record in records if record.variant == name]
+        for row, group in enumerate(groups.values()):
+            gains = [_gain(record, other) for record in group]
             heights = np.full(len(gains), row + offset)
             axes.plot(gains, heights, marker, color=color, markersize=3.5, alpha=0.5, linestyle="none")
             label = f"test-best over {other}" if row == 0 else None
@@ -52,7 +56,10 @@ def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
             beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center", "fontsize": 8, "color": color}
             axes.annotate(f"{np.mean(gains):+.3f}", (max(gains), row + offset), **beside)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="gain in average mAP", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    axes.set(
+        xlabel="gain in average mAP", yticks=range(len(groups)), yticklabels=groups, ylim=(len(groups) - 0.5, -0.5)
+    )
+    axes.margins(x=0.12)  # room for the last number
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -60,7 +67,7 @@ def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
 def precision_curves(records: list[Record], data: Data) -> Figure | None:
     """Interpolated precision at every recall, and precision among the first K, with the weights of
     the last epoch, mean of the seeds."""
-    runs = [record for record in records if record.variant == VARIANT]
+    runs = [record for record in records if (record.variant, record.data.edition) == (VARIANT, EDITION)]
     if not runs:
         return None
     figure, (by_recall, by_rank) = plt.subplots(1, 2, figsize=(7.4, 3.2), sharey=True)
@@ -73,7 +80,9 @@ def precision_curves(records: list[Record], data: Data) -> Figure | None:
     by_rank.set(xlabel="K", title="among the first K", xticks=[1, 10, 100], xticklabels=["1", "10", "100"])
     by_recall.set_title("interpolated")
     by_rank.legend()
-    figure.suptitle(f"{VARIANT}, last epoch, mean of {len(runs)} seed{'s' if len(runs) > 1 else ''}", y=1.03)
+    figure.suptitle(
+        f"{VARIANT} ({EDITION}), last epoch, mean of {len(runs)} seed{'s' if len(runs) > 1 else ''}", y=1.03
+    )
     return figure
 
 
@@ -100,7 +109,8 @@ def common_space(records: list[Record], data: Data) -> Figure | None:
 
 def _shown(records: list[Record]) -> Record | None:
     """The record that pictures of one seed are of."""
-    return next((record for record in records if (record.variant, record.seed) == (VARIANT, SEED)), None)
+    wanted = (VARIANT, EDITION, SEED)
+    return next((record for record in records if (record.variant, record.data.edition, record.seed) == wanted), None)
 
 
 def _gain(record: Record, protocol: str) -> float:

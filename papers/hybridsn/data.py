@@ -233,6 +233,9 @@ class Windows:
 def random_split(truth: np.ndarray, share: float, seed: int) -> Split:
     """The paper's: a share of every class's pixels, drawn at random, trains; all others test.
 
+    Args:
+        truth: classes (rows, columns), 0 where nothing is labelled.
+
     Raises:
         UsageError: a share that leaves nothing to train or to test on.
     """
@@ -253,6 +256,13 @@ def disjoint_split(truth: np.ndarray, share: float, window: int, blocks: int, se
     The scene is cut into blocks x blocks rectangles; about a share of them train. Of `CANDIDATES` such
     choices the one is taken that leaves most classes on both sides, and of those the one whose training
     pixels come nearest to the share. Only the ground truth is looked at, never a result.
+
+    Args:
+        truth: classes (rows, columns), 0 where nothing is labelled.
+        window: side of the windows, in pixels.
+
+    Raises:
+        UsageError: no choice leaves pixels to test on.
     """
     region = block_numbers(truth.shape, blocks)
     wanted = max(1, round(share * blocks * blocks))
@@ -267,7 +277,8 @@ def disjoint_split(truth: np.ndarray, share: float, window: int, blocks: int, se
         if best is None or rank > best_rank:
             best, best_rank = split, rank
     if best is None or not len(best.test):
-        raise UsageError(f"--blocks {blocks}: no choice of them leaves pixels to test on beside windows of {window}.")
+        how = f"--training-share {share:g} of --blocks {blocks}"
+        raise UsageError(f"{how}: no choice leaves pixels to test on beside windows of {window}.")
     return best
 
 
@@ -281,6 +292,7 @@ def apart_from(train: np.ndarray, truth: np.ndarray, window: int) -> Split:
     """The disjoint split with these training pixels: what lies so far off that no window reaches it tests.
 
     A training pixel whose class nobody tests still trains. A test pixel whose class nobody trains is dropped.
+    `train` (n,) holds pixels numbered row * columns + column, `truth` classes (rows, columns).
     """
     labelled = np.flatnonzero(truth)
     far = labelled[~windows_hold(train, truth.shape, window).flat[labelled]]
@@ -291,7 +303,7 @@ def apart_from(train: np.ndarray, truth: np.ndarray, window: int) -> Split:
 
 
 def remaining(train: np.ndarray, truth: np.ndarray) -> Split:
-    """The random split with these training pixels: every other labelled pixel tests."""
+    """The random split with these training pixels: every other labelled pixel tests. Arguments as for `apart_from`."""
     return Split(train, np.setdiff1d(np.flatnonzero(truth), train))
 
 

@@ -13,7 +13,7 @@ from papers.hybridsn.eval import LETTERS
 from papers.hybridsn.train import VARIANTS, split_pixels
 
 DATASET = "indian_pines"
-RANDOM, DISJOINT = "indian_pines-random30", "indian_pines-disjoint"
+RANDOM, RANDOM10, DISJOINT = "indian_pines-random30", "indian_pines-random10", "indian_pines-disjoint"
 FALSE_COLOUR = (49, 26, 16)  # near infrared, red, green, as bands of the corrected cube
 NOBODY_LOOKED = "#ffffff"
 TRAINS, TESTS, LEFT_OUT = "#d1495b", "#0b3c5d", "#ecd9a0"
@@ -22,7 +22,7 @@ TRAINS, TESTS, LEFT_OUT = "#d1495b", "#0b3c5d", "#ecd9a0"
 def scene_and_maps(records: list[Record], data: Data) -> Figure | None:
     """The scene in false colours, the ground truth, and what the network of the first seed says of the labelled
     pixels and of all, under both protocols."""
-    scene, groups = _scene_and_groups(records, data)
+    scene, groups = _scene_and_groups(records, data, (RANDOM, DISJOINT))
     if scene is None or not groups:
         return None
     shown = [group[0] for group in groups.values()]
@@ -44,7 +44,7 @@ def scene_and_maps(records: list[Record], data: Data) -> Figure | None:
 
 def splits(records: list[Record], data: Data) -> Figure | None:
     """Which pixels train and which test: drawn at random, and in regions of their own for each seed."""
-    scene, _ = _scene_and_groups(records, data)
+    scene, _ = _scene_and_groups(records, data, ())
     if scene is None:
         return None
     shown = [(RANDOM, 0), *((DISJOINT, seed) for seed in range(3))]
@@ -87,11 +87,12 @@ def training_curves(records: list[Record], data: Data) -> Figure | None:
 
 def per_class(records: list[Record], data: Data) -> Figure | None:
     """The accuracy of each class under each protocol, mean over the seeds, with the test pixels it is counted on."""
-    scene, groups = _scene_and_groups(records, data)
+    scene, groups = _scene_and_groups(records, data, (RANDOM, RANDOM10, DISJOINT))
     if scene is None or not groups:
         return None
-    figure, axis = plt.subplots(figsize=(7.2, 4.2))
+    figure, axis = plt.subplots(figsize=(7.2, 2.4 + 1.2 * len(groups)))
     axis.set_axisbelow(True)
+    axis.grid(False, axis="y")
     height = 0.8 / len(groups)
     for number, (variant, group) in enumerate(groups.items()):
         matrices = np.array([record.details["confusion_matrix"] for record in group])
@@ -111,7 +112,7 @@ def per_class(records: list[Record], data: Data) -> Figure | None:
     axis.set_xlabel("accuracy (%); beside it the test pixels, mean over the seeds that score the class", fontsize=8)
     axis.tick_params(axis="y", labelsize=7)
     axis.invert_yaxis()
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncol=2)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncol=3, fontsize=7)
     return figure
 
 
@@ -166,13 +167,15 @@ def _picture(axis: Axes, picture: np.ndarray, title: str) -> None:
 # ---- what is there -------------------------------------------------------------------------
 
 
-def _scene_and_groups(records: list[Record], data: Data) -> tuple[Scene | None, dict[str, list[Record]]]:
-    """The scene that is there, and the records of both protocols that were measured on this edition of it, by seed."""
+def _scene_and_groups(
+    records: list[Record], data: Data, variants: tuple[str, ...]
+) -> tuple[Scene | None, dict[str, list[Record]]]:
+    """The scene that is there, and the records of these variants that were measured on this edition of it, by seed."""
     located = data(DATASET)
     if located is None:
         return None, {}
     ours = sorted((r for r in records if r.data.edition == located.edition), key=lambda record: record.seed)
-    groups = {variant: [r for r in ours if r.variant == variant] for variant in (RANDOM, DISJOINT)}
+    groups = {variant: [r for r in ours if r.variant == variant] for variant in variants}
     return load(located), {variant: group for variant, group in groups.items() if group}
 
 

@@ -31,7 +31,7 @@ TRAINING_PIXELS = "training_pixels"  # kept with the weights: without them nobod
 # A batch goes through the network in parts that fit into a processor's cache; their gradients add up to the batch's.
 WINDOWS_AT_ONCE = {"cpu": 32, "cuda": 256}
 
-MOST_BLOCKS = 50  # on a side; more would be smaller than any window
+MOST_BLOCKS = 50  # on a side; of Indian Pines, blocks of three pixels, far smaller than a window
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Recipe:
     """Everything that makes the numbers. 'Open' marks what the paper does not say."""
 
     protocol: Literal["random", "disjoint"] = "random"  # Sec. III: random
-    training_share: float = 0.3  # Sec. III-B; Table V: 0.1 and less
+    training_share: float = 0.3  # Sec. III-B; Table V: 0.1; supplement: 0.2 and 0.05
     blocks: int = 4  # a disjoint split cuts the scene into 4 x 4 regions; ours
     components: int = 30  # Sec. III: 30 for Indian Pines, 15 for the others
     window: int = 25  # Sec. III

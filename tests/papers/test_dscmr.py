@@ -587,13 +587,32 @@ def test_the_record_holds_what_the_figures_need_and_is_small(tmp_path):
     assert best == max(record.curves["test_map_avg"]) >= record.metrics["val-best"]["map_avg"]
 
 
+def of_edition(record: Record, edition: str) -> Record:
+    return record.model_copy(update={"data": record.data.model_copy(update={"edition": edition})})
+
+
+def test_figures_keep_editions_apart(tmp_path):
+    """Own features in the place of the paper's make another edition, perhaps without validation pairs."""
+    record = finished(tmp_path)
+    shallow, own = of_edition(record, "shallow"), of_edition(record, "official")
+    worse = own.model_copy(update={"metrics": own.metrics | {"last": {"map_avg": 0.0}}})
+    for draw in (figures.map_against_epochs, figures.precision_curves, figures.common_space):
+        assert draw([own], None) is None and draw([own, shallow], None) is not None
+    (axes,) = figures.what_the_choice_gives([shallow, worse], None).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["wikipedia-file-order (shallow)", "wikipedia-file-order (official)"]
+    assert len({text.get_text() for text in axes.texts}) == 3, "the gain over the last epoch is each edition's own"
+    blind = {name: values for name, values in shallow.metrics.items() if name != "val-best"}
+    assert figures.map_against_epochs([shallow.model_copy(update={"metrics": blind})], None) is None
+
+
 def test_figures_are_drawn_from_records_alone_and_only_from_those_they_need(tmp_path, tmp_path_factory):
     from common.figures import _draw
 
     def nothing(dataset):
         return None
 
-    record = finished(tmp_path_factory.mktemp("run"))
+    record = of_edition(finished(tmp_path_factory.mktemp("run")), "shallow")
     for name, draw in figures.FIGURES.items():
         file = tmp_path / f"{name}.png"
         assert not _draw(draw, [], nothing, file) and not file.exists()

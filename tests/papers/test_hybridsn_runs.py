@@ -32,10 +32,10 @@ def small_scene(monkeypatch):
     monkeypatch.setattr(data, "synthetic_scene", lambda: scene)
 
 
-def job(folder, variant=RANDOM, seed=0, **changes) -> Job:
+def job(folder, variant=RANDOM, seed=0, device="cpu", **changes) -> Job:
     located = LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
     smoke = replace(recipe(variant, "smoke"), **{"epochs": 2, "batch": 64} | changes)
-    return Job(PAPER, variant, "smoke", seed, smoke, True, located, "cpu", folder, False, "test")
+    return Job(PAPER, variant, "smoke", seed, smoke, True, located, device, folder, False, "test")
 
 
 def finished(folder, **how) -> Record:
@@ -70,6 +70,17 @@ def test_killed_at_any_update_it_ends_with_the_same_bits(tmp_path, updates):
     whole = finished(tmp_path / "whole")
     cut_after(updates, tmp_path / "cut")
     assert finished(tmp_path / "cut").weights.sha256 == whole.weights.sha256
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", [RANDOM, DISJOINT])
+def test_on_a_gpu_too_a_resumed_run_ends_with_the_same_bits_and_another_seed_with_others(tmp_path, variant):
+    whole = finished(tmp_path / "whole", variant=variant, device="cuda")
+    cut_after(2, tmp_path / "cut", variant=variant, device="cuda")
+    resumed = finished(tmp_path / "cut", variant=variant, device="cuda")
+    assert resumed.weights.sha256 == whole.weights.sha256 and resumed.metrics == whole.metrics
+    other = finished(tmp_path / "other", variant=variant, seed=1, device="cuda")
+    assert other.weights.sha256 != whole.weights.sha256
 
 
 def small_and_saved_often():
