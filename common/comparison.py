@@ -86,8 +86,8 @@ class Comparison:
     @property
     def not_run(self) -> list[str]:
         """The variants that have neither a claim nor a record."""
-        spoken_of = {row.variant for row in self.rows}
-        return [variant for variant in self.paper.variants if variant not in spoken_of]
+        named = {of.variant for of in [*self.paper.claims, *self.records]}  # those that are a detail too
+        return [variant for variant in self.paper.variants if variant not in named]
 
     @property
     def evidence(self) -> list[Evidence]:

@@ -173,6 +173,8 @@ def test_variants_are_described_where_they_were_measured_and_named_where_nobody_
         assert "### Not attempted\n\nNot run yet, and no claim speaks of them: wide.\n" in page
     html = files[layout.RESULTS / "index.html"]
     assert "<h3>Not attempted</h3>" in html and "Not run yet, and no claim speaks of them: wide." in html
+    content["claims"][0]["detail"] = True  # hides the row from the overview, and is a claim all the same
+    toy.paper(content=content)
     toy.publish(record(variant="wide"))
     assert "Not attempted" not in text_of("README.md") + text_of("index.html")
 
@@ -392,6 +394,7 @@ def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
     overview = [line[1:3] for line in lines_of(page)[:-1]]
     assert overview == [["test error", "last"], ["training error", "best"], ["training error", "last"]]
     assert lines_of(page)[-1][:2] == ["wide", "last: PSNR 30.10 dB"]
+    assert "Not run yet" not in page + text_of("index.html")
     assert "4 more rows, in detail: [results/README.md](../../results/README.md)." in page
     *verdicts, standing = front_lines("A page")
     assert [line[1:3] for line in verdicts] == [["test error", "last"], ["training error", "best"]]
