@@ -66,7 +66,7 @@ def jobs() -> list[Job]:
     count = TRAIN_PAIRS + VALIDATION_PAIRS + TEST_PAIRS
     images, texts = (torch.rand(count, size, generator=draw) for size in (IMAGE_SIZE, TEXT_SIZE))
     labels = torch.randint(CLASSES, (count,), generator=draw)
-    return [_epoch(images, texts, labels), _scoring(labels[-TEST_PAIRS:])]
+    return [_epoch(Part(images, texts, labels)), _scoring(labels[-TEST_PAIRS:])]
 
 
 def _model() -> DSCMR:
@@ -83,7 +83,7 @@ def straightforward_loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tenso
     return J1(model, U, V, Y, RECIPE.norms) + RECIPE.lam * J2_of_batch + RECIPE.eta * J3(U, V, RECIPE.norms)
 
 
-def _epoch(images: Tensor, texts: Tensor, labels: Tensor) -> Job:
+def _epoch(pairs: Part) -> Job:
     """The training pairs once, then the scores on validation and test pairs."""
     model, slow = _model(), _model()
     how = {"lr": RECIPE.lr, "betas": RECIPE.betas}
@@ -91,12 +91,8 @@ def _epoch(images: Tensor, texts: Tensor, labels: Tensor) -> Job:
     slow_optimiser = torch.optim.Adam(slow.parameters(), **how)
     precision = fast_precision("cpu")
     J = Backpropagation(model, RECIPE.lam, RECIPE.eta, RECIPE.norms, precision)
-    train, *scored = (
-        Part(*part)
-        for part in zip(
-            *(rows.split([TRAIN_PAIRS, VALIDATION_PAIRS, TEST_PAIRS]) for rows in (images, texts, labels)), strict=True
-        )
-    )
+    train = pairs.rows(slice(TRAIN_PAIRS))
+    scored = [pairs.rows(slice(TRAIN_PAIRS, -TEST_PAIRS)), pairs.rows(slice(-TEST_PAIRS, None))]
     Y = F.one_hot(train.labels, CLASSES).float()
     rows = Rows(train.images.numpy(), train.texts.numpy(), Y.numpy())
 

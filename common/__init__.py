@@ -8,7 +8,7 @@ Where to begin reading, and what leads where:
   `metrics` names what is measured.
 - A run: `run` is what a paper's train.py gets. It keeps `checkpoint`s and `weights`, ends in one of the `records` with
   its `provenance`, and closes with the table of `report`. Papers call `determinism`, `device`, `evaluation`,
-  `native`, `pictures` and `choices` themselves.
+  `native`, `pictures`, `matlab` and `choices` themselves.
 - From records to tables: `rows` of claims and measurements with their `verdict`, sorted by `comparison`, written by
   `pages` and `tables`, with `figures`.
 - Under everything: `layout` (where things are) and `files` (never half written).

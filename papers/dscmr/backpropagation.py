@@ -1,8 +1,8 @@
 """One step of DSCMR, forward and back, with the chain rule written out.
 
 J and its gradients are those that autograd takes from J1 + λ J2 + η J3 of model.py, and tests hold
-the two together. Written out they need a third of the operations on matrices of the size of U and
-V: the cosines of J2 and their gradient are small matrices around two products with U and V, and the
+the two together. Written out they need fewer operations on matrices of the size of U and V: the
+cosines of J2 and their gradient are small matrices around two products with U and V, and the
 gradients of the large weights are written into memory that is kept.
 """
 

@@ -2,18 +2,17 @@
 that the Wikipedia dataset itself came with in 2010, and a seeded stand-in."""
 
 import hashlib
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from torch import Tensor
 
 from common.determinism import generator
 from common.errors import DataError
+from common.matlab import NO_MATLAB_FILE
 from common.passports import LocatedData, find_passport
 
 # The stand-in: so many pairs, drawn around so many centres.
@@ -103,7 +102,7 @@ def _shallow(folder: Path) -> tuple[Part, Part]:
 def _matrix(file: Path, name: str) -> np.ndarray:
     try:
         matrix = loadmat(file, variable_names=[name])[name]
-    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError, zlib.error) as error:
+    except NO_MATLAB_FILE as error:
         raise DataError(f"{file} is no .mat file of version 5 ({error}).") from None
     except KeyError:
         raise DataError(f"{file} holds no matrix {name}.") from None

@@ -1,7 +1,6 @@
 """The three scenes, their reduction to principal components, the windows, and the two ways to split the pixels."""
 
 import hashlib
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from scipy.ndimage import distance_transform_cdt
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from common.determinism import generator
 from common.errors import DataError, UsageError
+from common.matlab import NO_MATLAB_FILE
 from common.passports import LocatedData
 
 CANDIDATES = 100  # maps of training blocks drawn for a disjoint split
@@ -131,7 +130,7 @@ def read_variable(file: Path, name: str) -> np.ndarray:
     """
     try:
         content = loadmat(file, variable_names=[name])
-    except (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError, zlib.error) as error:
+    except NO_MATLAB_FILE as error:
         raise DataError(f"{file}: cannot be read as a MATLAB file ({' '.join(str(error).split())}).") from None
     if name not in content:
         raise DataError(f"{file}: has no variable {name!r}.")
