@@ -2,15 +2,15 @@
 
 import numpy as np
 import torch
-from torch import nn
 
 from benchmarks.run import Job
 from common.determinism import generator
 from common.device import fast_precision
 from papers.dncnn.data import Collection, Patches
-from papers.dncnn.measure import PEAK
-from papers.dncnn.model import DnCNN, denoise, for_inference, initialise, receptive_field
+from papers.dncnn.model import DnCNN, convolutions, denoise, for_inference, initialise
+from papers.dncnn.scores import PEAK
 from papers.dncnn.train import (
+    STEPS_BETWEEN_LOOKS,
     VARIANTS,
     build_model,
     make_optimiser,
@@ -28,17 +28,18 @@ RECIPE = VARIANTS["sigma25-printed"]  # whose noise is fresh; the arithmetic of 
 
 def flops_per_pixel(model: DnCNN) -> int:
     """Of the way forward: a multiplication and an addition for every weight of a convolution."""
-    return 2 * sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    return 2 * sum(layer.weight.numel() for layer in convolutions(model))
 
 
 def jobs() -> list[Job]:
-    model = build_model(RECIPE)
-    assert receptive_field(model) == 35
-    return [_step(flops_per_pixel(model)), _denoising(flops_per_pixel(model))]
-
-
-def _step(flops: int) -> Job:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    flops = flops_per_pixel(build_model(RECIPE))
+    return [_step(flops, device), _denoising(flops, device)]
+
+
+def _step(flops: int, device: str) -> Job:
+    """So many steps as training goes between two looks at the loss: a GPU is asked ahead of what it has done."""
+    steps = STEPS_BETWEEN_LOOKS[device]
     draw = generator(0, "benchmark")
     pictures = torch.randint(256, (20, 180, 180), generator=draw, dtype=torch.uint8).numpy()
     material = prepare(Collection({str(n): p for n, p in enumerate(pictures)}, {}), RECIPE, 0, device)
@@ -52,25 +53,27 @@ def _step(flops: int) -> Job:
     optimiser = make_optimiser(model, RECIPE)
 
     def ours() -> int:
-        y, v = noisy_batch(material, which, material.patches.turn, RECIPE, 0, 1, 0)
-        update(model, optimiser, y, v, bf16, RECIPE.clip / rate)
+        for number in range(steps):
+            y, v = noisy_batch(material, which, material.patches.turn, RECIPE, 0, 1, number)
+            update(model, optimiser, y, v, bf16, RECIPE.clip / rate)
         _wait(device)
-        return count
+        return steps * count
 
     slow = _model().to(device)
     constants = {"momentum": RECIPE.momentum, "weight_decay": RECIPE.weight_decay}
     slow_optimiser = torch.optim.SGD(slow.parameters(), lr=1e-6, **constants)  # at the recipe's it diverges unclipped
 
     def straightforward() -> int:
-        clean = torch.stack([torch.from_numpy(patch).float() / PEAK for patch in patches])[:, None]
-        noise = torch.stack([RECIPE.sigma[0] / PEAK * torch.randn(1, RECIPE.side, RECIPE.side) for _ in patches])
-        clean, noise = clean.to(device), noise.to(device)
-        slow_optimiser.zero_grad()
-        loss = ((slow(clean + noise) - noise) ** 2).sum() / (2 * count)
-        loss.backward()
-        slow_optimiser.step()
+        for _ in range(steps):
+            clean = torch.stack([torch.from_numpy(patch).float() / PEAK for patch in patches])[:, None]
+            noise = torch.stack([RECIPE.sigma[0] / PEAK * torch.randn(1, RECIPE.side, RECIPE.side) for _ in patches])
+            clean, noise = clean.to(device), noise.to(device)
+            slow_optimiser.zero_grad()
+            loss = ((slow(clean + noise) - noise) ** 2).sum() / (2 * count)
+            loss.backward()
+            slow_optimiser.step()
         _wait(device)
-        return count
+        return steps * count
 
     per_patch = 3 * flops * RECIPE.side**2  # the way back costs twice the way forward
     whole, samples = f"{RECIPE.epochs} epochs", RECIPE.epochs * RECIPE.patches
@@ -89,21 +92,25 @@ def _cut(pictures: np.ndarray, place: Patches) -> np.ndarray:
     return pictures[number, top : top + RECIPE.side, left : left + RECIPE.side]
 
 
-def _denoising(flops: int) -> Job:
-    slow = _model().eval()
-    fast = for_inference(_model())
-    noisy = torch.rand(1, 1, PICTURE, PICTURE, generator=generator(0, "benchmark picture"))
+def _denoising(flops: int, device: str) -> Job:
+    slow = _model().eval().to(device)
+    fast = for_inference(_model().to(device))
+    noisy = torch.rand(1, 1, PICTURE, PICTURE, generator=generator(0, "benchmark picture")).to(device)
 
     def ours() -> int:
         denoise(fast, noisy)
+        _wait(device)
         return 1
 
     @torch.no_grad()
     def straightforward() -> int:
         _ = noisy - slow(noisy)
+        _wait(device)
         return 1
 
-    return Job(f"denoising {PICTURE} x {PICTURE}", ours, straightforward, flops * PICTURE**2, THREADS, "one", 1)
+    per_picture = flops * PICTURE**2
+    name = f"denoising {PICTURE} x {PICTURE}"
+    return Job(name, ours, straightforward, per_picture, THREADS, "one", 1, torch.float32, device)
 
 
 def _model() -> DnCNN:

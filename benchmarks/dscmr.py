@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.run import Job
-from common.determinism import generator, make_deterministic
+from common.determinism import generator
 from common.device import fast_precision
 from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Part
@@ -61,7 +61,6 @@ def loop_scores(U: Tensor, V: Tensor, labels: Tensor) -> list[float]:
 
 
 def jobs() -> list[Job]:
-    make_deterministic(0)
     draw = generator(0, "benchmark")
     count = TRAIN_PAIRS + VALIDATION_PAIRS + TEST_PAIRS
     images, texts = (torch.rand(count, size, generator=draw) for size in (IMAGE_SIZE, TEXT_SIZE))

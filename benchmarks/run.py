@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import torch
 
+from common.determinism import make_deterministic
 from common.show import print_table
 
 ROUNDS = 7
@@ -54,13 +55,14 @@ class Result:
     ratio: float  # straightforward time over ours
     samples_per_s: float
     share: float  # of the measured matrix-multiply rate on as many threads
-    peak_memory_mb: float  # of this process so far: both ways, and the jobs before
+    peak_memory_mb: float  # so far: both ways, and the jobs before; of this process, or on the GPU where the job is
     whole: str  # what a user waits for
     whole_s: float  # and how long, at this rate
 
 
 def run_benchmarks(papers: list[str], as_json: bool) -> None:
-    """Time every job of the papers that have one and print the results."""
+    """Time every job of the papers that have one, as deterministic as training is, and print the results."""
+    make_deterministic(0)
     results = [_time(paper, job) for paper in papers for job in _jobs(paper)]
     if as_json:
         click.echo(json.dumps([asdict(result) for result in results], indent=1))
@@ -104,10 +106,16 @@ def _time(paper: str, job: Job) -> Result:
         ratio=statistics.median(straightforward) / statistics.median(ours),
         samples_per_s=rate,
         share=rate * job.flops_per_sample / matrix_rate(job.precision, job.device),
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3),
+        peak_memory_mb=_peak_memory_mb(job.device),
         whole=job.whole,
         whole_s=job.samples / rate,
     )
+
+
+def _peak_memory_mb(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def _seconds_per_sample(work: Callable[[], int]) -> float:

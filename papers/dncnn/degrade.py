@@ -44,15 +44,15 @@ def imresize(picture: np.ndarray, scale: float) -> np.ndarray:
         picture: (H, W) or (H, W, 3), uint8 or float.
 
     Returns:
-        ceil(scale H) rows and ceil(scale W) columns of the same kind; uint8 is rounded and
-        saturated, float may leave the range of the input.
+        ceil(scale H) rows and ceil(scale W) columns of the same kind; uint8 is rounded and saturated after
+        each direction, rows first, float may leave the range of the input.
     """
-    resized = picture.astype(np.float64)
+    resized = picture
     for axis in (0, 1):
         weights = resizing_weights(picture.shape[axis], scale)
-        resized = np.moveaxis(np.tensordot(weights, resized, axes=(1, axis)), 0, axis)
-    if picture.dtype == np.uint8:
-        return np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8)
+        resized = np.moveaxis(np.tensordot(weights, resized.astype(np.float64), axes=(1, axis)), 0, axis)
+        if picture.dtype == np.uint8:
+            resized = np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8)
     return resized
 
 

@@ -17,18 +17,9 @@ from common.records import Metrics
 from common.weights import fit_weights
 from papers.dncnn import degrade
 from papers.dncnn.data import SCALES, load
-from papers.dncnn.measure import (
-    PEAK,
-    as_label,
-    denoised_groups,
-    labels_of,
-    mean_psnr,
-    noisy_groups,
-    psnr,
-    ssim,
-    to_8bit,
-)
 from papers.dncnn.model import denoise, for_inference
+from papers.dncnn.noisy_sets import as_label, denoised_groups, labels_of, mean_psnr, noisy_groups
+from papers.dncnn.scores import PEAK, psnr, ssim, to_8bit
 from papers.dncnn.train import Recipe, build_model
 
 PICTURE_BY_PICTURE = "set12"  # the test set whose pictures the paper lists (Table III)
@@ -52,7 +43,9 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
         if test in DENOISED:
             labels = labels_of(pictures.values(), recipe.channels)
             for sigma in recipe.test_sigmas:
-                add_denoising(measured, network, labels, test, sigma, recipe, device)
+                found = denoising_scores(network, labels, test, sigma, recipe, device)
+                measured.metrics.update(found.metrics)
+                measured.details.update(found.details)
         elif test in SUPER_RESOLVED:
             for scale in SCALES:
                 restored = super_resolved(network, pictures.values(), scale, device)
@@ -61,6 +54,8 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
             for quality in TEST_QUALITIES:
                 restored = deblocked(network, pictures.values(), quality, device)
                 measured.metrics[f"{test}-q{quality}"] = mean_of_pictures(restored)
+        else:
+            raise ValueError(f"what {test} measures is not said")
     return measured
 
 
@@ -74,12 +69,11 @@ def load_network(weights: dict[str, Tensor], recipe: Recipe, device: str) -> nn.
     return for_inference(model.to(device))
 
 
-def add_denoising(
-    measured: Measured, network: nn.Module, labels: list[Tensor], test: str, sigma: float, recipe: Recipe, device: str
-) -> None:
-    """Denoise a test set under every draw of the noise, and once with the common mistake."""
-    protocol = f"{test}-sigma{sigma:g}"
-
+def denoising_scores(
+    network: nn.Module, labels: list[Tensor], test: str, sigma: float, recipe: Recipe, device: str
+) -> Measured:
+    """Of a test set under every draw of the noise. What the common mistake costs is seen under the first draw, on the
+    same noise without it, and taken from the mean over the draws."""
     rounded, floating = (torch.zeros(recipe.noise_draws, len(labels), dtype=torch.float64) for _ in range(2))
     similarity = torch.zeros_like(rounded)
     for draw in range(recipe.noise_draws):
@@ -90,22 +84,26 @@ def add_denoising(
             if recipe.three_tasks:
                 similarity[draw, numbers] = ssim(to_8bit(denoised), label).cpu()
     mistaken = mean_psnr(network, noisy_groups(labels, test, sigma, 0, device, quantised=True))
+    draws, pictures = rounded.mean(dim=1), rounded.mean(dim=0)
+    mean, cost = draws.mean(), draws[0] - mistaken
 
-    metrics: Metrics = measured.metrics
-    metrics[protocol] = {"psnr": rounded.mean().item()}
+    protocol = f"{test}-sigma{sigma:g}"
+    metrics: Metrics = {
+        protocol: {"psnr": mean.item()},
+        f"{protocol}-float": {"psnr": floating.mean().item()},
+        f"{protocol}-8bit-input": {"psnr": (mean - cost).item()},
+    }
     if recipe.three_tasks:
         metrics[protocol]["ssim"] = similarity.mean().item()
-    metrics[f"{protocol}-float"] = {"psnr": floating.mean().item()}
-    metrics[f"{protocol}-8bit-input"] = {"psnr": mistaken}
     if test == PICTURE_BY_PICTURE:
-        for number, value in enumerate(rounded.mean(dim=0).tolist(), start=1):
+        for number, value in enumerate(pictures.tolist(), start=1):
             metrics[f"{test}-{number:02d}-sigma{sigma:g}"] = {"psnr": value}
-    draws = rounded.mean(dim=1)
-    say(
-        f"{protocol}: {draws.mean():.3f} dB, from {draws.min():.3f} to {draws.max():.3f} in {len(draws)} draws of noise"
-    )
-    measured.details[f"{protocol}: mean of each noise draw"] = draws.tolist()
-    measured.details[f"{protocol}: each picture"] = rounded.mean(dim=0).tolist()
+    say(f"{protocol}: {mean:.3f} dB, from {draws.min():.3f} to {draws.max():.3f} in {len(draws)} draws of noise")
+    details = {
+        f"{protocol}: mean of each noise draw": draws.tolist(),
+        f"{protocol}: each picture": pictures.tolist(),
+    }
+    return Measured(metrics, details)
 
 
 def super_resolved(network: nn.Module, pictures, scale: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:

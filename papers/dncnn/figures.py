@@ -10,7 +10,8 @@ from common.figures import Data
 from common.papers import load_paper
 from common.records import Record
 from papers.dncnn.data import load
-from papers.dncnn.measure import PEAK, labels_of, noise_of_picture, to_8bit
+from papers.dncnn.noisy_sets import labels_of, noise_of_picture
+from papers.dncnn.scores import PEAK, to_8bit
 from papers.dncnn.train import PAPER_SIGMAS, build_model
 
 SHOWN = "sigma25-authors"

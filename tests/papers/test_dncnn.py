@@ -17,12 +17,11 @@ from common.determinism import generator
 from common.errors import DataError, UsageError
 from common.papers import load_paper
 from common.passports import LocatedData, find_passport, locate
-from papers.dncnn import choose, degrade, measure, train
+from papers.dncnn import choose, degrade, noisy_sets, train
 from papers.dncnn import data as preparing
 from papers.dncnn import eval as measuring
 from papers.dncnn.data import Pictures, grid_patches, load, random_patches
 from papers.dncnn.eval import deblocked, evaluate, mean_of_pictures, restore, super_resolved
-from papers.dncnn.measure import psnr, ssim, to_8bit
 from papers.dncnn.model import (
     DnCNN,
     convolutions,
@@ -32,6 +31,7 @@ from papers.dncnn.model import (
     merge_batch_norm,
     receptive_field,
 )
+from papers.dncnn.scores import psnr, ssim, to_8bit
 from papers.dncnn.train import AUTHORS, PRINTED, VARIANTS, Recipe, rate_of_epoch, recipe
 
 PAPER = load_paper("dncnn")
@@ -216,7 +216,16 @@ def test_bytes_are_rounded_and_saturated():
     floating = degrade.imresize(step.astype(float), 2)
     assert floating.min() < -1 and floating.max() > 256  # the kernel overshoots
     assert degrade.imresize(step, 2).dtype == np.uint8
-    assert np.array_equal(degrade.imresize(step, 2), np.clip(np.floor(floating + 0.5), 0, 255))
+    assert np.array_equal(degrade.imresize(step, 2), half_up(floating))
+
+
+@pytest.mark.parametrize("scale", [3, 1 / 2])
+def test_bytes_are_rounded_after_the_rows_and_again_after_the_columns(scale):
+    """As in Matlab, whose imresize resizes one dimension after the other, each to the type of its input."""
+    old = np.random.default_rng(0).integers(256, size=(14, 22), dtype=np.uint8)
+    rows, columns = (degrade.resizing_weights(side, scale) for side in old.shape)
+    assert np.array_equal(degrade.imresize(old, scale), half_up(half_up(rows @ old) @ columns.T))
+    assert not np.array_equal(degrade.imresize(old, scale), half_up(rows @ old @ columns.T))
 
 
 def test_luminance_of_known_colours():
@@ -271,7 +280,7 @@ def identity(channels: int = 1) -> nn.Sequential:
 
 def noisy_pictures(labels, sigma=25.0, draw=0, **options) -> dict[int, torch.Tensor]:
     found = {}
-    for numbers, noisy, _ in measure.noisy_groups(labels, "bsd68", sigma, draw, "cpu", **options):
+    for numbers, noisy, _ in noisy_sets.noisy_groups(labels, "bsd68", sigma, draw, "cpu", **options):
         found |= dict(zip(numbers, noisy, strict=True))
     return found
 
@@ -300,9 +309,9 @@ def test_noise_depends_on_the_draw_and_the_picture_only():
 
 
 def test_pictures_are_grouped_by_shape_and_none_is_lost(monkeypatch):
-    monkeypatch.setitem(measure.PIXELS_AT_ONCE, "cpu", 200)
+    monkeypatch.setitem(noisy_sets.PIXELS_AT_ONCE, "cpu", 200)
     labels = [torch.zeros(1, *shape) for shape in [(10, 9), (9, 10), (10, 9), (10, 9), (30, 30)]]
-    assert measure.alike(labels, "cpu") == [[0, 2], [3], [1], [4]]
+    assert noisy_sets.alike(labels, "cpu") == [[0, 2], [3], [1], [4]]
 
 
 # ---- patches ------------------------------------------------------------------------
@@ -429,8 +438,22 @@ def test_dncnn_3_shares_patches_equally_and_adds_noise_to_a_third():
     assert counts[4:].tolist() == pytest.approx([1 / 15] * 5, abs=0.02)
     _, v = batch(made, recipe, range(60))
     spoilt = made.inputs.cut(made.patches[torch.arange(60)]).float() - made.targets.cut(made.patches[torch.arange(60)])
-    clean = made.noisy[:60] == 0
-    torch.testing.assert_close(v[clean] * 255, spoilt[clean], rtol=0, atol=1e-4)
+    noisy = made.noisy[:60] == 1
+    torch.testing.assert_close(v[~noisy] * 255, spoilt[~noisy], rtol=0, atol=1e-4)
+    noise = train.draw_noise(60, recipe, train.device_generator(v.device, 0, "noise", 1, 0))
+    torch.testing.assert_close(v[noisy], noise[noisy], rtol=0, atol=1e-6)
+
+
+def test_patches_of_the_grid_keep_their_turn_and_others_are_turned_anew_in_every_epoch():
+    made, recipe = material()
+    assert torch.equal(train.turns_of_epoch(0, 5, made.patches, recipe), made.patches.turn)
+    made, recipe = material(cutting="random", patches=4000)
+    first, second, other_seed = (
+        train.turns_of_epoch(*which, made.patches, recipe) for which in [(0, 1), (0, 2), (1, 1)]
+    )
+    for turns in (first, second, other_seed):
+        assert (torch.bincount(turns, minlength=8) / 4000).tolist() == pytest.approx([1 / 8] * 8, abs=0.02)
+    assert not torch.equal(first, second) and not torch.equal(first, other_seed)
 
 
 # ---- the recipe ---------------------------------------------------------------------
@@ -462,7 +485,14 @@ def test_recipes_have_the_papers_numbers():
         assert (variant.depth, variant.side) == ((17, 40) if special else (20, 50))
         assert variant.sigma == ((float(name[5:7]),) * 2 if special else (0.0, 55.0))
     assert VARIANTS["blind-printed"].patches == 128 * 3000 and VARIANTS["three-tasks"].patches == 128 * 8000
+    assert all(variant.noise_draws == 10 for variant in VARIANTS.values())
     assert set(VARIANTS) == set(PAPER.variants)
+
+
+def test_noise_levels_that_are_measured():
+    measured = {name: (variant.test_sigmas, train.curve_sigma(variant)) for name, variant in VARIANTS.items()}
+    assert measured["sigma15-printed"] == ((15,), 15) and measured["sigma50-authors"] == ((50,), 50)
+    assert measured["blind-printed"] == measured["three-tasks"] == ((15, 25, 50), 25)
 
 
 def test_presets_shorten_only():
@@ -474,7 +504,7 @@ def test_presets_shorten_only():
             rates = [rate_of_epoch(short, epoch) for epoch in range(1, short.epochs + 1)]
             assert rates[0] == rate_of_epoch(full, 1) and rates[-1] == rate_of_epoch(full, 50)
         assert recipe(variant, "quick").held_out, "quick never reads a test set"
-    assert recipe("sigma25-authors", "quick").rates == ((10, 1e-3, 1e-3), (6, 1e-4, 1e-4))
+    assert recipe("sigma25-authors", "quick").epochs == recipe("sigma25-printed", "quick").epochs == 16
 
 
 def test_loss_and_step_against_the_formulas():
@@ -494,6 +524,26 @@ def test_loss_and_step_against_the_formulas():
         expected = expected - 0.1 * velocity
         assert train.update(model, optimiser, y, v, bf16=False).item() == pytest.approx(loss.item(), rel=1e-5)
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_authors_step_is_adams():
+    """Kingma and Ba's update with their constants, written out for three steps, the moments forgotten at none."""
+    model = DnCNN(3)
+    initialise(model, "authors", generator(0, "step"))
+    optimiser = train.make_optimiser(model, AUTHORS)
+    weight = convolutions(model)[1].weight
+    expected, mean, square = weight.detach().clone(), torch.zeros_like(weight), torch.zeros_like(weight)
+    for step in (1, 2, 3):
+        y, v = uniform(4, 1, 9, 9, seed=step), uniform(4, 1, 9, 9, seed=step + 3) - 0.5
+        copy = DnCNN(3).train()
+        copy.load_state_dict(model.state_dict())
+        loss = ((copy(y) - v) ** 2).sum() / 8
+        gradient = torch.autograd.grad(loss, convolutions(copy)[1].weight)[0]
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        expected = expected - 1e-3 * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        train.update(model, optimiser, y, v, bf16=False)
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_clipped_step_goes_no_farther_than_the_limit():
@@ -659,34 +709,54 @@ def brightening(channels: int = 1) -> nn.Sequential:
     return found
 
 
-def test_denoising_is_measured_as_written_and_once_with_the_common_mistake(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("variant", "test", "sigma"),
+    [("sigma25-authors", "bsd68", 25), ("blind-authors", "bsd68", 15), ("blind-authors", "set12", 50),
+     ("three-tasks", "bsd68", 25)],
+)  # fmt: skip
+def test_denoising_is_measured_as_written_and_the_common_mistake_by_its_cost(variant, test, sigma, monkeypatch, capsys):
     """Against NumPy and scikit-image, picture by picture and draw by draw."""
     monkeypatch.setattr(measuring, "load_network", lambda *_: brightening())
-    metrics = evaluate({}, recipe("sigma25-authors", "smoke"), standin(), "cpu").metrics
-    pictures = [part.astype(np.float64) for part in load(standin()).tests["bsd68"].values()]
+    metrics = evaluate({}, recipe(variant, "smoke"), standin(variant), "cpu").metrics
+    pictures = [degrade.luminance(part).astype(np.float64) for part in load(standin(variant)).tests[test].values()]
 
-    def found(draw: int, rounded_input: bool = False, rounded_output: bool = True) -> list[float]:
+    def found(draw: int, rounded_input: bool = False, rounded_output: bool = True, score=psnr_of) -> np.ndarray:
         values = []
         for number, clean in enumerate(pictures):
-            noise = measure.noise_of_picture("bsd68", number, draw, clean.shape).double().numpy()
-            noisy = clean + 25 * noise
+            noise = noisy_sets.noise_of_picture(test, number, draw, clean.shape).double().numpy()
+            noisy = clean + sigma * noise
             noisy = half_up(noisy) if rounded_input else noisy
             denoised = 0.7655 * noisy + 25.6
             denoised = half_up(denoised) if rounded_output else denoised
-            values.append(peak_signal_noise_ratio(clean, denoised, data_range=255))
-        return values
+            values.append(score(clean, denoised))
+        return np.array(values)
 
-    draws = [*found(0), *found(1)]
-    means = sorted([np.mean(found(0)), np.mean(found(1))])
-    spread = f"{np.mean(draws):.3f} dB, from {means[0]:.3f} to {means[1]:.3f} in 2 draws of noise"
-    assert f"bsd68-sigma25: {spread}" in capsys.readouterr().err
-    assert metrics["bsd68-sigma25"]["psnr"] == pytest.approx(np.mean(draws), abs=1e-4)
-    floats = [*found(0, rounded_output=False), *found(1, rounded_output=False)]
-    assert metrics["bsd68-sigma25-float"]["psnr"] == pytest.approx(np.mean(floats), abs=1e-4)
-    mistaken = np.mean(found(0, rounded_input=True))
-    assert metrics["bsd68-sigma25-8bit-input"]["psnr"] == pytest.approx(mistaken, abs=1e-4)
-    others = np.mean(found(0)), np.mean(found(1, rounded_input=True)), np.mean(draws)
-    assert all(abs(mistaken - other) > 1e-3 for other in others), "so that one taken for the other would show"
+    def both(**how) -> np.ndarray:
+        return np.array([found(0, **how), found(1, **how)])
+
+    mean, (low, high) = both().mean(), sorted(both().mean(axis=1))
+    protocol = f"{test}-sigma{sigma}"
+    assert f"{protocol}: {mean:.3f} dB, from {low:.3f} to {high:.3f} in 2 draws of noise" in capsys.readouterr().err
+    assert metrics[protocol]["psnr"] == pytest.approx(mean, abs=1e-4)
+    floating = both(rounded_output=False).mean()
+    assert metrics[f"{protocol}-float"]["psnr"] == pytest.approx(floating, abs=1e-4)
+    mistaken = mean - (found(0) - found(0, rounded_input=True)).mean()
+    assert metrics[f"{protocol}-8bit-input"]["psnr"] == pytest.approx(mistaken, abs=1e-4)
+    others = mean, found(0, rounded_input=True).mean(), mean - (found(1) - found(1, rounded_input=True)).mean()
+    assert all(abs(mistaken - other) > 5e-4 for other in others), "so that one taken for the other would show"
+    if test == "set12":
+        for number, value in enumerate(both().mean(axis=0), start=1):
+            assert metrics[f"set12-{number:02d}-sigma{sigma}"]["psnr"] == pytest.approx(value, abs=1e-4)
+    if variant == "three-tasks":
+        assert metrics[protocol]["ssim"] == pytest.approx(both(score=ssim_of).mean(), abs=1e-6)
+
+
+def psnr_of(clean: np.ndarray, found: np.ndarray) -> float:
+    return peak_signal_noise_ratio(clean, found, data_range=255)
+
+
+def ssim_of(clean: np.ndarray, found: np.ndarray) -> float:
+    return structural_similarity(clean, found, **SSIM_OF_2004)
 
 
 def half_up(values: np.ndarray) -> np.ndarray:
@@ -699,9 +769,7 @@ SSIM_OF_2004 = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance":
 
 def on_average(pairs) -> list[float]:
     """PSNR and SSIM of pairs of pictures, by scikit-image."""
-    psnrs = [peak_signal_noise_ratio(clean, spoilt, data_range=255) for clean, spoilt in pairs]
-    ssims = [structural_similarity(clean, spoilt, **SSIM_OF_2004) for clean, spoilt in pairs]
-    return [np.mean(psnrs), np.mean(ssims)]
+    return [np.mean([score(clean, spoilt) for clean, spoilt in pairs]) for score in (psnr_of, ssim_of)]
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

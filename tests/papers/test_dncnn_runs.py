@@ -26,8 +26,8 @@ from common.weights import save_weights
 from papers.dncnn import data, train
 from papers.dncnn.data import load
 from papers.dncnn.figures import FIGURES
-from papers.dncnn.measure import noise_of_picture
 from papers.dncnn.model import DnCNN, denoise, for_inference, initialise
+from papers.dncnn.noisy_sets import noise_of_picture
 from papers.dncnn.train import VARIANTS, recipe
 from tests.contract import helpers
 from tests.contract.helpers import Ended, assert_told, bits, seed_folder
