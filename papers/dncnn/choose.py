@@ -1,11 +1,13 @@
-"""How the printed recipe was brought to train: every try, short, measured on every tenth picture of
-Train400, which was held out. The test sets are not touched.
+"""How the printed recipe was brought to train, and `--preset quick` to its aim: every try, measured on every
+tenth picture of Train400, which was held out. The test sets are not touched.
 
-    python -m papers.dncnn.choose
+    python -m papers.dncnn.choose [RECORD OF A QUICK RUN ...]
 
-Writes choices.csv beside this file, which README.md shows. Tries that are already in it are not run again.
+Makes the short tries of the printed recipe that are not yet in choices.csv beside this file, puts the runs of
+`--preset quick` whose records are named into quick.csv, and shows both in README.md.
 """
 
+import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -17,10 +19,12 @@ from common.errors import NumbersError, UserError
 from common.pages import markdown_table
 from common.papers import load_paper
 from common.passports import locate
+from common.records import Record, read_record
 from common.run import Job, Run
 from papers.dncnn.train import VARIANTS, train
 
-FILE = Path(__file__).with_name("choices.csv")
+FILE, QUICK_FILE = (Path(__file__).with_name(name) for name in ("choices.csv", "quick.csv"))
+PAGE = Path(__file__).with_name("README.md")
 VARIANT = "sigma25-printed"
 EPOCHS, EPOCH_PATCHES, BATCH = 2, 1024, 32
 
@@ -33,6 +37,8 @@ TRIES: list[tuple[dict, tuple[int, ...]]] = [
     ({"clip": 0.005}, (0,)),
 ]
 DIVERGED = "diverged"
+
+QUICK_PROTOCOL, QUICK_EPOCHS_SHOWN = "held-out-sigma25", (1, 2, 4, 8, 12, 16)
 
 
 def one_try(changes: dict, seed: int) -> dict:
@@ -54,7 +60,25 @@ def one_try(changes: dict, seed: int) -> dict:
     return values | {"seed": seed, "held_out_psnr": found}
 
 
-def main() -> None:
+def quick_run(record: Record) -> dict:
+    """What quick.csv keeps of a run of `--preset quick`, by default or with some of its recipe overridden."""
+    return {
+        "variant": record.variant,
+        **{name: str(record.recipe[name]) for name in ("batch", "bn_momentum", "rates")},
+        "seed": str(record.seed),
+        "curve": " ".join(f"{value:.2f}" for value in record.curves["psnr"]),
+        "held_out_psnr": f"{record.metrics[QUICK_PROTOCOL]['psnr']:.2f}",
+        "hours": f"{record.times.training_seconds / 3600:.1f}",
+        "commit": record.code.commit,
+    }
+
+
+def main(records: list[Path]) -> None:
+    runs = known_tries(QUICK_FILE)
+    for path in records:
+        found = quick_run(read_record(path))
+        if found not in runs:
+            keep_tries(QUICK_FILE, runs := [*runs, found])
     done = known_tries(FILE)
     keys = {tuple(row[name] for name in (*START, "seed")) for row in done}
     for changes, seeds in TRIES:
@@ -63,27 +87,55 @@ def main() -> None:
                 done.append(one_try(changes, seed))
                 keep_tries(FILE, done)
                 print(done[-1], flush=True)
-    show_on_page(FILE.with_name("README.md"), page_block(known_tries(FILE)))
+    show_on_page(PAGE, page_block(known_tries(FILE), runs))
 
 
-def page_block(rows: list[dict]) -> str:
-    """The tries as README.md shows them: a line for each guess, all its seeds."""
+def page_block(tries: list[dict], runs: list[dict]) -> str:
+    """As README.md shows them: a line for each guess, all its seeds; and a line for each run of `--preset quick`."""
     lines = [
-        [
-            name or "what is printed",
-            ", ".join(row["seed"] for row in group),
-            ", ".join(r["held_out_psnr"] for r in group),
-        ]
-        for name, group in by_guess(rows, START).items()
+        [name or "what is printed", *(", ".join(row[kind] for row in group) for kind in ("seed", "held_out_psnr"))]
+        for name, group in by_guess(tries, START).items()
     ]
-    table = markdown_table(lines, ["differs in", "seeds", "held-out PSNR (dB)"])
     steps = EPOCHS * EPOCH_PATCHES // BATCH
     about = f"{steps} steps of {BATCH} patches at noise level 25. What is printed is {in_words(START)}."
-    return f"Every try: {about}\n\n{table}"
+    printed = markdown_table(lines, ["differs in", "seeds", "held-out PSNR (dB)"])
+
+    rows = []
+    for run in runs:
+        curve = run["curve"].split()
+        shown = ", ".join(curve[number - 1] for number in QUICK_EPOCHS_SHOWN if number <= len(curve))
+        rows.append(
+            [run["variant"], run["batch"], run["bn_momentum"], in_epochs(run["rates"]), run["seed"], shown,
+             run["held_out_psnr"], run["hours"], run["commit"][:7]]
+        )  # fmt: skip
+    epochs = "PSNR after epochs " + ", ".join(map(str, QUICK_EPOCHS_SHOWN))
+    quick = markdown_table(
+        rows,
+        [
+            "variant",
+            "batch",
+            "`bn_momentum`",
+            "rates",
+            "seed",
+            epochs,
+            "at the end, mean over draws",
+            "hours",
+            "commit",
+        ],
+    )
+    return f"Every try: {about}\n\n{printed}\n\nEvery run of `--preset quick`, in their order:\n\n{quick}"
+
+
+def in_epochs(rates: str) -> str:
+    parts = [
+        f"{epochs} epochs at {first:g}" if first == last else f"{epochs} epochs from {first:g} to {last:g}"
+        for epochs, first, last in json.loads(rates)
+    ]
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":
     try:
-        main()
+        main([Path(name) for name in sys.argv[1:]])
     except UserError as error:
         sys.exit(str(error))

@@ -107,7 +107,8 @@ def _merged(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def for_inference(model: DnCNN) -> nn.Sequential:
-    """Merged, and with the memory order in which convolutions are fastest."""
+    """Merged, and with the memory order in which convolutions are fastest. The model is left in evaluation mode,
+    and the layers that have no batch normalization stay the model's own."""
     return merge_batch_norm(model.eval()).to(memory_format=torch.channels_last)
 
 

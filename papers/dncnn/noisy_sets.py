@@ -24,8 +24,8 @@ def labels_of(pictures: Iterable[np.ndarray], channels: int) -> list[Tensor]:
     return [as_label(degrade.luminance(picture) if channels == 1 else picture) for picture in pictures]
 
 
-def alike(labels: list[Tensor], device: str) -> list[list[int]]:
-    """The numbers of pictures, in groups of one shape that are computed at once."""
+def groups_of_one_shape(labels: list[Tensor], device: str) -> list[list[int]]:
+    """The numbers of pictures that are computed at once."""
     by_shape: dict[torch.Size, list[int]] = {}
     for number, label in enumerate(labels):
         by_shape.setdefault(label.shape, []).append(number)
@@ -59,7 +59,7 @@ def noisy_groups(
     Yields:
         The numbers of some pictures; noisy (N, C, H, W), 0 to 1 and beyond; and what they should become, 0 to 255.
     """
-    for numbers in alike(labels, device):
+    for numbers in groups_of_one_shape(labels, device):
         label = torch.stack([labels[number] for number in numbers])
         noise = torch.stack([noise_of_picture(test, number, draw, labels[number].shape) for number in numbers])
         noisy = (label + sigma * noise) / PEAK

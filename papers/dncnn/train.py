@@ -248,20 +248,20 @@ def make_optimiser(model: DnCNN, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=rate_of_epoch(recipe, 1), momentum=recipe.momentum, fused=True)
 
 
-def update(model: DnCNN, optimiser, y: Tensor, v: Tensor, bf16: bool, limit: float = 0.0) -> Tensor:
+def update(model: DnCNN, optimiser, y: Tensor, v: Tensor, bf16: bool, gradient_limit: float = 0.0) -> Tensor:
     """One step down the loss 1/(2N) sum |R(y) - v|^2 (eq. 1). Returns the loss before it.
 
     Args:
         y, v: noisy patches and their residuals, (N, C, side, side).
-        limit: where the gradient of the batch's sum is beyond it, either way, it is cut to it; 0 for no limit.
+        gradient_limit: where the gradient of the batch's sum is beyond it, either way, it is cut to it; 0: no limit.
     """
     with torch.autocast(y.device.type, torch.bfloat16, enabled=bf16):
         residual = model(y)
     loss = (residual.float() - v).square().sum() / (2 * len(y))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    if limit:
-        nn.utils.clip_grad_value_(model.parameters(), limit / len(y))
+    if gradient_limit:
+        nn.utils.clip_grad_value_(model.parameters(), gradient_limit / len(y))
     optimiser.step()
     return loss.detach()
 

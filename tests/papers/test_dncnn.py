@@ -311,7 +311,7 @@ def test_noise_depends_on_the_draw_and_the_picture_only():
 def test_pictures_are_grouped_by_shape_and_none_is_lost(monkeypatch):
     monkeypatch.setitem(noisy_sets.PIXELS_AT_ONCE, "cpu", 200)
     labels = [torch.zeros(1, *shape) for shape in [(10, 9), (9, 10), (10, 9), (10, 9), (30, 30)]]
-    assert noisy_sets.alike(labels, "cpu") == [[0, 2], [3], [1], [4]]
+    assert noisy_sets.groups_of_one_shape(labels, "cpu") == [[0, 2], [3], [1], [4]]
 
 
 # ---- patches ------------------------------------------------------------------------
@@ -551,7 +551,9 @@ def test_a_clipped_step_goes_no_farther_than_the_limit():
     initialise(model, "he", generator(0, "clip"))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimiser = train.make_optimiser(model, Recipe(weight_decay=0.0))
-    train.update(model, optimiser, uniform(4, 1, 9, 9), uniform(4, 1, 9, 9, seed=1) * 9, False, limit=0.005 / 0.1)
+    train.update(
+        model, optimiser, uniform(4, 1, 9, 9), uniform(4, 1, 9, 9, seed=1) * 9, False, gradient_limit=0.005 / 0.1
+    )
     steps = [(now - was).abs().max().item() for now, was in zip(model.parameters(), before, strict=True)]
     assert max(steps) == pytest.approx(0.005 / 4, rel=1e-3)  # the limit is of the batch's sum, here of four
 
@@ -825,10 +827,21 @@ def test_pictures_of_any_kind_are_restored(channels, shape):
 
 
 def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
-    tries = choose.known_tries(choose.FILE)
-    assert choose.page_block(tries) in choose.FILE.with_name("README.md").read_text(encoding="utf-8")
+    tries, runs = choose.known_tries(choose.FILE), choose.known_tries(choose.QUICK_FILE)
+    assert choose.page_block(tries, runs) in choose.PAGE.read_text(encoding="utf-8")
     assert len(tries) == sum(len(seeds) for _, seeds in choose.TRIES)
     frozen = {"rate": PRINTED.rates[0][1], "last_rate": PRINTED.rates[0][2]}
     frozen |= {"weights": PRINTED.weights, "clip": PRINTED.clip}
     (found,) = [row for row in tries if all(row[name] == str(value) for name, value in frozen.items())]
     assert found["held_out_psnr"] != choose.DIVERGED
+
+
+def test_the_quick_preset_is_one_that_was_run():
+    quick = recipe("sigma25-authors", "quick")
+    as_kept = {
+        "batch": str(quick.batch),
+        "bn_momentum": str(quick.bn_momentum),
+        "rates": str([list(r) for r in quick.rates]),
+    }
+    runs = [run for run in choose.known_tries(choose.QUICK_FILE) if run["variant"] == "sigma25-authors"]
+    assert any(as_kept.items() <= run.items() for run in runs)
