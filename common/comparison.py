@@ -15,9 +15,19 @@ class NotAttempted:
     """The claims of one variant that no record speaks of."""
 
     variant: str
-    claims: str
+    claims: list[Claim]
     needs: str
     command: str | None  # None where no data is known that would settle them
+
+    @property
+    def printed(self) -> str:
+        """What the paper says, in one line: 'last: overall accuracy 99.47 %, kappa 99.40 %; best: ...'"""
+        by_protocol: dict[str, list[str]] = {}
+        for claim in self.claims:
+            remark = f" ({UNVERIFIED})" if claim.unverified else ""
+            text = f"{METRICS[claim.metric].label} {with_unit(claim.reported, claim.metric)}{remark}"
+            by_protocol.setdefault(claim.protocol, []).append(text)
+        return "; ".join(f"{protocol}: {', '.join(texts)}" for protocol, texts in by_protocol.items())
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Comparison:
         return [
             NotAttempted(
                 variant,
-                _printed(open_claims),
+                open_claims,
                 needs(self.paper, open_claims),
                 self._command(variant) if can_be_settled(self.paper, variant) else None,
             )
@@ -151,13 +161,3 @@ class Comparison:
 
 def seed_of(record: str) -> str:
     return record.rsplit("seed-", 1)[1]
-
-
-def _printed(claims: list[Claim]) -> str:
-    """'last: overall accuracy 99.47 %, kappa 99.40 %; best: ...'"""
-    by_protocol: dict[str, list[str]] = {}
-    for claim in claims:
-        remark = f" ({UNVERIFIED})" if claim.unverified else ""
-        text = f"{METRICS[claim.metric].label} {with_unit(claim.reported, claim.metric)}{remark}"
-        by_protocol.setdefault(claim.protocol, []).append(text)
-    return "; ".join(f"{protocol}: {', '.join(texts)}" for protocol, texts in by_protocol.items())

@@ -3,6 +3,7 @@
 from common import layout
 from common import verdict as v
 from common.comparison import Comparison, seed_of
+from common.metrics import METRICS
 from common.papers import Claim, Paper
 from common.rows import UNVERIFIED, Row, label, measured, reported_as, with_unit
 
@@ -26,7 +27,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
         parts += _measured(comparison, comparison.attempted, everything=True)
         parts += _evidence(comparison)
-        parts += _not_attempted(comparison)
+        parts += _not_attempted(comparison, everything=True)
     return "\n\n".join([*parts, "## The power of a verdict", power_table()]) + "\n"
 
 
@@ -54,6 +55,7 @@ def front_block(comparisons: list[Comparison]) -> str:
         markdown_table(verdicts, ["paper", *COLUMNS]),
         beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
         beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
+        "What each variant, protocol and edition is: [results/README.md](results/README.md).",
         "Where the claims stand:",
         markdown_table(standing, ["paper", "claims", "of these"]),
     ]
@@ -144,14 +146,35 @@ def _evidence(comparison: Comparison) -> list[str]:
     return [markdown_table(lines, columns)] if lines else []
 
 
-def _not_attempted(comparison: Comparison) -> list[str]:
+def _not_attempted(comparison: Comparison, everything: bool = False) -> list[str]:
+    """The variants that wait for a run, a line each; with `everything` also their claims, a line each, folded away."""
+    waiting = comparison.not_attempted
     lines = [
-        [of.variant, of.claims, of.needs, f"`{of.command}`" if of.command else "–"] for of in comparison.not_attempted
+        [
+            of.variant,
+            f"{len(of.claims)} below" if everything else of.printed,
+            of.needs,
+            f"`{of.command}`" if of.command else "–",
+        ]
+        for of in waiting
     ]
-    parts = [markdown_table(lines, ["variant", "paper says", "needs", "command"])] if lines else []
+    parts = (
+        [markdown_table(lines, ["variant", "claims" if everything else "paper says", "needs", "command"])]
+        if lines
+        else []
+    )
+    if everything and waiting:
+        claims = [[c.variant, *_claimed(c)] for of in waiting for c in of.claims]
+        table = markdown_table(claims, ["variant", "metric", "protocol", "paper says", "printed in"])
+        parts.append(f"<details><summary>What the paper says</summary>\n\n{table}\n\n</details>")
     if comparison.not_run:
         parts.append(f"Not run yet, and no claim speaks of them: {', '.join(comparison.not_run)}.")
     return ["### Not attempted", *parts] if parts else []
+
+
+def _claimed(claim: Claim) -> list[str]:
+    remark = f" ({UNVERIFIED})" if claim.unverified else ""
+    return [METRICS[claim.metric].label, claim.protocol, reported_as(claim) + remark, _printed_in(claim)]
 
 
 def _links(paper: Paper) -> list[str]:

@@ -138,6 +138,18 @@ def test_killed_before_the_rename_of_any_write_it_ends_with_the_same_bits(tmp_pa
     assert list(content(seed_folder(tmp_path))) == FINISHED
 
 
+@pytest.mark.parametrize("variant", ["lenet5-distorted", "blog"])
+def test_another_variant_too_ends_killed_or_not_with_the_same_bits(tmp_path, variant):
+    words = ["--variant", variant, "--train-patterns", 60]
+    assert run(*smoke(tmp_path / "whole", *words), log=tmp_path).code == 0
+    parts = smoke(tmp_path / "parts", *words)
+    fault = "replace:4:KILL"  # after the checkpoint of the first pass
+    assert run(*parts, log=tmp_path, fault=fault, prepare=save_often_in_short_chunks).code == -signal.SIGKILL
+    ended = run(*parts, log=tmp_path)
+    assert ended.code == 0 and "resuming seed 0 at" in ended.err
+    assert bits(tmp_path / "parts") == bits(tmp_path / "whole")
+
+
 def test_killed_before_the_fsync_of_a_checkpoint_it_ends_with_the_same_bits_and_leaves_nothing(tmp_path, uninterrupted):
     words = smoke(tmp_path, *LONG)
     assert run(*words, log=tmp_path, fault="fsync:3:KILL", prepare=save_often).code == -signal.SIGKILL
