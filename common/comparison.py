@@ -114,7 +114,8 @@ class Comparison:
             for variant, edition, records in groups
         ]
 
-    def _command(self, variant: str, seeds: str = "0,1,2") -> str:
+    def _command(self, variant: str, seeds: str | None = None) -> str:
+        seeds = seeds or ",".join(map(str, range(self.paper.variants[variant].seeds)))
         return f"bash reproduce.sh {self.paper.name} --variant {variant} --seeds {seeds}"
 
     def without_details(self) -> "Comparison":

@@ -15,6 +15,7 @@ from common.errors import UsageError, nearest
 from common.metrics import METRICS
 from common.passports import Passport, find_passport
 from common.schema import Checked, read
+from common.verdict import LEAST_SEEDS
 
 
 class Variant(Checked):
@@ -23,6 +24,8 @@ class Variant(Checked):
     description: str
     dataset: str
     splits: dict[str, int] | None = None  # examples on each side, where the variant splits the dataset in its own way
+    # How many make a verdict, fixed before the first run: who may stop at any time can stop when the verdict pleases.
+    seeds: Annotated[int, pydantic.Field(ge=LEAST_SEEDS)] = LEAST_SEEDS
 
 
 class Spread(Checked):

@@ -154,7 +154,8 @@ def _judge(
     elif claim is None:
         word = v.NO_PUBLISHED_NUMBER
     else:
-        word = v.verdict(summary, claim.value, claim.tolerance, METRICS[metric].higher_is_better)
+        seeds = paper.variants[claim.variant].seeds
+        word = v.verdict(summary, claim.value, claim.tolerance, METRICS[metric].higher_is_better, seeds)
         if (failed or missing) and word != v.TOO_FEW_SEEDS:
             word = v.INCONCLUSIVE  # no seed may be left out
     return word, "; ".join(notes)

@@ -52,12 +52,17 @@ def summarise(values: list[float], value_range: tuple[float, float] = (-math.inf
     return Summary(mean, sd, n, max(low, mean - half), min(high, mean + half))
 
 
-def verdict(summary: Summary, reported: float, tolerance: float, higher_is_better: bool) -> str:
+def verdict(
+    summary: Summary, reported: float, tolerance: float, higher_is_better: bool, seeds: int = LEAST_SEEDS
+) -> str:
     """The verdict of a claim that has been measured.
 
     Edges belong to the margin: an interval that ends exactly on one is inside it.
+
+    Args:
+        seeds: how many were fixed before the first run; fewer make no verdict.
     """
-    if summary.n < LEAST_SEEDS:
+    if summary.n < seeds:
         return TOO_FEW_SEEDS
     # Decimal numbers such as 0.95 + 0.19 are not exact in binary; an edge is an
     # edge to a part in 10^9.

@@ -111,6 +111,16 @@ def test_a_missing_seed_settles_nothing(paper, record, seeds, word, missing, val
     assert (row.verdict, row.note) == (word, missing)
 
 
+def test_fewer_seeds_than_were_fixed_make_no_verdict(toy, record):
+    """Else whoever runs seed after seed could stop when the verdict pleases."""
+    toy.passport()
+    content = toy.paper_content()
+    content["variants"]["plain"]["seeds"] = 5
+    paper = toy.paper(content=content)
+    verdicts = [row_of(paper_rows(paper, [record(k) for k in range(n)]), "plain-test").verdict for n in (3, 4, 5)]
+    assert verdicts == [v.TOO_FEW_SEEDS, v.TOO_FEW_SEEDS, v.REPRODUCED]
+
+
 @pytest.mark.parametrize("value", [0.95, 5.0, 0.1])
 def test_a_failed_seed_settles_nothing_and_its_reason_is_told(paper, record, failed_record, value):
     records = [record(0, value), failed_record(1, "the loss is inf"), record(2, value), record(3, value)]
