@@ -68,7 +68,7 @@ def quick_run(record: Record) -> dict:
         "seed": str(record.seed),
         "curve": " ".join(f"{value:.2f}" for value in record.curves["psnr"]),
         "held_out_psnr": f"{record.metrics[QUICK_PROTOCOL]['psnr']:.2f}",
-        "hours": f"{record.times.training_seconds / 3600:.1f}",
+        "minutes": f"{record.times.training_seconds / 60:.0f}",
         "commit": record.code.commit,
     }
 
@@ -106,7 +106,7 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
         shown = ", ".join(curve[number - 1] for number in QUICK_EPOCHS_SHOWN if number <= len(curve))
         rows.append(
             [run["variant"], run["batch"], run["bn_momentum"], in_epochs(run["rates"]), run["seed"], shown,
-             run["held_out_psnr"], run["hours"], run["commit"][:7]]
+             run["held_out_psnr"], run["minutes"], run["commit"][:7]]
         )  # fmt: skip
     epochs = "PSNR after epochs " + ", ".join(map(str, QUICK_EPOCHS_SHOWN))
     quick = markdown_table(
@@ -119,7 +119,7 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
             "seed",
             epochs,
             "at the end, mean over draws",
-            "hours",
+            "minutes",
             "commit",
         ],
     )
