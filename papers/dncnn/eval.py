@@ -5,6 +5,7 @@ python -m papers.dncnn.eval --weights FILE --image PICTURE
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from common.evaluation import Measured
 from common.passports import LocatedData
-from common.progress import say
+from common.progress import WorkBar, say
 from common.records import Metrics
 from common.weights import fit_weights
 from papers.dncnn import degrade
@@ -28,7 +29,7 @@ from papers.dncnn.measure import (
     ssim,
     to_8bit,
 )
-from papers.dncnn.model import denoise, for_inference
+from papers.dncnn.model import TILE, denoise, for_inference
 from papers.dncnn.train import Recipe, build_model
 
 PICTURE_BY_PICTURE = "set12"  # the test set whose pictures the paper lists (Table III)
@@ -154,7 +155,9 @@ def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, dev
     network = load_network(weights, recipe, device)
     planes = as_label(picture) / PEAK
     seen = planes[:, None] if recipe.channels == 1 else planes.expand(3, -1, -1)[None]
-    restored = [denoise(network, part[None].to(device))[0] for part in seen]  # one by one: a photograph is large
+    bar = WorkBar("restoring", seen.numel(), unit="values") if max(picture.shape[:2]) > TILE else None
+    with bar or nullcontext():  # and one by one: a photograph is large
+        restored = [denoise(network, part[None].to(device), advance=bar and bar.advance)[0] for part in seen]
     if recipe.channels == 3 and len(planes) == 1:
         restored = [restored[0].mean(dim=0, keepdim=True)]
     pixels = torch.cat([to_8bit(part).byte().cpu() for part in restored]).permute(1, 2, 0).numpy()

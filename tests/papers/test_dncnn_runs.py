@@ -1,6 +1,7 @@
 """DnCNN's runs: every variant trains, resumes and is measured; kill -9 changes no bit; pictures are restored."""
 
 import errno
+import re
 import signal
 import struct
 import subprocess
@@ -439,6 +440,18 @@ def test_a_picture_that_no_memory_holds_ends_with_5(tmp_path, capsys, monkeypatc
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
     assert_told(restored(capsys, *words), 5, "a.png does not fit into memory.")
+
+
+def test_a_large_picture_shows_how_far_it_is_and_one_of_one_tile_nothing(tmp_path, capsys, monkeypatch, weights):
+    monkeypatch.setattr("common.progress.QUIET_LINE_EVERY_S", -1.0)  # a line after every tile
+    for shape in ((12, 1500, 3), (20, 30, 3)):
+        Image.fromarray(pixels(*shape)).save(tmp_path / "a.png")
+        words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
+        ended = restored(capsys, *words)
+        shown = re.findall(r"^restoring: (\d+)%, [\d,]+ values/s, \d+ min left$", ended.err, re.MULTILINE)
+        assert ended.code == 0 and len(ended.complaint) == len(shown) + 1
+        assert shown == (["11", "23", "33", "45", "56", "67", "78", "89", "100"] if shape[1] > 512 else [])
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), pixels(*shape))
 
 
 def deep(path):
