@@ -305,7 +305,7 @@ def run_all(as_json, check, **options) -> None:
 @front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
 @click.argument("paper")
 @click.option(
-    "--variant", help="Whose recipe the weights belong to.  [default: all published; with --weights the paper's]"
+    "--variant", help="Whose recipe the weights belong to.  [default: all published; with --weights what the file says]"
 )
 @click.option(
     "--weights",
@@ -332,7 +332,7 @@ def evaluate(paper, variant, files, image, output, data_dir, device, as_json) ->
 
         restore_image(loaded, variant, list(files), image, output, device)
     elif files:
-        measure_files(loaded, loaded.variant(variant), list(files), data_dir, device, as_json)
+        measure_files(loaded, variant, list(files), data_dir, device, as_json)
     else:
         measure_published(loaded, variant, data_dir, device, as_json)
 

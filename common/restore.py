@@ -10,7 +10,7 @@ import numpy as np
 from common import layout
 from common.errors import MachineError, UsageError
 from common.files import write_whole
-from common.measure import with_weights
+from common.measure import variant_of, with_weights
 from common.papers import Paper
 from common.progress import say, warn
 from common.weights import load_weights
@@ -36,7 +36,7 @@ def restore_image(
     """Restore one picture by the paper's `restore`, and write the result.
 
     Args:
-        variant: whose weights; None for the paper's default variant.
+        variant: whose weights; None for what the file says, else the paper's default variant.
         weights: at most one file; none for the published weights.
         output: where to write, over what is there; None for NAME-restored.png in the current folder, if it is free.
 
@@ -48,7 +48,6 @@ def restore_image(
     from common.determinism import make_deterministic
     from common.device import choose_device
 
-    variant = paper.variant(variant)
     restore = getattr(paper.module("eval"), "restore", None)
     if restore is None:
         raise UsageError(f"{paper.name} restores no pictures: --image is not for it.")
@@ -59,7 +58,8 @@ def restore_image(
     if profile and output.suffix.lower() == WITHOUT_PROFILE:
         warn(f"{output}: {WITHOUT_PROFILE} holds no colour profile; that of {image} is left out.")
     encoded(output, np.zeros_like(picture), profile)
-    loaded = load_weights(weights[0] if weights else _published(paper, variant))
+    file = weights[0] if weights else _published(paper, paper.variant(variant))
+    loaded, variant = load_weights(file), variant_of(paper, variant, file)
     train = paper.module("train")
     make_deterministic(0)
     restored = restore(loaded, train.recipe(variant, "full"), picture, choose_device(device, paper.name, train.DEVICES))

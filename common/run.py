@@ -268,7 +268,8 @@ def _train_and_measure(run: Run, flags: dict) -> Record:
     for name, weights in trained.weights.items():  # a loss can stay finite where squashing hides a NaN
         run.require_finite(weights.abs().max().item(), f"the largest weight of {name}")
     measured = evaluation.evaluate(trained.weights, job.recipe, job.data, job.device)
-    file = save_weights(trained.weights, job.folder / "weights.safetensors")
+    of = f"{job.paper.name}/{job.variant}/seed-{job.seed}"
+    file = save_weights(trained.weights, job.folder / "weights.safetensors", of)
     return make_record(
         status="finished",
         metrics={**trained.metrics, **measured.metrics},

@@ -24,7 +24,7 @@ from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
 from common.run import Job, Run, run_job
-from common.weights import save_weights
+from common.weights import load_weights, save_weights
 from papers.dncnn import data, train
 from papers.dncnn.data import load
 from papers.dncnn.figures import FIGURES
@@ -452,6 +452,16 @@ def test_a_large_picture_shows_how_far_it_is_and_one_of_one_tile_nothing(tmp_pat
         assert ended.code == 0 and len(ended.complaint) == len(shown) + 1
         assert shown == (["11", "23", "33", "45", "56", "67", "78", "89", "100"] if shape[1] > 512 else [])
         assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), pixels(*shape))
+
+
+def test_a_picture_is_restored_by_the_variant_that_the_weights_name(tmp_path, capsys, weights):
+    save_weights(load_weights(weights), weights, "dncnn/sigma50-printed/seed-1")
+    Image.fromarray(pixels(9, 9)).save(tmp_path / "a.png")
+    tell = partial(
+        restored, capsys, "--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"
+    )
+    assert_told(tell(), 0, "restored by dncnn / sigma50-printed")
+    assert_told(tell("--variant", "sigma25-printed"), 2, "weights of dncnn / sigma50-printed, not of dncnn / sigma25-")
 
 
 def deep(path):
