@@ -59,11 +59,12 @@ class Job:
 
     def identity(self) -> dict[str, str]:
         """What must not change between a start and a resume."""
+        processor = torch.cuda.get_device_name() if self.device == "cuda" else self.device
         return {
             "recipe": provenance.recipe_hash(self.recipe),
             "data": provenance.hash_of([self.data.edition, self.data.files]),
             "sources": self.paper.code["sources"],
-            "processor": f"{self.device}, {fast_precision(self.device)}",
+            "processor": f"{processor}, {fast_precision(self.device)}",
         }
 
 

@@ -1,6 +1,7 @@
 """DnCNN's runs: every variant trains, resumes and is measured; kill -9 changes no bit; pictures are restored."""
 
 import errno
+import json
 import re
 import signal
 import struct
@@ -20,6 +21,8 @@ from PIL import Image
 from common import layout
 from common.cli import main
 from common.determinism import generator
+from common.device import fast_precision
+from common.errors import UsageError
 from common.papers import load_paper
 from common.passports import LocatedData
 from common.records import Record
@@ -204,6 +207,25 @@ def test_killed_while_it_writes_and_started_again_it_ends_with_the_same_bits(tmp
         assert again.code == 0 and f"resuming seed 0 {resumes}" in again.err
         assert bits(folder) == bits(tmp_path / "whole")
         assert not list(seed_folder(folder).glob("*.ckpt"))
+
+
+def test_what_was_begun_on_another_model_of_gpu_is_not_resumed(tmp_path, monkeypatch):
+    def killed(*_):
+        raise helpers.Killed
+
+    monkeypatch.setattr(train, "train", killed)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
+    for model, ends in (("NVIDIA H200", helpers.Killed), ("NVIDIA H200", helpers.Killed), ("NVIDIA L4", UsageError)):
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda model=model: model)
+        with pytest.raises(ends) as ended:
+            run_smoke(tmp_path, device="cuda")
+    assert "was begun with other processor. Start over with --fresh." in str(ended.value)
+
+
+def test_what_was_begun_on_a_cpu_may_go_on_on_one_that_multiplies_alike(tmp_path):
+    run_smoke(tmp_path)
+    begun = json.loads((seed_folder(tmp_path) / "run.json").read_text())
+    assert begun["processor"] == f"cpu, {fast_precision('cpu')}"
 
 
 # ---- a GPU --------------------------------------------------------------------------
