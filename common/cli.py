@@ -3,6 +3,7 @@
 Nothing here imports torch until a command needs it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -285,7 +286,8 @@ def run_all(as_json, check, **options) -> None:
 
     for name in names:
         try:
-            _run_and_show(load_paper(name), collect if as_json else print_closing, check, **options)
+            with _memory_told():
+                _run_and_show(load_paper(name), collect if as_json else print_closing, check, **options)
         except Interrupted:
             raise
         except UserError as error:
@@ -305,7 +307,7 @@ def run_all(as_json, check, **options) -> None:
 @front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
 @click.argument("paper")
 @click.option(
-    "--variant", help="Whose recipe the weights belong to.  [default: all published; with --weights the paper's]"
+    "--variant", help="Whose recipe the weights belong to.  [default: all published; with --weights what the file says]"
 )
 @click.option(
     "--weights",
@@ -332,7 +334,7 @@ def evaluate(paper, variant, files, image, output, data_dir, device, as_json) ->
 
         restore_image(loaded, variant, list(files), image, output, device)
     elif files:
-        measure_files(loaded, loaded.variant(variant), list(files), data_dir, device, as_json)
+        measure_files(loaded, variant, list(files), data_dir, device, as_json)
     else:
         measure_published(loaded, variant, data_dir, device, as_json)
 
@@ -415,7 +417,8 @@ def main(words: list[str] | None = None) -> None:
     """Run one command and exit with the documented code."""
     try:
         words = sys.argv[1:] if words is None else words
-        front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
+        with _memory_told():
+            front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
         code = 0
     except UserError as error:
         code = error.code
@@ -432,6 +435,21 @@ def main(words: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = 0
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _memory_told():
+    """
+    Raises:
+        MachineError: what is done inside does not fit into the GPU's memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")  # not imported for this: only torch raises what is looked for
+        if torch and isinstance(error, torch.OutOfMemoryError):
+            raise MachineError("The GPU's memory is full. Lower the --batch of a run, or take --device cpu.") from None
+        raise
 
 
 def _complain(text: str) -> None:

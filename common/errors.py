@@ -38,7 +38,7 @@ class NumbersError(UserError):
 
 
 class MachineError(UserError):
-    """Disk full, read-only folder, no such device, the same seed already running."""
+    """Disk or memory full, read-only folder, no such device, the same seed already running."""
 
     code = 5
 

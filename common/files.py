@@ -7,6 +7,8 @@ from pathlib import Path
 
 from common.errors import MachineError
 
+GO_ON = "What was saved before is intact; run again to go on."
+
 
 def fill(text: str, begin: str, end: str, block: str) -> str:
     """The text with what stands between two markers replaced by a block; unchanged if it has no such markers."""
@@ -14,8 +16,11 @@ def fill(text: str, begin: str, end: str, block: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n\n{block}\n\n{end}", text)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, advice: str = GO_ON) -> None:
     """Write a file so that at every moment there is the old one or the new one, never half.
+
+    Args:
+        advice: what to do where it cannot be written.
 
     Raises:
         MachineError: the disk is full, the folder read-only.
@@ -31,4 +36,4 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # on a disk that is read-only even this fails
             temporary.unlink()
-        raise MachineError(f"{path}: {error.strerror}. What was saved before is intact; run again to go on.") from None
+        raise MachineError(f"{path}: {error.strerror}. {advice}") from None

@@ -12,22 +12,44 @@ from common.evaluation import Measured
 from common.metrics import METRICS
 from common.papers import Paper
 from common.passports import DataAbsent, LocatedData, locate
+from common.progress import say
 from common.records import Record, published_records
 from common.show import print_table
-from common.weights import load_weights, weights_hash
+from common.weights import load_weights, trained_as, weights_hash
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 
 
 def measure_files(
-    paper: Paper, variant: str, files: list[Path], data_dir: Path | None, device: str, as_json: bool
+    paper: Paper, variant: str | None, files: list[Path], data_dir: Path | None, device: str, as_json: bool
 ) -> None:
-    """Measure weights that the user names, under a variant's full recipe."""
-    weights = {str(file): load_weights(file) for file in files}
-    data = real_data(paper, variant, data_dir)
-    recipe = paper.module("train").recipe(variant, "full")
-    results = [(name, _measure(paper, loaded, recipe, data, device)) for name, loaded in weights.items()]
+    """Measure weights that the user names, each under the full recipe of `variant_of`."""
+    weights = {file: load_weights(file) for file in files}
+    variants = {file: variant_of(paper, variant, file) for file in files}
+    data = {name: real_data(paper, name, data_dir) for name in dict.fromkeys(variants.values())}
+    results = []
+    for file, name in variants.items():
+        if name != paper.variant(variant):
+            say(f"{file} is measured as {name}, which it says it is.")
+        recipe = paper.module("train").recipe(name, "full")
+        results.append((str(file), _measure(paper, weights[file], recipe, data[name], device)))
     _print(paper, results, {}, as_json)
+
+
+def variant_of(paper: Paper, wanted: str | None, file: Path) -> str:
+    """Whose recipe a weights file is for: the variant wanted, else the one that the file names, else the default one.
+
+    Raises:
+        UsageError: the file says that it is another paper's or another variant's.
+    """
+    of_paper, of_variant = trained_as(file) or (paper.name, paper.variant(wanted))
+    if wanted is None and of_paper == paper.name and of_variant in paper.variants:
+        return of_variant
+    variant = paper.variant(wanted)
+    if (of_paper, of_variant) != (paper.name, variant):
+        whose = f"{of_paper} / {of_variant}, not of {paper.name} / {variant}"
+        raise UsageError(f"{file} holds weights of {whose}. They go with `eval {of_paper} --variant {of_variant}`.")
+    return variant
 
 
 def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
@@ -89,7 +111,6 @@ def real_data(paper: Paper, variant: str, data_dir: Path | None) -> LocatedData:
         DataError: it cannot be had, or is damaged.
     """
     from common.fetch import fetch
-    from common.progress import say
 
     passport = paper.passport(variant)
     try:

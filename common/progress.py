@@ -21,18 +21,22 @@ def warn(text: str) -> None:
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
+
     def render(self, task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} samples/s")
+        return Text(f"{task.speed or 0:,.0f} {self.unit}/s")
 
 
 class WorkBar:
-    """Progress over `total` samples, of which `done` were done before a resume.
+    """Progress over `total` samples, or what `unit` says, of which `done` were done before a resume.
 
     On a terminal a bar with rate and time left; elsewhere one line a minute.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0):
-        self.title, self.total, self.done, self.first = title, total, done, done
+    def __init__(self, title: str, total: int, done: int = 0, unit: str = "samples"):
+        self.title, self.total, self.done, self.first, self.unit = title, total, done, done, unit
         self.started = self.spoke = time.monotonic()
         self.bar = None
         if sys.stderr.isatty():
@@ -40,7 +44,7 @@ class WorkBar:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                _Rate(),
+                _Rate(unit),
                 TimeRemainingColumn(),
             )
             self.bar = Progress(*columns, console=console, transient=True, speed_estimate_period=10)
@@ -57,12 +61,13 @@ class WorkBar:
 
     def advance(self, samples: int, detail: str = "") -> None:
         self.done += samples
+        title = f"{self.title} {detail}".strip()
         if self.bar:
-            self.bar.update(self.task, completed=self.done, description=f"{self.title} {detail}".strip())
+            self.bar.update(self.task, completed=self.done, description=title)
             return
         now = time.monotonic()
         if now - self.spoke > QUIET_LINE_EVERY_S:
             self.spoke = now
             rate = (self.done - self.first) / (now - self.started)
             left = (self.total - self.done) / rate / 60
-            say(f"{self.title} {detail}: {self.done / self.total:.0%}, {rate:,.0f} samples/s, {left:.0f} min left")
+            say(f"{title}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left:.0f} min left")

@@ -59,11 +59,12 @@ class Job:
 
     def identity(self) -> dict[str, str]:
         """What must not change between a start and a resume."""
+        processor = torch.cuda.get_device_name() if self.device == "cuda" else self.device
         return {
             "recipe": provenance.recipe_hash(self.recipe),
             "data": provenance.hash_of([self.data.edition, self.data.files]),
             "sources": self.paper.code["sources"],
-            "processor": f"{self.device}, {fast_precision(self.device)}",
+            "processor": f"{processor}, {fast_precision(self.device)}",
         }
 
 
@@ -268,7 +269,8 @@ def _train_and_measure(run: Run, flags: dict) -> Record:
     for name, weights in trained.weights.items():  # a loss can stay finite where squashing hides a NaN
         run.require_finite(weights.abs().max().item(), f"the largest weight of {name}")
     measured = evaluation.evaluate(trained.weights, job.recipe, job.data, job.device)
-    file = save_weights(trained.weights, job.folder / "weights.safetensors")
+    of = f"{job.paper.name}/{job.variant}/seed-{job.seed}"
+    file = save_weights(trained.weights, job.folder / "weights.safetensors", of)
     return make_record(
         status="finished",
         metrics={**trained.metrics, **measured.metrics},

@@ -1,5 +1,6 @@
 """Weights as safetensors: nothing is unpickled, and what is loaded fits exactly."""
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from common.errors import UsageError
 from common.files import write_whole
+
+RUN = "run"  # the only key of a file's metadata: several would stand in another order each time, and the bytes differ
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
@@ -20,11 +23,15 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_weights(weights: dict[str, Tensor], path: Path) -> Path:
+def save_weights(weights: dict[str, Tensor], path: Path, run: str | None = None) -> Path:
+    """
+    Args:
+        run: PAPER/VARIANT/seed-K that gave the weights, for `trained_as`.
+    """
     import safetensors.torch
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_whole(path, safetensors.torch.save(plain))
+    write_whole(path, safetensors.torch.save(plain, {RUN: run} if run else None))
     return path
 
 
@@ -33,13 +40,30 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: no such file, or no whole safetensors file.
     """
+    with _opened(path) as file:
+        return file.get_tensors()
+
+
+def trained_as(path: Path) -> tuple[str, str] | None:
+    """Of which paper and variant a file says that it holds the weights; None if it does not say.
+
+    Raises:
+        UsageError: no such file, or no whole safetensors file.
+    """
+    with _opened(path) as file:
+        said = (file.metadata() or {}).get(RUN, "").split("/")
+    return (said[0], said[1]) if len(said) == 3 else None
+
+
+@contextlib.contextmanager
+def _opened(path: Path):
     import safetensors
-    import safetensors.torch
 
     if not path.is_file():
         raise UsageError(f"{path}: no such weights file.")
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise UsageError(f"{path} is no whole safetensors file ({error}). Pickled weights are not read.") from None
 

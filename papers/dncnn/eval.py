@@ -5,6 +5,7 @@ python -m papers.dncnn.eval --weights FILE --image PICTURE
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 
 from common.evaluation import Measured
 from common.passports import LocatedData
-from common.progress import say
+from common.progress import WorkBar, say
 from common.records import Metrics
 from common.weights import fit_weights
 from papers.dncnn import degrade
 from papers.dncnn.data import SCALES, load
-from papers.dncnn.model import denoise, for_inference
+from papers.dncnn.model import TILE, denoise, for_inference
 from papers.dncnn.noisy_sets import as_label, denoised_groups, labels_of, mean_psnr, noisy_groups
 from papers.dncnn.scores import PEAK, psnr, ssim, to_8bit
 from papers.dncnn.train import Recipe, build_model
@@ -152,7 +153,9 @@ def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, dev
     network = load_network(weights, recipe, device)
     planes = as_label(picture) / PEAK
     seen = planes[:, None] if recipe.channels == 1 else planes.expand(3, -1, -1)[None]
-    restored = [denoise(network, part[None].to(device))[0] for part in seen]  # one by one: a photograph is large
+    bar = WorkBar("restoring", seen.numel(), unit="values") if max(picture.shape[:2]) > TILE else None
+    with bar or nullcontext():  # and one by one: a photograph is large
+        restored = [denoise(network, part[None].to(device), advance=bar and bar.advance)[0] for part in seen]
     if recipe.channels == 3 and len(planes) == 1:
         restored = [restored[0].mean(dim=0, keepdim=True)]
     pixels = torch.cat([to_8bit(part).byte().cpu() for part in restored]).permute(1, 2, 0).numpy()

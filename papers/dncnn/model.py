@@ -9,7 +9,7 @@ the noise v; the denoised picture is y - R(y).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -113,7 +113,9 @@ def for_inference(model: DnCNN) -> nn.Sequential:
 
 
 @torch.inference_mode()
-def denoise(network: nn.Module, noisy: Tensor, tile: int = TILE) -> Tensor:
+def denoise(
+    network: nn.Module, noisy: Tensor, tile: int = TILE, advance: Callable[[int], None] | None = None
+) -> Tensor:
     """y - R(y), tile by tile, so that pictures of any size fit into memory.
 
     A tile is computed with so wide a margin that no pixel of it sees where the
@@ -122,6 +124,7 @@ def denoise(network: nn.Module, noisy: Tensor, tile: int = TILE) -> Tensor:
     Args:
         noisy: (N, C, H, W).
         tile: the largest height and width computed at once, without the margin.
+        advance: called after each tile with the number of values in it, for who shows progress.
 
     Returns:
         (N, C, H, W).
@@ -133,6 +136,8 @@ def denoise(network: nn.Module, noisy: Tensor, tile: int = TILE) -> Tensor:
         for columns, outer_columns, inner_columns in _spans(width, tile, margin):
             part = noisy[:, :, outer_rows, outer_columns].contiguous(memory_format=torch.channels_last)
             denoised[:, :, rows, columns] = (part - network(part))[:, :, inner_rows, inner_columns]
+            if advance:
+                advance(denoised[:, :, rows, columns].numel())
     return denoised
 
 

@@ -1,11 +1,13 @@
 """Weights are measured again on the very data that their record names, or not at all."""
 
 import pytest
+import torch
 
 from common import layout
-from common.errors import DataAbsent
-from common.measure import _print_classes, recorded_data
+from common.errors import DataAbsent, UsageError
+from common.measure import _print_classes, recorded_data, variant_of
 from common.passports import file_sha256
+from common.weights import save_weights
 
 
 @pytest.mark.parametrize("there", ["official", "resized"])
@@ -20,6 +22,41 @@ def test_a_record_is_measured_again_on_its_own_edition_only(toy, record, there):
         DataAbsent, match=rf"shapes \({there}\) is in .*; seed 0 of plain was .* other files \(bundle\)"
     ):
         recorded_data(toy.paper(), other, None)
+
+
+def holds(path, run: str | None):
+    return save_weights({"w": torch.zeros(1)}, path, run)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "run", "used"),
+    [
+        (None, None, "plain"),
+        ("wide", None, "wide"),
+        (None, "alpha_2001/plain/seed-0", "plain"),
+        (None, "alpha_2001/wide/seed-0", "wide"),
+        ("wide", "alpha_2001/wide/seed-0", "wide"),
+    ],
+)
+def test_weights_are_measured_as_the_variant_that_is_asked_for_or_that_they_name(toy, tmp_path, wanted, run, used):
+    assert variant_of(toy.paper(), wanted, holds(tmp_path / "file", run)) == used
+
+
+@pytest.mark.parametrize(
+    ("wanted", "run", "whose"),
+    [
+        ("plain", "alpha_2001/wide/seed-0", "alpha_2001 / wide, not of alpha_2001 / plain"),
+        ("wide", "beta_2002/wide/seed-0", "beta_2002 / wide, not of alpha_2001 / wide"),
+        (None, "beta_2002/wide/seed-0", "beta_2002 / wide, not of alpha_2001 / plain"),
+        (None, "alpha_2001/lost/seed-0", "alpha_2001 / lost, not of alpha_2001 / plain"),
+    ],
+)
+def test_weights_of_another_paper_or_variant_are_refused(toy, tmp_path, wanted, run, whose):
+    paper, variant, _ = run.split("/")
+    with pytest.raises(UsageError) as told:
+        variant_of(toy.paper(), wanted, holds(tmp_path / "file", run))
+    advice = f"They go with `eval {paper} --variant {variant}`."
+    assert str(told.value) == f"{tmp_path / 'file'} holds weights of {whose}. {advice}"
 
 
 def test_classes_are_told_by_name_with_their_examples_and_what_they_are_mistaken_for(capsys):

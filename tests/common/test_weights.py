@@ -1,11 +1,12 @@
 """Weights: a hash of what they are, and nothing loaded that does not fit."""
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from common.errors import UsageError
-from common.weights import fit_weights, load_weights, save_weights, weights_hash
+from common.weights import fit_weights, load_weights, save_weights, trained_as, weights_hash
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -47,11 +48,26 @@ def test_weights_of_any_type_come_back_with_their_hash(tmp_path, kind):
     assert weights_hash(load_weights(save_weights(some, tmp_path / "file"))) == weights_hash(some)
 
 
+def test_a_file_says_what_it_holds_and_has_the_same_bytes_each_time(tmp_path):
+    files = [save_weights(weights(), tmp_path / str(time), "alpha_2001/plain/seed-3") for time in range(5)]
+    assert trained_as(files[0]) == ("alpha_2001", "plain")
+    assert weights_hash(load_weights(files[0])) == weights_hash(weights())
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"run": "of last week"}])
+def test_a_file_that_does_not_say_what_it_holds_is_read_as_well(tmp_path, metadata):
+    safetensors.torch.save_file(weights(), tmp_path / "file", metadata)
+    assert trained_as(tmp_path / "file") is None
+    assert weights_hash(load_weights(tmp_path / "file")) == weights_hash(weights())
+
+
 def refused(path, expected: str) -> None:
-    with pytest.raises(UsageError, match=expected) as told:
-        load_weights(path)
-    assert str(path) in str(told.value)
-    assert "\n" not in str(told.value)
+    for read in (load_weights, trained_as):
+        with pytest.raises(UsageError, match=expected) as told:
+            read(path)
+        assert str(path) in str(told.value)
+        assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 40, -1])

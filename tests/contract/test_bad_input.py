@@ -250,6 +250,23 @@ def test_weights_that_cannot_be_used_end_with_2(house, disk, tmp_path, good_weig
     assert ended.out == ""
 
 
+def test_weights_that_say_they_are_another_variants_or_papers_end_with_2(capsys, good_weights):
+    ended = here(capsys, "eval", PAPER, "--variant", "blog", "--weights", good_weights)
+    assert_told(ended, 2, f"{good_weights} holds weights of {PAPER} / lenet5, not of {PAPER} / blog.")
+    ended = here(capsys, "eval", "hybridsn", "--weights", good_weights)
+    assert_told(ended, 2, f"They go with `eval {PAPER} --variant lenet5`.")
+
+
+def test_weights_are_measured_as_the_variant_that_they_name(house, disk, tmp_path, good_weights):
+    weights = safetensors.numpy.load_file(good_weights)
+    metadata = {"run": f"{PAPER}/lenet5-distorted/seed-0"}
+    safetensors.numpy.save_file(weights, tmp_path / "weights", metadata)
+    words = ["eval", PAPER, "--weights", tmp_path / "weights", "--data-dir", disk, "--json"]
+    ended = run(*words, root=house, log=tmp_path / "log")
+    assert_told(ended, 0, f"{tmp_path / 'weights'} is measured as lenet5-distorted, which it says it is.")
+    assert json.loads(ended.out)[0]["metrics"]
+
+
 def test_good_weights_would_have_been_measured(house, disk, tmp_path, good_weights):
     words = ["eval", PAPER, "--weights", good_weights, "--data-dir", disk]
     assert run(*words, root=house, log=tmp_path / "log").code == 0

@@ -389,6 +389,30 @@ def test_all_goes_on_where_the_numbers_of_a_paper_go_bad(root, tmp_path):
     assert [row["verdict"] for row in early["rows"]] == ["failed"] and toy["rows"][0]["n"] == 1
 
 
+def out_of_memory(source):
+    return source.replace("loss = F.cross", "raise torch.OutOfMemoryError('CUDA out of memory.'); loss = F.cross")
+
+
+def a_bug(source):
+    return source.replace("loss = F.cross", "raise RuntimeError('out of memory'); loss = F.cross")
+
+
+def test_a_full_memory_of_the_gpu_ends_with_5_and_all_goes_on(root, tmp_path):
+    said = "The GPU's memory is full. Lower the --batch of a run, or take --device cpu."
+    with another_paper(root, "early", out_of_memory):
+        alone = tell(root, "early", "--preset", "smoke", "--runs-dir", tmp_path)
+        every = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
+    assert alone.code == 5 and alone.complaint[-1] == said and "Traceback" not in alone.err
+    assert every.code == 5 and f"early: {said}" in every.complaint and "Traceback" not in every.err
+    assert every.complaint[-1] == "1 of 2 papers failed: early." and "toy / line, smoke" in every.out
+
+
+def test_any_other_error_is_shown_as_the_bug_that_it_is(root, tmp_path):
+    with another_paper(root, "early", a_bug):
+        ended = tell(root, "early", "--preset", "smoke", "--runs-dir", tmp_path)
+    assert ended.code == 1 and "Traceback" in ended.err and "RuntimeError: out of memory" in ended.err
+
+
 def test_all_goes_on_where_data_is_absent_and_its_exit_code_is_that_of_the_first_that_failed(root, tmp_path):
     words = ["all", "--preset", "quick", "--data", "real", "--json", "--runs-dir", tmp_path]
     with another_paper(root, "early", sound) as folder, another_paper(root, "first", bad_numbers):
