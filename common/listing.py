@@ -6,6 +6,7 @@ import json
 import click
 
 from common import layout
+from common.data import real_data
 from common.errors import DataAbsent, DataError, UsageError, nearest
 from common.papers import Paper, find_papers, load_paper
 from common.passports import Passport, all_passports, locate
@@ -92,15 +93,9 @@ def fetch_data(name: str, as_json: bool) -> None:
     Raises:
         UsageError: neither a paper nor a dataset. DataError: it cannot be had or is damaged.
     """
-    from common.fetch import fetch
-    from common.progress import say
-
     found = []
     for passport in _passports_of(name):
-        try:
-            located = locate(passport)
-        except DataAbsent:
-            located = fetch(passport, say)
+        located = real_data(passport)
         found.append(dataclasses.asdict(located) | {"folder": str(located.folder)})
         if not as_json:
             click.echo(f"{passport.name}: {located.edition}, verified, in {located.folder}")

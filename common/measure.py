@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from common import layout
-from common.errors import UsageError
+from common.data import real_data
+from common.errors import DataAbsent, UsageError
 from common.evaluation import Measured
 from common.metrics import METRICS
 from common.papers import Paper
-from common.passports import DataAbsent, LocatedData, locate
+from common.passports import LocatedData
 from common.records import Record, published_records
 from common.show import print_table
 from common.weights import load_weights, weights_hash
@@ -24,7 +25,7 @@ def measure_files(
 ) -> None:
     """Measure weights that the user names, under a variant's full recipe."""
     weights = {str(file): load_weights(file) for file in files}
-    data = real_data(paper, variant, data_dir)
+    data = real_data(paper.passport(variant), data_dir)
     recipe = paper.module("train").recipe(variant, "full")
     results = [(name, _measure(paper, loaded, recipe, data, device)) for name, loaded in weights.items()]
     _print(paper, results, {}, as_json)
@@ -82,22 +83,6 @@ def recorded_recipe(paper: Paper, record: Record):
         ) from None
 
 
-def real_data(paper: Paper, variant: str, data_dir: Path | None) -> LocatedData:
-    """The real data, fetched if need be; never the stand-in.
-
-    Raises:
-        DataError: it cannot be had, or is damaged.
-    """
-    from common.fetch import fetch
-    from common.progress import say
-
-    passport = paper.passport(variant)
-    try:
-        return locate(passport, data_dir)
-    except DataAbsent:
-        return fetch(passport, say)
-
-
 def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:
     """The real data that a record was measured on.
 
@@ -105,7 +90,7 @@ def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> Locate
         DataAbsent: there is only another edition of it.
         DataError: it cannot be had, or is damaged.
     """
-    data = real_data(paper, record.variant, data_dir)
+    data = real_data(paper.passport(record.variant), data_dir)
     if data.files != record.data.files:
         there, wanted = f"{data.dataset} ({data.edition}) is in {data.folder}", record.data.edition
         raise DataAbsent(f"{there}; seed {record.seed} of {record.variant} was measured on other files ({wanted}).")

@@ -70,7 +70,7 @@ def read_picture(path: Path) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    from common.pictures import UNREADABLE
+    from common.damaged import NO_PICTURE
 
     if not path.is_file():
         raise UsageError(f"{path}: no such picture.")
@@ -79,7 +79,7 @@ def read_picture(path: Path) -> np.ndarray:
             bits = _bits_of_colour(path, opened)
             picture = ImageOps.exif_transpose(opened)
             picture.load()
-    except UNREADABLE as error:
+    except NO_PICTURE as error:
         raise UsageError(f"{path} is no picture that can be read ({' '.join(str(error).split())}).") from None
     if bits > 8 or picture.mode.split(";")[0] in MORE_THAN_EIGHT_BITS:
         raise UsageError(f"{path} has more than 8 bits a channel: save it with 8.")
