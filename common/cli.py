@@ -4,6 +4,7 @@ Nothing here imports torch until a command needs it.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -14,9 +15,11 @@ from pathlib import Path
 import click
 
 from common import layout
-from common.errors import Interrupted, NumbersError, PapersFailed, UsageError, UserError, nearest
+from common.errors import Interrupted, MachineError, NumbersError, PapersFailed, UsageError, UserError, nearest
 from common.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
 from common.papers import Paper, find_papers, load_paper
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Front(click.Group):
@@ -73,6 +76,8 @@ def front(ctx: click.Context, as_json: bool) -> None:
         from common.listing import show_papers
 
         show_papers(as_json)
+    elif as_json:
+        raise UsageError(f"--json comes after the command: bash reproduce.sh {ctx.invoked_subcommand} ... --json.")
 
 
 # ---- running ---------------------------------------------------------------
@@ -164,8 +169,11 @@ def _command() -> str:
 @front.command("all", params=RUN_OPTIONS)
 def run_all(as_json, check, **options) -> None:
     """Run the default variant of every paper; one that fails does not stop the others."""
+    from common.progress import warn
     from common.report import print_closing
 
+    if options["variant"]:
+        raise UsageError("all takes no --variant: each paper has its own. bash reproduce.sh PAPER --variant NAME.")
     names, results, failures = find_papers(), {}, {}
 
     def collect(closing) -> None:
@@ -173,7 +181,12 @@ def run_all(as_json, check, **options) -> None:
 
     for name in names:
         try:
-            _run_and_show(load_paper(name), collect if as_json else print_closing, check, **options)
+            paper = load_paper(name)
+            if why := _not_for_this_machine(paper, **options):
+                warn(why)
+                results[name] = {"paper": name, "skipped": why}
+                continue
+            _run_and_show(paper, collect if as_json else print_closing, check, **options)
         except Interrupted:
             raise
         except UserError as error:
@@ -185,6 +198,21 @@ def run_all(as_json, check, **options) -> None:
     if failures:
         first = next(iter(failures.values()))
         raise PapersFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
+
+
+def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, **_) -> str:
+    """Why `all` does not run a paper here, and what runs here instead; '' if it does.
+
+    A default variant is one that a laptop can finish; one that is not may take a day, which nobody asked for.
+    """
+    from common.device import choose_device
+
+    if preset != "full" or data == "standin" or not made_for_gpu(paper, paper.default_variant):
+        return ""
+    if choose_device(device, paper.name, paper.module("train").DEVICES) != "cpu":
+        return ""
+    quick = f"bash reproduce.sh {paper.name} --preset quick"
+    return f"{paper.name} is skipped: {paper.default_variant} needs a GPU. On a CPU: {quick}"
 
 
 # ---- the other commands ----------------------------------------------------
@@ -248,13 +276,13 @@ def publish(paper, runs_dir, data_dir) -> None:
     publish_runs(load_paper(paper), runs_dir, data_dir)
 
 
-@front.command()
-def table() -> None:
+@front.command(params=[JSON_OPTION])
+def table(as_json) -> None:
     """Rebuild every table and figure from the published records."""
     from common.tables import rebuild
 
-    for path in rebuild():
-        click.echo(path.relative_to(layout.ROOT))
+    written = [str(path.relative_to(layout.ROOT)) for path in rebuild()]
+    click.echo(json.dumps(written, indent=1) if as_json else "\n".join(written))
 
 
 @front.command(params=[DATA_DIR_OPTION, JSON_OPTION])
@@ -304,6 +332,8 @@ def main(words: list[str] | None = None) -> None:
     try:
         words = sys.argv[1:] if words is None else words
         front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
+        if sys.stdout:  # there is none after `>&-`
+            sys.stdout.flush()
         code = 0
     except UserError as error:
         code = error.code
@@ -319,7 +349,19 @@ def main(words: list[str] | None = None) -> None:
         _complain("Interrupted.")
     except BrokenPipeError:
         code = 0
+        _drop_output()
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        code = MachineError.code
+        _complain(f"{error.filename or 'The output cannot be written'}: {error.strerror}.")
+        _drop_output()
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """What could not be written would be tried once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _complain(text: str) -> None:
