@@ -166,7 +166,8 @@ def _command() -> str:
     return shlex.join(["bash", "reproduce.sh", *words])
 
 
-@front.command("all", params=RUN_OPTIONS)
+# --variant is known only to be refused with a reason.
+@front.command("all", params=[click.Option(["--variant"], hidden=True), *RUN_OPTIONS[1:]])
 def run_all(as_json, check, **options) -> None:
     """Run the default variant of every paper; one that fails does not stop the others."""
     from common.progress import warn

@@ -80,6 +80,11 @@ def test_a_slip_ends_with_2_says_which_and_suggests_the_nearest(case, capsys, tm
     assert ended.out == "" and content(tmp_path) == {}
 
 
+def test_the_help_of_all_names_no_variant(capsys):
+    ended = here(capsys, "all", "--help")
+    assert ended.code == 0 and "--preset" in ended.out and "--variant" not in ended.out
+
+
 @pytest.mark.parametrize("words", [[], ["data"], ["data", "mnist"], [PAPER, "--runs-dir"]], ids=" ".join)
 def test_a_repro_data_that_is_no_folder_is_told_as_data_dir_is(words, capsys, tmp_path, monkeypatch):
     words = [*words, tmp_path / "runs"] if "--runs-dir" in words else words
