@@ -5,6 +5,7 @@ Nothing here imports torch until a command needs it.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -15,17 +16,11 @@ from pathlib import Path
 import click
 
 from common import layout
-from common.errors import (
-    DataAbsent,
-    Interrupted,
-    MachineError,
-    NumbersError,
-    PapersFailed,
-    UsageError,
-    UserError,
-    nearest,
-)
+from common.errors import Interrupted, MachineError, NumbersError, PapersFailed, UsageError, UserError, nearest
+from common.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
 from common.papers import Paper, find_papers, load_paper
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Front(click.Group):
@@ -49,55 +44,6 @@ class Front(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class NearChoice(click.Choice):
-    """A choice that suggests the nearest word."""
-
-    def convert(self, value, param, ctx):
-        if value in self.choices:
-            return value
-        known = ", ".join(self.choices)
-        return self.fail(f"{value!r} is none of {known}.{nearest(str(value), self.choices)}", param, ctx)
-
-
-LARGEST_SEED = 2**31
-
-
-class Seeds(click.ParamType):
-    """'0,1,2' as a tuple of different whole numbers, none negative."""
-
-    name = "LIST"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        words = value.split(",")
-        if not all(word.strip().isdecimal() and int(word) < LARGEST_SEED for word in words):
-            return self.fail(f"{value!r}: seeds are whole numbers with commas between, as in 0,1,2.", param, ctx)
-        return tuple(dict.fromkeys(int(word) for word in words))
-
-
-FOLDER = click.Path(file_okay=False, path_type=Path)
-JSON_OPTION = click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
-DATA_DIR_OPTION = click.Option(["--data-dir"], type=FOLDER, help="Look for data here first (only read).")
-DEVICE_OPTION = click.Option(["--device"], type=NearChoice(["auto", "cpu", "cuda"]), default="auto")
-PRESET_HELP = (
-    "full: the whole recipe. quick: minutes, to see it learn. smoke: seconds, on the stand-in.  [default: full]"
-)
-DATA_HELP = "auto: the stand-in where the real data cannot be had.  [default: auto]"
-RUN_OPTIONS = [
-    click.Option(["--variant"], help="Which variant; the list names them.  [default: the paper's]"),
-    click.Option(["--preset"], type=NearChoice(layout.PRESETS), default="full", help=PRESET_HELP),
-    click.Option(["--seeds"], type=Seeds(), default="0", help="As in 0,1,2.", show_default=True),
-    DEVICE_OPTION,
-    click.Option(["--data"], type=NearChoice(["auto", "real", "standin"]), default="auto", help=DATA_HELP),
-    DATA_DIR_OPTION,
-    click.Option(["--runs-dir"], type=FOLDER, default=layout.RUNS, help="Where runs are kept.  [default: runs/]"),
-    click.Option(["--fresh"], is_flag=True, help="Start over instead of resuming or reusing."),
-    click.Option(["--check"], is_flag=True, help="Exit with 1 unless every claim is reproduced or exceeded."),
-    JSON_OPTION,
-]  # fmt: skip
-
-
 class PaperCommand(click.Command):
     """A paper's run: the options of every run, and any field of its recipe."""
 
@@ -112,11 +58,11 @@ class PaperCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Only here does help need the recipe, and with it torch."""
+        from common.recipes import as_text, option_name
+
         fields = dataclasses.fields(load_paper(self.name).module("train").Recipe)
         with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl(
-                [(f"--{field.name.replace('_', '-')}", f"default {field.default!r}") for field in fields]
-            )
+            formatter.write_dl([(option_name(field), f"default {as_text(field.default)}") for field in fields])
 
 
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -131,6 +77,8 @@ def front(ctx: click.Context, as_json: bool) -> None:
         from common.listing import show_papers
 
         show_papers(as_json)
+    elif as_json:
+        raise UsageError(f"--json comes after the command: bash reproduce.sh {ctx.invoked_subcommand} ... --json.")
 
 
 # ---- running ---------------------------------------------------------------
@@ -166,15 +114,18 @@ def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
 
 def _run_seeds(paper: Paper, *, variant, preset, seeds, device, data, data_dir, runs_dir, fresh) -> list:
     """The records of all seeds; one whose numbers go bad does not keep the others from running."""
+    from common.data import find_data
     from common.device import choose_device
     from common.progress import warn
+    from common.recipes import override
     from common.run import Job
 
     variant = paper.variant(variant)
     train, overrides = paper.module("train"), click.get_current_context().args
-    override(train.recipe(variant, preset), overrides)  # a slip is told before data is looked for
+    others = [option.opts[0] for option in RUN_OPTIONS]
+    override(train.recipe(variant, preset), overrides, others)  # a slip is told before data is looked for
     device = choose_device(device, paper.name, train.DEVICES)
-    located = find_data(paper, variant, preset, data, data_dir)
+    located = find_data(paper.passport(variant), preset, data, data_dir)
     if preset == "full" and device == "cpu" and made_for_gpu(paper, variant) and located.folder:
         warn(f"{variant} is made for a GPU: on a CPU it may take days. --preset quick is for CPUs.")
     planned = train.recipe(variant, preset, located.standin)
@@ -216,69 +167,15 @@ def _command() -> str:
     return shlex.join(["bash", "reproduce.sh", *words])
 
 
-def find_data(paper: Paper, variant: str, preset: str, mode: str, data_dir: Path | None):
-    """The real data if it can be had and is wanted, else the stand-in, said aloud.
-
-    Raises:
-        DataError: damaged data; or absent data, where real data is asked for.
-    """
-    from common.passports import LocatedData, locate
-    from common.progress import say, warn
-
-    passport = paper.passport(variant)
-    standin = LocatedData(passport.name, layout.STANDIN, None, {})
-    if preset == "smoke" or mode == "standin":
-        return standin
-    try:
-        return locate(passport, data_dir)
-    except DataAbsent as absent:
-        say(f"{absent} Fetching it.")
-    try:
-        from common.fetch import fetch
-
-        return fetch(passport, say)
-    except (DataAbsent, MachineError) as absent:
-        if mode == "real":
-            raise DataAbsent(
-                f"{absent} Put it into data/{passport.folder} or name its folder with --data-dir."
-            ) from None
-        warn(f"STAND-IN DATA: {absent} This run uses {passport.standin}: its numbers say nothing about the paper.")
-        return standin
-
-
-def override(recipe, words: list[str]):
-    """The recipe with `--field value` pairs put in.
-
-    Raises:
-        UsageError: no such field, no value, or a value of the wrong kind.
-    """
-    import pydantic
-
-    fields = {f"--{field.name.replace('_', '-')}": field for field in dataclasses.fields(recipe)}
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    changes = {}
-    for name, value in zip(words[::2], [*words[1::2], None], strict=False):
-        if not name.startswith("--"):
-            raise UsageError(f"{name!r} is no option.")
-        if name not in fields:
-            options = [option.opts[0] for option in RUN_OPTIONS]
-            raise UsageError(f"There is no option {name}.{nearest(name, [*fields, *options])}")
-        if value is None:
-            raise UsageError(f"{name} needs a value.")
-        kind = pydantic.TypeAdapter(fields[name].type, config=pydantic.ConfigDict(allow_inf_nan=False))
-        try:
-            structured = value.startswith("[")
-            changes[fields[name].name] = kind.validate_json(value) if structured else kind.validate_python(value)
-        except pydantic.ValidationError as error:
-            raise UsageError(f"{name} {value}: {error.errors()[0]['msg']}.") from None
-    return dataclasses.replace(recipe, **changes)
-
-
-@front.command("all", params=RUN_OPTIONS)
+# --variant is known only to be refused with a reason.
+@front.command("all", params=[click.Option(["--variant"], hidden=True), *RUN_OPTIONS[1:]])
 def run_all(as_json, check, **options) -> None:
     """Run the default variant of every paper; one that fails does not stop the others."""
+    from common.progress import warn
     from common.report import print_closing
 
+    if options["variant"]:
+        raise UsageError("all takes no --variant: each paper has its own. bash reproduce.sh PAPER --variant NAME.")
     names, results, failures = find_papers(), {}, {}
 
     def collect(closing) -> None:
@@ -286,8 +183,13 @@ def run_all(as_json, check, **options) -> None:
 
     for name in names:
         try:
+            paper = load_paper(name)
+            if why := _not_for_this_machine(paper, **options):
+                warn(why)
+                results[name] = {"paper": name, "skipped": why}
+                continue
             with _memory_told():
-                _run_and_show(load_paper(name), collect if as_json else print_closing, check, **options)
+                _run_and_show(paper, collect if as_json else print_closing, check, **options)
         except Interrupted:
             raise
         except UserError as error:
@@ -299,6 +201,21 @@ def run_all(as_json, check, **options) -> None:
     if failures:
         first = next(iter(failures.values()))
         raise PapersFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
+
+
+def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, **_) -> str:
+    """Why `all` does not run a paper here, and what runs here instead; '' if it does.
+
+    A default variant is one that a laptop can finish; one that is not may take a day, which nobody asked for.
+    """
+    from common.device import choose_device
+
+    if preset != "full" or data == "standin" or not made_for_gpu(paper, paper.default_variant):
+        return ""
+    if choose_device(device, paper.name, paper.module("train").DEVICES) != "cpu":
+        return ""
+    quick = f"bash reproduce.sh {paper.name} --preset quick"
+    return f"{paper.name} is skipped: {paper.default_variant} needs a GPU. On a CPU: {quick}"
 
 
 # ---- the other commands ----------------------------------------------------
@@ -362,13 +279,13 @@ def publish(paper, runs_dir, data_dir) -> None:
     publish_runs(load_paper(paper), runs_dir, data_dir)
 
 
-@front.command()
-def table() -> None:
+@front.command(params=[JSON_OPTION])
+def table(as_json) -> None:
     """Rebuild every table and figure from the published records."""
     from common.tables import rebuild
 
-    for path in rebuild():
-        click.echo(path.relative_to(layout.ROOT))
+    written = [str(path.relative_to(layout.ROOT)) for path in rebuild()]
+    click.echo(json.dumps(written, indent=1) if as_json else "\n".join(written))
 
 
 @front.command(params=[DATA_DIR_OPTION, JSON_OPTION])
@@ -419,6 +336,8 @@ def main(words: list[str] | None = None) -> None:
         words = sys.argv[1:] if words is None else words
         with _memory_told():
             front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
+        if sys.stdout:  # there is none after `>&-`
+            sys.stdout.flush()
         code = 0
     except UserError as error:
         code = error.code
@@ -434,6 +353,13 @@ def main(words: list[str] | None = None) -> None:
         _complain("Interrupted.")
     except BrokenPipeError:
         code = 0
+        _drop_output()
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        code = MachineError.code
+        _complain(f"{error.filename or 'The output cannot be written'}: {error.strerror}.")
+        _drop_output()
     sys.exit(code)
 
 
@@ -450,6 +376,11 @@ def _memory_told():
         if torch and isinstance(error, torch.OutOfMemoryError):
             raise MachineError("The GPU's memory is full. Lower the --batch of a run, or take --device cpu.") from None
         raise
+
+
+def _drop_output() -> None:
+    """What could not be written would be tried once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _complain(text: str) -> None:

@@ -16,7 +16,7 @@ class UsageError(UserError):
 
 
 class CheckFailed(UserError):
-    """`--check` or `verify` found what is not so."""
+    """A check of `--check` or `verify` failed."""
 
     code = 1
 

@@ -6,9 +6,10 @@ import json
 import click
 
 from common import layout
+from common.data import real_data
 from common.errors import DataAbsent, DataError, UsageError, nearest
 from common.papers import Paper, find_papers, load_paper
-from common.passports import Passport, all_passports, locate
+from common.passports import Passport, all_passports, locate, search_folders
 from common.records import published_records
 from common.show import print_table
 
@@ -25,7 +26,7 @@ def show_papers(as_json: bool) -> None:
             e["variant"] + (" (default)" if e["default"] else ""),
             e["description"],
             f"{e['dataset']}: {e['data']}",
-            _minutes(e["minutes"]),
+            _time(e["minutes"], e["estimate"]),
         ]
         for e in entries
     ]
@@ -49,6 +50,7 @@ def _entries(paper: Paper) -> list[dict]:
             "dataset": variant.dataset,
             "data": states[variant.dataset],
             "minutes": round(sum(seconds[name]) / len(seconds[name]) / 60, 1) if seconds[name] else None,
+            "estimate": _estimate(paper, name),
         }
         for name, variant in paper.variants.items()
     ]
@@ -58,11 +60,23 @@ def _passports(paper: Paper) -> list[Passport]:
     return list({paper.variants[name].dataset: paper.passport(name) for name in paper.variants}.values())
 
 
-def _minutes(minutes: float | None) -> str:
-    return "not measured" if minutes is None else f"{minutes:g} min a seed"
+def _estimate(paper: Paper, variant: str) -> dict | None:
+    """What the claims of a variant say that a run needs, in hours and on which device."""
+    needs = [claim.needs for claim in paper.claims if claim.variant == variant]
+    return max(needs, key=lambda need: need.hours).model_dump() if needs else None
+
+
+def _time(minutes: float | None, estimate: dict | None) -> str:
+    if minutes is not None:
+        return f"{minutes:g} min a seed"
+    if estimate is None:
+        return "not measured"
+    where = "" if estimate["device"] == "cpu" else f" on a {estimate['device']}"
+    return f"about {estimate['hours']:g} h{where} (estimate)"
 
 
 def _state(passport: Passport) -> str:
+    search_folders()  # a $REPRO_DATA that is no folder is told, and not taken for damage
     try:
         return locate(passport).edition
     except DataAbsent:
@@ -92,15 +106,9 @@ def fetch_data(name: str, as_json: bool) -> None:
     Raises:
         UsageError: neither a paper nor a dataset. DataError: it cannot be had or is damaged.
     """
-    from common.fetch import fetch
-    from common.progress import say
-
     found = []
     for passport in _passports_of(name):
-        try:
-            located = locate(passport)
-        except DataAbsent:
-            located = fetch(passport, say)
+        located = real_data(passport)
         found.append(dataclasses.asdict(located) | {"folder": str(located.folder)})
         if not as_json:
             click.echo(f"{passport.name}: {located.edition}, verified, in {located.folder}")

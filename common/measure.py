@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from common import layout
-from common.errors import UsageError
+from common.data import real_data
+from common.errors import DataAbsent, UsageError
 from common.evaluation import Measured
 from common.metrics import METRICS
 from common.papers import Paper
-from common.passports import DataAbsent, LocatedData, locate
+from common.passports import LocatedData
 from common.progress import say
 from common.records import Record, published_records
 from common.show import print_table
@@ -26,7 +27,7 @@ def measure_files(
     """Measure weights that the user names, each under the full recipe of `variant_of`."""
     weights = {file: load_weights(file) for file in files}
     variants = {file: variant_of(paper, variant, file) for file in files}
-    data = {name: real_data(paper, name, data_dir) for name in dict.fromkeys(variants.values())}
+    data = {name: real_data(paper.passport(name), data_dir) for name in dict.fromkeys(variants.values())}
     results = []
     for file, name in variants.items():
         if name != paper.variant(variant):
@@ -104,21 +105,6 @@ def recorded_recipe(paper: Paper, record: Record):
         ) from None
 
 
-def real_data(paper: Paper, variant: str, data_dir: Path | None) -> LocatedData:
-    """The real data, fetched if need be; never the stand-in.
-
-    Raises:
-        DataError: it cannot be had, or is damaged.
-    """
-    from common.fetch import fetch
-
-    passport = paper.passport(variant)
-    try:
-        return locate(passport, data_dir)
-    except DataAbsent:
-        return fetch(passport, say)
-
-
 def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:
     """The real data that a record was measured on.
 
@@ -126,7 +112,7 @@ def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> Locate
         DataAbsent: there is only another edition of it.
         DataError: it cannot be had, or is damaged.
     """
-    data = real_data(paper, record.variant, data_dir)
+    data = real_data(paper.passport(record.variant), data_dir)
     if data.files != record.data.files:
         there, wanted = f"{data.dataset} ({data.edition}) is in {data.folder}", record.data.edition
         raise DataAbsent(f"{there}; seed {record.seed} of {record.variant} was measured on other files ({wanted}).")

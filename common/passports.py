@@ -104,12 +104,20 @@ def _read_passport(file: Path) -> Passport:
     return Passport(name=file.stem, **dict(content))
 
 
-def search_folders(data_dir: Path | None) -> list[Path]:
-    """Where data is looked for, in order."""
-    folders = [data_dir] if data_dir else []
-    if os.environ.get("REPRO_DATA"):
-        folders.append(Path(os.environ["REPRO_DATA"]))
-    return folders + [layout.DATA]
+def search_folders(data_dir: Path | None = None) -> list[Path]:
+    """Where data is looked for, in order.
+
+    Raises:
+        DataError: a folder was named that does not exist. UsageError: it is a file.
+    """
+    named = {"--data-dir": data_dir, "REPRO_DATA": os.environ.get("REPRO_DATA")}
+    folders = {name: Path(folder) for name, folder in named.items() if folder}
+    for name, folder in folders.items():
+        if folder.is_file():
+            raise UsageError(f"{name} {folder}: is a file, not a folder.")
+        if not folder.is_dir():
+            raise DataError(f"{name} {folder}: no such folder.")
+    return [*folders.values(), layout.DATA]
 
 
 def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
@@ -117,14 +125,12 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
 
     Raises:
         DataAbsent: none of the folders holds all of the files.
-        DataError: a folder was named that does not exist, or a copy is
-            damaged, altered or unreadable.
+        DataError: a copy is damaged, altered or unreadable; or as `search_folders` raises.
     """
-    if data_dir and not data_dir.is_dir():
-        raise DataError(f"--data-dir {data_dir}: no such folder.")
+    folders = search_folders(data_dir)
     names = {name for edition in passport.editions.values() for name in edition.files}
     incomplete = []
-    for root in search_folders(data_dir):
+    for root in folders:
         folder = root / passport.folder
         try:
             present = [name for name in sorted(names) if (folder / name).exists()]
@@ -138,7 +144,7 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
     if incomplete:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
-    looked = ", ".join(str(root / passport.folder) for root in search_folders(data_dir))
+    looked = ", ".join(str(root / passport.folder) for root in folders)
     raise DataAbsent(f"{passport.title} is not on this disk (looked in {looked}).")
 
 

@@ -109,7 +109,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    from common.pictures import UNREADABLE
+    from common.damaged import NO_PICTURE
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder: --image takes one picture.")
@@ -130,7 +130,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
         picture = picture.convert("L" if picture.mode in EIGHT_BIT_GREY else "RGB")
     except UnidentifiedImageError:
         raise UsageError(f"{path} is no picture of a format that is read here ({', '.join(READ)}).") from None
-    except UNREADABLE as error:
+    except NO_PICTURE as error:
         raise UsageError(f"{path} is no picture that can be read ({' '.join(str(error).split())}).") from None
     except MemoryError:
         raise MachineError(f"{path} does not fit into memory. Cut it into parts.") from None

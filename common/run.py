@@ -133,7 +133,7 @@ class Run:
         if self._signal is not None:
             self.keep(state)
             name = signal.Signals(self._signal).name
-            raise Interrupted(self._signal, f"{name}: seed {self.seed} is saved; the same command goes on from here.")
+            raise Interrupted(self._signal, f"{name}: seed {self.seed} is saved; {self._how_to_go_on()}.")
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES:
             self.keep(state)
 
@@ -188,7 +188,10 @@ class Run:
         """A signal that came after the last update: this seed is over, no other is begun."""
         if self._signal is not None:
             name = signal.Signals(self._signal).name
-            raise Interrupted(self._signal, f"{name}: seed {self.seed} is over; the same command goes on from here.")
+            raise Interrupted(self._signal, f"{name}: seed {self.seed} is over; {self._how_to_go_on()}.")
+
+    def _how_to_go_on(self) -> str:
+        return f"the same command{' without --fresh' if self.job.fresh else ''} goes on from here"
 
     @contextlib.contextmanager
     def _lock(self):

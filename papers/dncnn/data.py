@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.damaged import NO_PICTURE
 from common.determinism import generator
 from common.errors import DataError, UsageError
 from common.passports import LocatedData
-from common.pictures import UNREADABLE
 from papers.dncnn import degrade
 
 HELD_OUT_EVERY = 10  # where some training pictures are measured on, these are every tenth
@@ -97,7 +97,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         picture = Image.open(path)
         return np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
-    except UNREADABLE as error:
+    except NO_PICTURE as error:
         raise DataError(f"{path} is no picture that can be read ({error}).") from None
 
 

@@ -10,9 +10,9 @@ import torch
 from scipy.io import loadmat
 from torch import Tensor
 
+from common.damaged import NO_MATLAB_FILE
 from common.determinism import generator
 from common.errors import DataError
-from common.matlab import NO_MATLAB_FILE
 from common.passports import LocatedData, find_passport
 
 # The stand-in: so many pairs, drawn around so many centres.

@@ -29,6 +29,7 @@ from papers.dscmr.tsne import tsne
 
 DEVICES = ("cpu",)
 LOG_EVERY = 10  # epochs between two writes of curves.csv
+MOST = {"epochs": 10_000, "batch": 100_000}
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,12 @@ class Recipe:
     bf16: bool = True  # ours: branches and J2 multiply in bfloat16 on processors made for it
 
     def __post_init__(self):
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)}: at least 1.")
+        for name, value in {"epochs": 1, "batch": 1, "lam": 0, "eta": 0}.items():
+            if getattr(self, name) < value:
+                raise UsageError(f"--{name} {getattr(self, name)}: at least {value}.")
+        for name, value in MOST.items():
+            if getattr(self, name) > value:
+                raise UsageError(f"--{name} {getattr(self, name)}: at most {value:,}.")
         if self.lr <= 0:
             raise UsageError(f"--lr {self.lr}: more than 0.")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -13,9 +13,9 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from common.damaged import NO_MATLAB_FILE
 from common.determinism import generator
 from common.errors import DataError, UsageError
-from common.matlab import NO_MATLAB_FILE
 from common.passports import LocatedData
 
 CANDIDATES = 100  # maps of training blocks drawn for a disjoint split

@@ -31,7 +31,8 @@ TRAINING_PIXELS = "training_pixels"  # kept with the weights: without them nobod
 # A batch goes through the network in parts that fit into a processor's cache; their gradients add up to the batch's.
 WINDOWS_AT_ONCE = {"cpu": 32, "cuda": 256}
 
-MOST_BLOCKS = 50  # on a side; of Indian Pines, blocks of three pixels, far smaller than a window
+# Blocks are counted on a side: of Indian Pines, 50 make blocks of three pixels, far smaller than a window.
+MOST = {"epochs": 10_000, "batch": 100_000, "blocks": 50}
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,14 @@ class Recipe:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise UsageError(f"--{name} {getattr(self, name)}: at least {value}.")
+        for name, value in MOST.items():
+            if getattr(self, name) > value:
+                raise UsageError(f"--{name} {getattr(self, name)}: at most {value:,}.")
         for name in ("learning_rate", "epsilon"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: between 0 and 1.")
         if not 0 < self.training_share < 1:
             raise UsageError(f"--training-share {self.training_share}: between 0 and 1.")
-        if self.blocks > MOST_BLOCKS:
-            raise UsageError(f"--blocks {self.blocks}: at most {MOST_BLOCKS}.")
         check_sizes(self.window, self.components)
 
 

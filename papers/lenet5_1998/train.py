@@ -29,6 +29,10 @@ from papers.lenet5_1998.model import LeNet5, Loss, initialise
 DEVICES = ("cpu",)  # one pattern at a time is too little work for a GPU
 CHUNK = 500  # updates between two looks at the clock and at signals
 PAPER_PASSES = 20
+MOST = {  # of what costs time or memory, and of amounts beyond which nothing of a digit is left
+    "passes": 10_000, "curvature_patterns": 60_000, "distorted_copies": 100,
+    "shift": 28, "scale": 1, "squeeze": 1, "shear": 1,
+}  # fmt: skip
 TRAIN_ERROR_PASS = 19  # the paper's training error is that "after 19 passes" (Sec. III-B)
 
 
@@ -64,12 +68,23 @@ class Recipe:
     compiled: bool = True  # kernel.c, where a compiler is at hand
 
     def __post_init__(self):
-        least = {"passes": 1, "curvature_patterns": 1, "distorted_copies": 0, "held_out": 0}
+        least = {
+            "passes": 1, "curvature_patterns": 1, "distorted_copies": 0, "held_out": 0,
+            "j": 0, "shift": 0, "scale": 0, "squeeze": 0, "shear": 0,
+        }  # fmt: skip
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least {value}.")
-        if not self.eta:
-            raise UsageError("--eta []: at least one rate, as in [[20, 0.0005]].")
+        for name, value in MOST.items():
+            if getattr(self, name) > value:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at most {value:,}.")
+        for name in ("mu", "bound"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"--{name} {getattr(self, name)}: more than 0.")
+        if not 0 <= self.fan_in_exponent <= 1:
+            raise UsageError(f"--fan-in-exponent {self.fan_in_exponent}: from 0 to 1.")
+        if not self.eta or any(not 1 <= passes <= MOST["passes"] or rate <= 0 for passes, rate in self.eta):
+            raise UsageError(f"--eta: passes, 1 to {MOST['passes']:,}, and a rate above 0, as in [[20, 0.0005]].")
 
     @property
     def loss(self) -> Loss:
@@ -121,6 +136,8 @@ def hold_out(digits: Digits, recipe: Recipe) -> Digits:
     """The digits that this recipe trains and is measured on."""
     images, labels = digits.train_images, digits.train_labels
     test_images, test_labels = digits.test_images, digits.test_labels
+    if recipe.held_out >= len(images):
+        raise UsageError(f"--held-out {recipe.held_out}: there are {len(images)} to train on.")
     if recipe.held_out:
         test_images, test_labels = images[-recipe.held_out :], labels[-recipe.held_out :]
         images, labels = images[: -recipe.held_out], labels[: -recipe.held_out]

@@ -35,6 +35,24 @@ def test_every_variant_is_listed_with_its_data_and_the_time_of_its_finished_seed
     assert (wide["variant"], wide["default"], wide["data"], wide["minutes"]) == ("wide", False, "resized", None)
 
 
+def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsys):
+    content = toy.paper_content()
+    content["variants"]["plain wide"] = content["variants"]["plain"]
+    content["claims"][1]["needs"] = {"hours": 0.2, "device": "GPU"}
+    toy.paper(content=content)
+    assert [e["estimate"] for e in entries(capsys)] == [
+        {"hours": 0.5, "device": "cpu"}, {"hours": 0.2, "device": "GPU"}, None,
+    ]  # fmt: skip
+    listing.show_papers(as_json=False)
+    plain, wide, both = capsys.readouterr().out.splitlines()[4:7]
+    assert plain.rstrip().endswith("  about 0.5 h (estimate)")
+    assert wide.rstrip().endswith("  about 0.2 h on a GPU (estimate)")
+    assert both.rstrip().endswith("  not measured")
+    toy.publish(record())
+    listing.show_papers(as_json=False)
+    assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  1 min a seed")
+
+
 @pytest.mark.parametrize(("damage", "state"), [(None, "absent"), (b"", "damaged")])
 def test_absent_and_damaged_data_is_told(toy, capsys, damage, state):
     toy.paper()

@@ -144,12 +144,25 @@ def test_the_data_dir_comes_before_repro_data_and_that_before_the_repository(toy
 
 def test_where_the_first_folder_has_nothing_the_next_is_looked_at(toy, shapes, tmp_path, monkeypatch):
     folder = toy.put_data(layout.DATA)
-    (tmp_path / "named").mkdir()
-    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "nowhere"))
+    for name in ("named", "environment"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
     assert locate(shapes, tmp_path / "named").folder == folder
 
 
+def test_a_repro_data_that_is_no_folder_is_an_error_too(toy, shapes, tmp_path, monkeypatch):
+    toy.put_data(layout.DATA)
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "named"))
+    with pytest.raises(DataError, match="REPRO_DATA .*named: no such folder") as told:
+        locate(shapes)
+    assert not isinstance(told.value, DataAbsent)
+    (tmp_path / "named").touch()
+    with pytest.raises(UsageError, match="REPRO_DATA .*named: is a file, not a folder"):
+        locate(shapes)
+
+
 def test_every_folder_looked_in_is_named(shapes, tmp_path, monkeypatch):
+    (tmp_path / "environment").mkdir()
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
     with pytest.raises(DataAbsent) as told:
         locate(shapes, tmp_path)

@@ -22,6 +22,8 @@ MISTYPED = [
     (["tabel"], "'tabel' is neither a paper nor a command. Did you mean table?"),
     (["xyzzy"], "'xyzzy' is neither a paper nor a command. `bash reproduce.sh` lists them."),
     (["--jsn"], "There is no option --jsn. Did you mean --json?"),
+    (["--json", "cite", PAPER], "--json comes after the command: bash reproduce.sh cite ... --json."),
+    (["all", "--variant", "lenet5"], "all takes no --variant: each paper has its own."),
     ([PAPER, "--variant", "lenet"], "has no variant 'lenet'", "Did you mean lenet5?"),
     ([PAPER, "--preset", "smok"], "'smok' is none of full, quick, smoke. Did you mean smoke?"),
     ([PAPER, "--device", "gpu"], "'gpu' is none of auto, cpu, cuda."),
@@ -76,6 +78,21 @@ def test_a_slip_ends_with_2_says_which_and_suggests_the_nearest(case, capsys, tm
     ended = here(capsys, *words)
     assert_told(ended, 2, *said)
     assert ended.out == "" and content(tmp_path) == {}
+
+
+def test_the_help_of_all_names_no_variant(capsys):
+    ended = here(capsys, "all", "--help")
+    assert ended.code == 0 and "--preset" in ended.out and "--variant" not in ended.out
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["data", "mnist"], [PAPER, "--runs-dir"]], ids=" ".join)
+def test_a_repro_data_that_is_no_folder_is_told_as_data_dir_is(words, capsys, tmp_path, monkeypatch):
+    words = [*words, tmp_path / "runs"] if "--runs-dir" in words else words
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "nowhere"))
+    assert_told(here(capsys, *words), 3, f"REPRO_DATA {tmp_path / 'nowhere'}: no such folder.")
+    monkeypatch.setenv("REPRO_DATA", __file__)
+    assert_told(here(capsys, *words), 2, f"REPRO_DATA {__file__}: is a file, not a folder.")
+    assert content(tmp_path) == {}
 
 
 def test_cuda_without_a_cuda_device_ends_with_5(capsys, tmp_path, monkeypatch):
@@ -176,7 +193,7 @@ def test_real_data_that_lacks_a_file_ends_with_3(house, disk, tmp_path):
     ended = run(PAPER, "--data", "real", "--data-dir", disk, root=house, log=tmp_path / "log")
     assert ended.code == 3 and "Traceback" not in ended.err
     assert f"{disk / 'mnist' / TEST_LABELS} is missing. Fetching it." in ended.complaint[0]
-    assert "could not be fetched: no connection." in ended.complaint[-1]
+    assert "could not be fetched: no connection. Put it into data/mnist, or name " in ended.complaint[-1]
 
 
 def test_data_that_may_not_be_read_ends_with_3(house, disk, tmp_path):

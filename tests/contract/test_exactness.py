@@ -229,10 +229,13 @@ def signal_in_the_second_pass(number):
     Run.advance = advance
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_says_so_and_the_same_command_ends_with_the_same_bits(tmp_path, uninterrupted, number):
-    ended = run(*smoke(tmp_path, *LONG), log=tmp_path, prepare=partial(signal_in_the_second_pass, number))
-    assert_told(ended, 128 + number, f"{number.name}: seed 0 is saved; the same command goes on from here.")
+@pytest.mark.parametrize(
+    ("number", "fresh", "how"),
+    [(signal.SIGTERM, [], ""), (signal.SIGINT, [], ""), (signal.SIGINT, ["--fresh"], " without --fresh")],
+)
+def test_a_signal_saves_says_so_and_the_command_goes_on_to_the_same_bits(tmp_path, uninterrupted, number, fresh, how):
+    ended = run(*smoke(tmp_path, *LONG, *fresh), log=tmp_path, prepare=partial(signal_in_the_second_pass, number))
+    assert_told(ended, 128 + number, f"{number.name}: seed 0 is saved; the same command{how} goes on from here.")
     assert len(ended.complaint) == 1
     assert "resuming seed 0 at 1,900 samples" in run(*smoke(tmp_path, *LONG), log=tmp_path).err
     assert bits(tmp_path) == uninterrupted["long"]

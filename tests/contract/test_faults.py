@@ -73,6 +73,44 @@ def test_a_fault_meets_the_whole_program_as_it_meets_the_forked_one(tmp_path, tm
     assert bits(tmp_path) == unharmed
 
 
+# ---- what is printed ------------------------------------------------------------------------------
+
+COMMANDS = [[], ["--json"], ["--help"], ["cite", "lenet5_1998"], ["cite", "lenet5_1998", "--json"], ["data"]]
+
+
+def printed_to(stream, *words) -> Ended:
+    done = subprocess.run(
+        [sys.executable, "-m", "common", *map(str, words)],
+        cwd=ROOT, stdout=stream, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return Ended(done.returncode, "", done.stderr)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_result_that_cannot_be_written_ends_with_5(words):
+    with open("/dev/full", "w") as full:
+        assert_told(printed_to(full, *words), 5, "The output cannot be written: No space left on device.")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
+def test_a_table_that_cannot_be_written_ends_with_5_and_the_record_is_kept(tmp_path):
+    with open("/dev/full", "w") as full:
+        ended = printed_to(full, *smoke(tmp_path, *TINY))
+    assert ended.code == 5 and "Traceback" not in ended.err
+    assert record(tmp_path)["status"] == "finished"
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_reader_who_leaves_early_hears_nothing(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert printed_to(writing, *words).err == ""
+    finally:
+        os.close(writing)
+
+
 # ---- twice at once --------------------------------------------------------------------------------
 
 

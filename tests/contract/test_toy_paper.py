@@ -427,6 +427,25 @@ def test_all_goes_on_where_data_is_absent_and_its_exit_code_is_that_of_the_first
     assert ended.complaint[-1] == "2 of 3 papers failed: early, first."
 
 
+def for_a_gpu(folder):
+    file = folder / "paper.yaml"
+    file.write_text(file.read_text().replace("needs: {hours: 0.1}", "needs: {hours: 20, device: GPU}"))
+
+
+def test_all_skips_a_paper_that_needs_a_gpu_where_there_is_none_and_says_what_runs_instead(root, tmp_path):
+    said = "early is skipped: line needs a GPU. On a CPU: bash reproduce.sh early --preset quick"
+    with another_paper(root, "early", sound) as folder:
+        for_a_gpu(folder)
+        ended = tell(root, "all", "--json", "--device", "cpu", "--runs-dir", tmp_path)
+        early, toy = json.loads(ended.out)
+        assert ended.code == 0 and said in ended.complaint
+        assert early == {"paper": "early", "skipped": said} and toy["rows"]
+        assert not (tmp_path / "early").exists()
+        for words in (["all", "--preset", "quick"], ["all", "--data", "standin"], ["early"]):
+            ended = tell(root, *words, "--runs-dir", tmp_path)
+            assert ended.code == 0 and "skipped" not in ended.err and "early / line" in ended.out
+
+
 def test_test_hands_its_words_to_pytest(root):
     assert tell(root, "test", "--version").code == 0
 
@@ -475,6 +494,7 @@ def test_tables_and_figures_come_out_the_same_byte_for_byte(published):
     ended = tell(published, "table")
     assert ended.code == 0 and "results/figures/toy/loss.png" in ended.out
     assert results(published) == before
+    assert told_json(published, "table") == ended.out.splitlines()
 
 
 def test_a_figure_of_data_that_is_not_here_is_left_as_it_is(published):

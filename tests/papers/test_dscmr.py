@@ -216,7 +216,13 @@ def test_the_recipe_is_the_authors():
     assert VARIANTS["pascal-blocked"].order == "file", "its files are in class blocks"
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"betas": (0.5, 1.0)}])
+NONSENSE = [
+    {"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"betas": (0.5, 1.0)}, {"lam": -1e-3}, {"eta": -0.1},
+    {"epochs": 10**21}, {"batch": 10**21},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", NONSENSE)
 def test_a_recipe_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
         Recipe(**wrong)

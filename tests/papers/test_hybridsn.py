@@ -466,7 +466,10 @@ NEVER_NEGATIVE = [
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [(field, -1) for field in NEVER_NEGATIVE] + [("window", 101), ("window", 24), ("blocks", 51)]
+    ("field", "value"),
+    [(field, -1) for field in NEVER_NEGATIVE]
+    + [("window", 101), ("window", 24), ("blocks", 51)]
+    + [("epochs", 10**21), ("batch", 10**21)],
 )
 def test_values_that_make_no_sense_are_refused(field, value):
     with pytest.raises(UsageError, match=f"--{field.replace('_', '-')} {value}"):

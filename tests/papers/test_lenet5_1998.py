@@ -209,8 +209,25 @@ def test_hold_out_takes_the_end_of_the_training_set_and_hides_the_test_set():
     kept = hold_out(digits, Recipe(held_out=3))
     assert kept.train_labels.tolist() == list(range(7))
     assert kept.test_labels.tolist() == [7, 8, 9]
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="--train-patterns 11: there are 10"):
         hold_out(digits, Recipe(train_patterns=11))
+    with pytest.raises(UsageError, match="--held-out 10: there are 10 to train on"):
+        hold_out(digits, Recipe(held_out=10))
+
+
+NONSENSE = [
+    ("passes", 0), ("passes", 10**21), ("eta", ()), ("eta", ((0, 0.1),)), ("eta", ((-1, 0.1),)), ("eta", ((1, -5.0),)),
+    ("eta", ((20, 0.0),)), ("eta", ((2, 0.1), (10**9, 0.1))), ("mu", -0.02), ("mu", 0.0), ("curvature_patterns", 0),
+    ("curvature_patterns", 10**12), ("j", -1.0), ("bound", 0.0), ("fan_in_exponent", 1000.0), ("distorted_copies", -1),
+    ("distorted_copies", 100_000_000), ("shift", -1.0), ("shift", 29.0), ("scale", 2.0), ("squeeze", -0.1),
+    ("shear", 1e300), ("held_out", -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), NONSENSE)
+def test_values_that_make_no_sense_are_refused(field, value):
+    with pytest.raises(UsageError, match=f"^--{field.replace('_', '-')}"):
+        Recipe(**{field: value})
 
 
 def test_presets_shorten_only():

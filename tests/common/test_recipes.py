@@ -1,0 +1,76 @@
+"""Any field of any recipe can be typed on the command line."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from common.errors import UsageError
+from common.papers import find_papers, load_paper
+from common.recipes import as_text, option_name, override
+
+
+def recipes() -> list:
+    papers = [load_paper(name) for name in find_papers()]
+    return [paper.module("train").VARIANTS[variant] for paper in papers for variant in paper.variants]
+
+
+def types(value):
+    return tuple(map(types, value)) if isinstance(value, tuple) else type(value)
+
+
+def test_every_field_of_every_recipe_takes_its_own_value_as_text():
+    for recipe in recipes():
+        for field in dataclasses.fields(recipe):
+            value = getattr(recipe, field.name)
+            for words in ([option_name(field), as_text(value)], [f"{option_name(field)}={as_text(value)}"]):
+                typed = override(recipe, words)
+                assert typed == recipe
+                assert types(getattr(typed, field.name)) == types(value), words
+
+
+@dataclass(frozen=True)
+class Recipe:
+    channels: Literal[1, 3] = 1
+    limit: int | None = None
+    rate: float = 0.5
+    fast: bool = True
+    order: Literal["file", "1"] = "file"
+    sigma: tuple[float, float] = (0.0, 55.0)
+
+
+TYPED = [
+    ("--channels", "3", "channels", 3), ("--limit", "7", "limit", 7), ("--limit", "null", "limit", None),
+    ("--rate", "2", "rate", 2.0), ("--rate", "1e-3", "rate", 0.001), ("--rate", ".5", "rate", 0.5),
+    ("--fast", "no", "fast", False), ("--fast", "false", "fast", False), ("--fast", "1", "fast", True),
+    ("--order", "1", "order", "1"), ("--sigma", "[1, 2.5]", "sigma", (1.0, 2.5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "text", "name", "value"), TYPED)
+def test_a_value_is_taken_as_it_is_meant(option, text, name, value):
+    changed = override(Recipe(), [option, text])
+    assert changed == dataclasses.replace(Recipe(), **{name: value})
+    assert types(getattr(changed, name)) == types(value)
+
+
+WRONG = [
+    ("--channels", "2", "Input should be 1 or 3"), ("--order", "2", "Input should be 'file' or '1'"),
+    ("--limit", "true", "Input should be a valid integer"), ("--limit", "2.5", "Input should be a valid integer"),
+    ("--rate", "Infinity", "Input should be a finite number"), ("--sigma", "[1]", "Field required"),
+    ("--sigma", "1", "Input should be a valid tuple"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "text", "said"), WRONG)
+def test_a_value_of_the_wrong_kind_is_told(option, text, said):
+    with pytest.raises(UsageError, match=f"^{option} .*: {said}"):
+        override(Recipe(), [option, text])
+
+
+def test_a_mistyped_name_suggests_the_nearest_option():
+    with pytest.raises(UsageError, match="Did you mean --limit?"):
+        override(Recipe(), ["--limt", "7"], ["--seeds"])
+    with pytest.raises(UsageError, match="Did you mean --seeds?"):
+        override(Recipe(), ["--seed", "7"], ["--seeds"])

@@ -1,0 +1,22 @@
+"""Tables on the terminal lose no text."""
+
+import io
+
+import pytest
+from rich import console
+
+from common import show
+
+ADDRESS = "https://example.org/" + "where-the-data-is/" * 30
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_address_is_never_cut(monkeypatch, terminal):
+    out = io.StringIO()
+    plain = console.Console
+    monkeypatch.setattr(show, "Console", lambda **how: plain(file=out, width=80, force_terminal=terminal, **how))
+    show.print_table("Data", ["dataset", "page"], [["one", ADDRESS], ["another", "none"]])
+    if terminal:  # it goes on in the next lines of its column
+        assert ADDRESS in "".join(out.getvalue().split())
+    else:
+        assert any(ADDRESS in line for line in out.getvalue().splitlines())
