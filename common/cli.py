@@ -19,7 +19,7 @@ from common.errors import (
     Interrupted,
     MachineError,
     NumbersError,
-    PapersFailed,
+    SomeFailed,
     UsageError,
     UserError,
     nearest,
@@ -296,7 +296,7 @@ def run_all(as_json, check, **options) -> None:
         click.echo(json.dumps(list(results.values()), indent=1))
     if failures:
         first = next(iter(failures.values()))
-        raise PapersFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
+        raise SomeFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
 
 
 # ---- the other commands ----------------------------------------------------

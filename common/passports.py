@@ -112,6 +112,15 @@ def search_folders(data_dir: Path | None) -> list[Path]:
     return folders + [layout.DATA]
 
 
+def require_folder(data_dir: Path | None) -> None:
+    """
+    Raises:
+        DataError: a folder was named that does not exist.
+    """
+    if data_dir and not data_dir.is_dir():
+        raise DataError(f"--data-dir {data_dir}: no such folder.")
+
+
 def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
     """Find a complete, unaltered copy.
 
@@ -120,8 +129,7 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         DataError: a folder was named that does not exist, or a copy is
             damaged, altered or unreadable.
     """
-    if data_dir and not data_dir.is_dir():
-        raise DataError(f"--data-dir {data_dir}: no such folder.")
+    require_folder(data_dir)
     names = {name for edition in passport.editions.values() for name in edition.files}
     incomplete = []
     for root in search_folders(data_dir):
