@@ -9,6 +9,7 @@ Where to begin reading, and what leads where:
 - A run: `recipes` takes overrides of the recipe, `run` is what a paper's train.py gets. It keeps `checkpoint`s and
   `weights`, ends in one of the `records` with its `provenance`, and closes with the table of `report`. Papers call
   `determinism`, `device`, `evaluation`, `native`, `damaged` and `choices` themselves.
+- What is published: `publish` takes in, and `verify` checks again, what is in order by `soundness`.
 - From records to tables: `rows` of claims and measurements with their `verdict`, sorted by `comparison`, written by
   `pages` and `tables`, with `figures`.
 - Under everything: `layout` (where things are) and `files` (never half written).

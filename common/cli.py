@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from common import layout
-from common.errors import Interrupted, MachineError, NumbersError, PapersFailed, UsageError, UserError, nearest
+from common.errors import Interrupted, MachineError, NumbersError, SomeFailed, UsageError, UserError, nearest
 from common.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
 from common.papers import Paper, find_papers, load_paper
 
@@ -200,7 +200,7 @@ def run_all(as_json, check, **options) -> None:
         click.echo(json.dumps(list(results.values()), indent=1))
     if failures:
         first = next(iter(failures.values()))
-        raise PapersFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
+        raise SomeFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
 
 
 def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, **_) -> str:

@@ -9,6 +9,8 @@ from common.papers import Claim, Paper
 from common.records import Record
 from common.rows import UNVERIFIED, Row, can_be_settled, needs, with_unit
 
+NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
+
 
 @dataclass(frozen=True)
 class NotAttempted:
@@ -102,7 +104,7 @@ class Comparison:
     @property
     def evidence(self) -> list[Evidence]:
         groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
-        commits = {record.name: record.code.commit[:7] for record in self.records}
+        commits = {record.name: (record.code.commit or NO_COMMIT)[:7] for record in self.records}
         return [
             Evidence(
                 variant,

@@ -16,7 +16,7 @@ class UsageError(UserError):
 
 
 class CheckFailed(UserError):
-    """A check of `--check` or `verify` failed."""
+    """A check of `--check`, `verify` or `publish` failed."""
 
     code = 1
 
@@ -43,8 +43,8 @@ class MachineError(UserError):
     code = 5
 
 
-class PapersFailed(UserError):
-    """Some papers of several; the code is that of the first that failed."""
+class SomeFailed(UserError):
+    """Some of several papers or runs; the code is that of the first that failed."""
 
     def __init__(self, first: UserError, message: str):
         super().__init__(message)

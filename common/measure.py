@@ -112,7 +112,15 @@ def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> Locate
         DataAbsent: there is only another edition of it.
         DataError: it cannot be had, or is damaged.
     """
-    data = real_data(paper.passport(record.variant), data_dir)
+    return same_data(record, real_data(paper.passport(record.variant), data_dir))
+
+
+def same_data(record: Record, data: LocatedData) -> LocatedData:
+    """The data, after checking that it is what a record was measured on.
+
+    Raises:
+        DataAbsent: it is another edition.
+    """
     if data.files != record.data.files:
         there, wanted = f"{data.dataset} ({data.edition}) is in {data.folder}", record.data.edition
         raise DataAbsent(f"{there}; seed {record.seed} of {record.variant} was measured on other files ({wanted}).")

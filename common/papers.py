@@ -121,7 +121,11 @@ class Paper:
         return name
 
     def passport(self, variant: str) -> Passport:
-        dataset = self.variants[variant].dataset
+        """
+        Raises:
+            UsageError: no such variant.
+        """
+        dataset = self.variants[self.variant(variant)].dataset
         if dataset not in self._passports:  # read once: it may list hundreds of files, and every claim asks
             self._passports[dataset] = find_passport(dataset, self.folder)
         return self._passports[dataset]

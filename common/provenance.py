@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 from common import layout
@@ -18,6 +19,9 @@ class Environment(Checked):
     python: str
     torch: str
     numpy: str
+    scikit_learn: str | None = None  # these three are not in the first records
+    scipy: str | None = None
+    pillow: str | None = None
     system: str
     processor: str
     device: str
@@ -110,6 +114,9 @@ def environment(device: str, threads: int, precision: str, compiled: str | None,
         python=platform.python_version(),
         torch=torch.__version__,
         numpy=numpy.__version__,
+        scikit_learn=metadata.version("scikit-learn"),
+        scipy=metadata.version("scipy"),
+        pillow=metadata.version("pillow"),
         system=f"{platform.system()} {platform.machine()}",
         processor=processor_name(),
         device=model,

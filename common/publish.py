@@ -1,72 +1,94 @@
 """`publish`: from runs/ into results/."""
 
+import contextlib
 import math
 from pathlib import Path
 
 from common import layout
-from common.errors import UsageError
+from common.errors import CheckFailed, DataError, NumbersError, SomeFailed, UsageError
 from common.files import write_whole
 from common.measure import measure_record, recorded_data
 from common.papers import Paper
+from common.passports import search_folders
 from common.progress import say
-from common.records import Record, published_records, published_seed, read_record, write_record
+from common.records import Record, published_records, published_seed, read_run, write_record
 from common.rows import paper_rows
+from common.soundness import number_faults, run_faults, why_not
 from common.weights import load_weights, weights_hash
 
 LARGEST_WEIGHTS = 4_000_000  # bytes
+RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
 
 
 def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
     """Copy every finished or failed full run that may be published, then the weights of the
-    seed nearest the mean, then rebuild the tables.
+    seed nearest the mean, then rebuild the tables. A run that is refused does not keep the others back.
 
     Raises:
-        UsageError: nothing to publish; or a published record would be replaced by another.
+        UsageError: nothing to publish.
+        DataError: `data_dir` is not there.
+        SomeFailed: some are not what a published record must be, or differ from one that is published already.
     """
-    found = 0
+    from common.tables import rebuild
+
+    search_folders(data_dir)  # a slip keeps no single run back
+    found, refused = 0, {}
     for path in sorted((runs_dir / paper.name).glob("*/full-*/seed-*/record.json")):
-        record = read_record(path)
-        if why := why_not(record):
-            say(f"not published: {path} ({why})")
-            continue
-        found += 1
-        publish_one(paper, record, path, data_dir)
-    if not found:
+        with _refusing(path, refused):
+            record = read_run(path)
+            if why := why_not(paper, record):
+                say(f"not published: {path} ({why})")
+                continue
+            found += 1
+            publish_one(paper, record, path, data_dir)
+    if not (found or refused):
         allowed = "only full, unmodified runs on real data from committed sources"
         raise UsageError(f"{runs_dir / paper.name} holds nothing to publish: {allowed}.")
     for variant in paper.variants:
-        publish_weights(paper, variant, runs_dir)
-    from common.tables import rebuild
-
+        with _refusing(f"weights of {variant}", refused):
+            publish_weights(paper, variant, runs_dir)
     rebuild()
+    if refused:
+        raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(map(str, refused))}.")
 
 
-def why_not(record: Record) -> str:
-    """What stands against publishing a record, '' if nothing."""
-    if record.standin:
-        return "stand-in data"
-    if record.modified or record.preset != "full":
-        return "not the full recipe"
-    if not record.code.committed:
-        return "its sources were not committed"
-    return ""
+@contextlib.contextmanager
+def _refusing(what: object, refused: dict):
+    """What goes wrong with one run is said and remembered."""
+    try:
+        yield
+    except (UsageError, CheckFailed, DataError, NumbersError) as error:
+        say(f"not published: {what} ({error})")
+        refused[what] = error
 
 
 def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None) -> None:
-    """Re-measure a record's weights on the CPU in fp32, and write it to its place in results/."""
+    """Re-measure a record's weights on the CPU in fp32, and write it to its place in results/.
+
+    Raises:
+        UsageError: it is published already with another outcome, or its weights are not there.
+        CheckFailed: it is not what a published record must be.
+    """
     before = published_seed(record)
     if before is not None:
         if _outcome(before) != _outcome(record):
             advice = "A wrong record is deleted, then run and published again."
             raise UsageError(f"{record.path()} is published already and differs. {advice}")
         return
+    _refuse(run_faults(paper, record))
     if record.status == "finished":
-        data, file = recorded_data(paper, record, data_dir), path.with_name(record.weights.file)
-        measured = measure_record(paper, record, data, file=file)
+        data = recorded_data(paper, record, data_dir)
+        measured = measure_record(paper, record, data, file=path.with_name(RUN_WEIGHTS))
         record = record.model_copy(update={"remeasured": measured.metrics})
         record = record.model_copy(update={"weights": record.weights.model_copy(update={"file": None})})
+    _refuse(number_faults(record))
     write_record(record, record.path())
     say(f"published {record.path().relative_to(layout.ROOT)}")
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise CheckFailed("; ".join(faults))
 
 
 def _outcome(record: Record) -> tuple:
@@ -88,7 +110,7 @@ def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
     target = layout.WEIGHTS / paper.name / f"{variant}.safetensors"
     if not (target.exists() and weights_hash(load_weights(target)) == nearest.weights.sha256):
         folder = runs_dir / paper.name / variant / f"full-{row.edition}" / f"seed-{nearest.seed}"
-        source = folder / "weights.safetensors"
+        source = folder / RUN_WEIGHTS
         if not source.exists() or weights_hash(load_weights(source)) != nearest.weights.sha256:
             say(f"weights of {variant} are left as they are: those of seed {nearest.seed} are not in {source}")
             return

@@ -71,6 +71,11 @@ class Record(Checked):
         return self.data.edition == layout.STANDIN
 
     @property
+    def papers_run(self) -> bool:
+        """Whether it is the paper's run: the whole recipe, unchanged, on real data."""
+        return self.preset == "full" and not self.modified and not self.standin
+
+    @property
     def name(self) -> str:
         """Its path below results/records, without the ending."""
         return f"{self.paper}/{self.variant}/{self.data.edition}/seed-{self.seed}"
@@ -95,7 +100,10 @@ def make_record(**fields) -> Record:
 
 
 def write_record(record: Record, path: Path) -> None:
-    write_whole(path, (json.dumps(record.model_dump(), indent=1, sort_keys=True) + "\n").encode())
+    content = record.model_dump()
+    # What a record of before did not say is not put into it when it is written again.
+    content["environment"] = record.environment.model_dump(exclude_unset=True)
+    write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_record(path: Path) -> Record:
@@ -104,6 +112,20 @@ def read_record(path: Path) -> Record:
         UsageError: the file is no record of this schema.
     """
     return _meaningful(read(path, Record), str(path))
+
+
+def read_run(path: Path) -> Record:
+    """The record that a run left in its folder.
+
+    Raises:
+        UsageError: the file is no record of this schema; the message says how to be rid of it.
+    """
+    try:
+        return read_record(path)
+    except UsageError as error:
+        if not path.is_file():  # --fresh removes no folder
+            raise
+        raise UsageError(f"{error}. Start over with --fresh.") from None
 
 
 def _meaningful(record: Record, source: str) -> Record:

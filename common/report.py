@@ -39,10 +39,29 @@ class Closing:
         return {
             "paper": self.paper.name,
             "variant": self.first.variant,
+            "preset": self.first.preset,
+            "modified": self.first.modified,
             "standin": self.first.standin,
-            "rows": [row.as_dict() for row in self.rows],
+            "seeds": [record.seed for record in self.records],
+            "failures": [{"seed": r.seed, "failure": r.failure} for r in self.records if r.status == "failed"],
+            "rows": [self._row_as_dict(row) for row in self.rows],
             "bits": self.bits,
         }
+
+    def _row_as_dict(self, row: Row) -> dict:
+        beside = self.beside(row)
+        published = {name: getattr(beside, name) for name in ("edition", "mean", "sd", "n")} if beside else None
+        return row.as_dict() | {"verdict": self.verdict(row), "published": published}
+
+    def verdict(self, row: Row) -> str | None:
+        """None in a run that is not the paper's: its numbers settle nothing. That every seed failed is said of any."""
+        return row.verdict if self.first.papers_run or row.verdict == v.FAILED else None
+
+    def beside(self, row: Row) -> Row | None:
+        """What is published of the same: of the run's own edition where there is one, else of the first, which is the
+        dataset's official one."""
+        of_same = [other for other in self.published if _subject(other) == _subject(row)]
+        return min(of_same, key=lambda other: other.edition != row.edition, default=None)
 
     def require_no_failure(self) -> None:
         """
@@ -58,7 +77,7 @@ class Closing:
         Raises:
             CheckFailed: a claim of the variant is not settled, or not in the paper's favour.
         """
-        if not _could_be_published(self.first):
+        if not self.first.papers_run:
             raise CheckFailed("--check: only a full, unmodified run on real data can settle a claim.")
         verdicts = {row.claim: row.verdict for row in self.rows}
         wanted = [claim.id for claim in self.paper.claims if claim.variant == self.first.variant]
@@ -75,12 +94,8 @@ def close(paper: Paper, records: list[Record]) -> Closing:
     def rows(of: list[Record]) -> list[Row]:
         return [row for row in paper_rows(paper, of) if row.variant == variant and row.records]
 
-    bits = [compare_bits(record) for record in records if _could_be_published(record) and record.status == "finished"]
+    bits = [compare_bits(record) for record in records if record.papers_run and record.status == "finished"]
     return Closing(paper, records, rows(records), rows(published_records(paper.name)), bits)
-
-
-def _could_be_published(record: Record) -> bool:
-    return not (record.standin or record.modified or record.preset != "full")
 
 
 def print_closing(closing: Closing) -> None:
@@ -95,15 +110,14 @@ def print_closing(closing: Closing) -> None:
 
 
 def _line(row: Row, closing: Closing) -> list[str]:
-    beside = [other for other in closing.published if _subject(other) == _subject(row)]
-    # The run's own edition where there is one, else the first, which is the dataset's official one.
-    beside.sort(key=lambda other: other.edition != row.edition)
-    verdict = f"{row.verdict} ({row.note})" if row.note in (UNVERIFIED, OTHER_DATA) else row.verdict
+    beside, verdict = closing.beside(row), closing.verdict(row) or "–"
+    if closing.verdict(row) and row.note in (UNVERIFIED, OTHER_DATA):
+        verdict += f" ({row.note})"
     return [
         label(row),
         row.protocol or "–",
         _printed(row, closing.paper),
-        measured(beside[0]) if beside else "–",
+        measured(beside) if beside else "–",
         measured(row),
         verdict,
     ]
@@ -147,8 +161,8 @@ def compare_bits(record: Record) -> str:
 
 
 def _differences(record: Record, published: Record) -> list[str]:
-    ours, theirs = record.environment.model_dump(), published.environment.model_dump()
-    parts = [f"{name} ({theirs[name]} there, {ours[name]} here)" for name in ours if ours[name] != theirs[name]]
+    ours, theirs = record.environment.model_dump(), published.environment.model_dump(exclude_unset=True)
+    parts = [f"{name} ({theirs[name]} there, {ours[name]} here)" for name in theirs if ours[name] != theirs[name]]
     parts += ["recipe"] if record.recipe_hash != published.recipe_hash else []
     parts += ["data"] if record.data != published.data else []
     parts += ["sources"] if record.code.sources != published.code.sources else []

@@ -38,7 +38,9 @@ class Row:
     note: str
 
     def as_dict(self) -> dict:
-        return dataclasses.asdict(self)
+        """What is reported as a number, and as it is printed: the digits of "9.90" say more than 9.9."""
+        value = None if self.reported is None else float(self.reported)
+        return dataclasses.asdict(self) | {"reported": value, "reported_text": self.reported}
 
 
 def paper_rows(paper: Paper, records: list[Record]) -> list[Row]:

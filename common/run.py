@@ -21,7 +21,7 @@ from common.files import write_whole
 from common.papers import Paper
 from common.passports import LocatedData
 from common.progress import WorkBar, say, warn
-from common.records import Metrics, Record, make_record, read_record, write_record
+from common.records import Metrics, Record, make_record, read_run, write_record
 from common.weights import save_weights, weights_hash
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -243,7 +243,7 @@ def run_job(job: Job) -> tuple[Record, bool]:
     with run._lock(), run._signals():
         run._refuse_if_changed()
         if job.record_file.exists():
-            return _reuse(read_record(job.record_file)), True
+            return _reuse(read_run(job.record_file)), True
         flags = determinism.make_deterministic(job.seed)
         try:
             record = _train_and_measure(run, flags)

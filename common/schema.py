@@ -31,11 +31,14 @@ def read(path: Path, kind: type[C]) -> C:
     """Read and check a YAML or JSON file.
 
     Raises:
-        UsageError: the file is no YAML or JSON, not of this kind, or YAML with a key that stands twice.
+        UsageError: the file cannot be read, is no YAML or JSON, not of this kind, or YAML with a key that
+            stands twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else _plain(text, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     return check(content, kind, str(path))

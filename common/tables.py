@@ -60,7 +60,7 @@ def _csv(rows: list[Row]) -> str:
     import pandas
 
     lines = [row.as_dict() | {"records": " ".join(row.records)} for row in rows]
-    frame = pandas.DataFrame(lines, columns=list(Row.__dataclass_fields__))  # a heading even without rows
+    frame = pandas.DataFrame(lines, columns=[*Row.__dataclass_fields__, "reported_text"])  # a heading even without rows
     return frame.to_csv(index=False, lineterminator="\n")
 
 

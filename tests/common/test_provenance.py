@@ -6,6 +6,7 @@ import platform
 import shutil
 import socket
 import subprocess
+from importlib import metadata
 
 import pytest
 
@@ -139,8 +140,14 @@ def test_the_environment_names_no_host_and_no_user(monkeypatch):
     assert "the-host" not in text and "the-user" not in text
 
 
+def test_the_environment_names_every_library_that_makes_numbers():
+    named = environment("cpu", 2, "float32", None, {}).model_dump(exclude_unset=True)
+    libraries = ("numpy", "scikit-learn", "scipy", "pillow")
+    assert all(named[name.replace("-", "_")] == metadata.version(name) for name in libraries)
+
+
 def test_the_environment_is_an_allow_list():
     assert set(Environment.model_fields) == {
-        "python", "torch", "numpy", "system", "processor", "device", "threads", "precision",
-        "compiled", "deterministic",
+        "python", "torch", "numpy", "scikit_learn", "scipy", "pillow", "system", "processor", "device", "threads",
+        "precision", "compiled", "deterministic",
     }  # fmt: skip

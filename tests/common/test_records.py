@@ -1,11 +1,13 @@
 """Records: written and read unchanged, and refused in one line where they make no sense."""
 
+import errno
 import json
+import os
 
 import pytest
 
 from common.errors import NumbersError, UsageError
-from common.records import make_record, published_records, published_seed, read_record, write_record
+from common.records import make_record, published_records, published_seed, read_record, read_run, write_record
 
 
 def test_a_record_is_read_as_it_was_written(toy, record, failed_record):
@@ -98,6 +100,44 @@ def test_half_a_file_is_no_record(tmp_path, record):
     with pytest.raises(UsageError, match="cannot be read") as told:
         read_record(path)
     assert "\n" not in str(told.value)
+
+
+def test_a_folder_and_a_file_that_may_not_be_read_are_told_in_one_line(toy, record, monkeypatch):
+    folder = record(9).path()
+    folder.mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"^{folder}: cannot be read: Is a directory$"):
+        published_records("alpha_2001")
+    with pytest.raises(UsageError, match=f"^{folder}: cannot be read: Is a directory$"):
+        read_run(folder)  # and --fresh, which removes files, is no way out
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    with pytest.raises(UsageError, match=f"^{folder}: cannot be read: Permission denied$"):
+        read_record(folder)
+
+
+def test_what_is_wrong_with_a_runs_own_record_comes_with_the_way_out(tmp_path, record):
+    path = tmp_path / "record.json"
+    for text in ("{", json.dumps(record().model_dump() | {"schema_version": 2})):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=r"^.*record.json: .*\. Start over with --fresh\.$") as told:
+            read_run(path)
+        assert "\n" not in str(told.value)
+
+
+def test_a_record_written_again_says_no_more_than_before(tmp_path, record):
+    old = record()
+    write_record(old, tmp_path / "old.json")
+    before = (tmp_path / "old.json").read_bytes()
+    assert b"scipy" not in before
+    write_record(read_record(tmp_path / "old.json").model_copy(update={"remeasured": None}), tmp_path / "old.json")
+    assert (tmp_path / "old.json").read_bytes() == before
+    libraries = {"scikit_learn": "1.9", "scipy": "1.17", "pillow": "13.0"}
+    environment = old.environment.model_dump() | libraries
+    write_record(record(environment=environment), tmp_path / "new.json")
+    assert read_record(tmp_path / "new.json").environment.scipy == "1.17"
 
 
 def test_the_ends_of_a_range_are_in_range(record):

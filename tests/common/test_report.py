@@ -70,6 +70,56 @@ def test_failed_seeds_are_in_the_table_and_named(toy, record, failed_record, lin
     close(toy.paper(), [record(0)]).require_no_failure()
 
 
+@pytest.mark.parametrize(
+    ("how", "shown"),
+    [
+        ({}, "reproduced"),
+        ({"preset": "quick"}, "–"),
+        ({"preset": "smoke"}, "–"),
+        ({"modified": True}, "–"),
+        ({"edition": "stand-in"}, "–"),
+        ({"edition": "resized"}, "no published number (not the paper's data)"),
+    ],
+)
+def test_only_the_papers_own_run_gets_a_verdict(toy, record, lines, how, shown):
+    records = [record(seed, 0.9 + seed / 20, **how) for seed in range(3)]
+    assert lines(records)[0][-1] == shown
+    content = toy.paper_content()
+    content["claims"][0]["unverified"] = True
+    assert lines(records, content)[0][-1] == (shown if shown != "reproduced" else "reproduced (unverified)")
+    (row,) = close(toy.paper(), records).as_dict()["rows"]
+    assert row["verdict"] == (None if shown == "–" else shown.partition(" (")[0])
+
+
+def test_the_json_of_a_run_says_what_it_is_and_what_is_published_beside_it(toy, record, failed_record):
+    toy.publish(*(record(seed, 0.9 + seed / 20) for seed in range(3)))
+    told = close(toy.paper(), [record(0, 1.0, preset="quick"), failed_record(4, preset="quick")]).as_dict()
+    assert {name: told[name] for name in ("variant", "preset", "modified", "standin", "seeds", "failures")} == {
+        "variant": "plain",
+        "preset": "quick",
+        "modified": False,
+        "standin": False,
+        "seeds": [0, 4],
+        "failures": [{"seed": 4, "failure": "the loss is nan"}],
+    }
+    (row,) = told["rows"]
+    published = row["published"]
+    assert (published["edition"], published["n"], round(published["mean"], 9)) == ("official", 3, 0.95)
+    assert round(published["sd"], 9) == 0.05 and (row["reported"], row["reported_text"]) == (0.95, "0.95")
+    (row,) = close(toy.paper(), [record(0, variant="wide", metric="psnr")]).as_dict()["rows"]
+    assert row["published"] is None
+
+
+def test_where_the_bits_differ_so_do_libraries_that_both_records_name(toy, record):
+    libraries = {"scikit_learn": "1.9", "scipy": "1.17", "pillow": "13.0"}
+    environment = record().environment.model_dump(exclude_unset=True)
+    this = record(0, weights={"sha256": "78" * 32}, environment=environment | libraries)
+    toy.publish(record(0))  # of before libraries were recorded
+    assert close(toy.paper(), [this]).bits[0].endswith("; nothing that the record names differs.")
+    toy.publish(record(0, environment=environment | libraries | {"scipy": "1.16"}))
+    assert close(toy.paper(), [this]).bits[0].endswith("; these differ: scipy (1.16 there, 1.17 here).")
+
+
 def test_only_failed_seeds_make_a_table_too(failed_record, lines):
     assert lines([failed_record(0)]) == [["test error", "last", "0.95 ± 0.19 %", "–", "–", "failed"]]
     assert lines([failed_record(0, edition="stand-in")]) == [["–", "–", "–", "–", "–", "failed"]]

@@ -15,7 +15,7 @@ from common.tables import BEGIN, END
 
 FIELDS = [
     "paper", "claim", "variant", "dataset", "edition", "metric", "protocol", "reported", "tolerance", "mean", "sd", "n",
-    "low", "high", "verdict", "records", "note",
+    "low", "high", "verdict", "records", "note", "reported_text",
 ]  # fmt: skip
 PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
 
@@ -208,6 +208,11 @@ def test_the_results_say_where_a_number_is_printed_and_from_which_commit_it_was_
     assert [line[3] for line in lines_of(page) if "[0](" in line[2]] == [records[0].code.commit[:7]] * 3
 
 
+def test_a_record_that_names_no_commit_breaks_no_table(world, record):
+    world.publish(record(0, 0.9, code={"commit": None, "committed": False, "sources": "34" * 32}))
+    assert "| none" in section(text_of("README.md"), "alpha_2001")
+
+
 def test_comparison_json_has_its_fields_and_one_object_a_row(world):
     rows = json.loads(text_of("comparison.json"))
     assert all(list(row) == FIELDS for row in rows)
@@ -220,13 +225,20 @@ def test_comparison_json_has_its_fields_and_one_object_a_row(world):
     ]
 
 
+def test_what_is_reported_is_a_number_and_keeps_its_digits(world):
+    rows = json.loads(text_of("comparison.json"))
+    told = {row["claim"]: (row["reported"], row["reported_text"]) for row in rows}
+    assert told == {"plain-test": (0.95, "0.95"), "wide-psnr": (30.1, "30.10"), None: (None, None)}
+    assert {"30.1", "30.10"} <= set(text_of("comparison.csv").replace("\n", ",").split(","))
+
+
 def test_csv_reads_back_as_the_same_rows(world):
     rows = json.loads(text_of("comparison.json"))
     text = text_of("comparison.csv")
-    frame = pandas.read_csv(io.StringIO(text), dtype={"reported": str})
+    frame = pandas.read_csv(io.StringIO(text), dtype={"reported_text": str})
     assert list(frame.columns) == FIELDS
     assert frame["n"].tolist() == [row["n"] for row in rows]
-    for column in ("tolerance", "mean", "sd", "low", "high", "reported", "note"):
+    for column in ("tolerance", "mean", "sd", "low", "high", "reported", "reported_text", "note"):
         read = frame[column].astype(object).where(frame[column].notna(), None).tolist()
         assert read == [None if row[column] == "" else row[column] for row in rows], column
     assert [line["records"].split() for line in csv.DictReader(io.StringIO(text))] == [row["records"] for row in rows]

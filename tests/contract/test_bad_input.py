@@ -353,5 +353,6 @@ def test_a_broken_file_in_a_run_folder_ends_with_2_and_is_named(tmp_path, tmp_pa
     file = seed_folder(tmp_path) / name
     file.write_text("{")
     before = content(tmp_path)
-    assert_told(run(*smoke(tmp_path), log=log), 2, str(file))
+    assert_told(run(*smoke(tmp_path), log=log), 2, str(file), "Start over with --fresh.")
     assert content(tmp_path) == before
+    assert run(*smoke(tmp_path, "--fresh"), log=log).code == 0

@@ -467,6 +467,55 @@ def test_what_uncommitted_sources_gave_is_not_published(root, tmp_path):
     assert results(root) == {}
 
 
+def edit(file, change):
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def four_runs(root, tmp_path):
+    """A copy of the repository with four seeds run, none published."""
+    copy = tmp_path / "repository"
+    shutil.copytree(root, copy)
+    assert tell(copy, "toy", "--seeds", "0,1,2,3").code == 0
+    return copy
+
+
+def run_file(root, seed):
+    return root / "runs" / "toy" / "line" / "full-official" / f"seed-{seed}" / "record.json"
+
+
+def test_a_broken_run_is_refused_and_the_others_are_published(four_runs):
+    edit(run_file(four_runs, 0), lambda record: record["metrics"]["last"].update(test_error=9.0))
+    run_file(four_runs, 1).write_text("{")
+    run_file(four_runs, 2).with_name("weights.safetensors").write_bytes(b"")
+    edit(run_file(four_runs, 3), lambda record: record["weights"].update(file=None))
+    ended = tell(four_runs, "publish", "toy")
+    assert ended.code == 1 and "Traceback" not in ended.err
+    assert f"{run_file(four_runs, 0)} (test_error (last) is 9.0, and was measured again as 10.0)" in ended.err
+    assert f"{run_file(four_runs, 1)}: cannot be read: " in ended.err and "Start over with --fresh." in ended.err
+    assert "is no whole safetensors file" in ended.err
+    assert ended.complaint[-1].startswith("Not published, see above: ")
+    assert all(str(run_file(four_runs, seed)) in ended.complaint[-1] for seed in (0, 1, 2))
+    names = [path.name for path in (four_runs / "results" / "records").rglob("seed-*")]
+    assert names == ["seed-3.json"] and (four_runs / "results" / "comparison.json").exists()
+
+
+def test_runs_of_what_is_no_longer_there_are_not_published(four_runs):
+    shutil.copytree(run_file(four_runs, 0).parents[2], four_runs / "runs" / "toy" / "curve")
+    for file in (four_runs / "runs" / "toy" / "curve").rglob("record.json"):
+        edit(file, lambda record: record.update(variant="curve"))
+    train = four_runs / "papers" / "toy" / "train.py"
+    ended = tell(four_runs, "publish", "toy")
+    assert ended.code == 0 and ended.err.count("(toy has no variant 'curve')") == 4
+    shutil.rmtree(four_runs / "results")
+    train.write_text(train.read_text().replace("rate: float = 0.5", "rate: float = 0.6"))
+    ended = tell(four_runs, "publish", "toy")
+    assert ended.code == 1 and ended.err.count("(made by another recipe than today's: run it again)") == 4
+    assert not (four_runs / "results" / "records").exists()
+
+
 # ---- published ------------------------------------------------------------------------------------
 
 
@@ -558,6 +607,13 @@ def test_verify_skips_what_needs_absent_data(published):
     assert ended.code == 0 and "skipped   toy: results/weights/toy/line.safetensors" in ended.out
 
 
+def test_verify_with_a_wrong_folder_or_damaged_data_ends_with_3(published, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    assert_told(tell(published, "verify", "--data-dir", nowhere), 3, f"--data-dir {nowhere}: no such folder.")
+    with changed(published / "data" / "clouds" / "clouds.csv", lambda held: held[:-1]):
+        assert_told(tell(published, "verify"), 3, "clouds.csv is not what its passport says")
+
+
 DAMAGES = [
     ("results/records/toy/line/official/seed-1.json", lambda held: held[:-9], "toy: records"),
     (
@@ -565,6 +621,17 @@ DAMAGES = [
         lambda held: held.replace(b'"test_error": 10.0', b'"test_error": 9.0'),
         "toy: results/weights/toy/line.safetensors",
     ),
+    (
+        "results/records/toy/line/official/seed-2.json",
+        lambda held: held.replace(b'"preset": "full"', b'"preset": "quick"'),
+        "toy: records",
+    ),
+    (
+        "results/records/toy/line/official/seed-2.json",
+        lambda held: re.sub(rb'"commit": "[0-9a-f]+"', b'"commit": null', held),
+        "toy: records",
+    ),
+    ("papers/toy/train.py", lambda held: held.replace(b"rate: float = 0.5", b"rate: float = 0.6"), "toy: records"),
     ("results/comparison.csv", lambda held: held.replace(b"10.0", b"9.0"), "table results/comparison.csv"),
     ("README.md", lambda held: held.replace(b"10.00", b"9.00"), "table README.md"),
     (
