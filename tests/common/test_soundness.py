@@ -63,6 +63,7 @@ FAULTS = {
     "no commit": (lambda c: c["code"].update(commit=None), NO_COMMIT),
     "other paper": (lambda c: c.update(paper="beta_2010"), "a record of beta_2010"),
     "lost variant": (lambda c: c.update(variant="narrow"), "alpha_2001 has no variant 'narrow'"),
+    "one seed more": (lambda c: c.update(seed=3), "seed 3 is beyond the 3 that paper.yaml fixed"),
     "edited recipe": (lambda c: c.update(recipe_hash="ab" * 32), "its recipe is not the one of its hash"),
     "old recipe": (other_recipe, "made by another recipe than today's: run it again"),
     "other dataset": (
@@ -168,6 +169,7 @@ def test_weights_are_those_of_one_record(toy, paper, sound):
     folder.mkdir(parents=True)
     for name in ("own", "shared", "stray"):
         (folder / f"{name}.safetensors").touch()
+    paper.variants["plain"].seeds = 4
     toy.publish(named(0, "own"), named(1, "shared"), named(2, "shared"), named(3, "gone"))
     place = "results/weights/alpha_2001"
     assert paper_faults(paper) == [

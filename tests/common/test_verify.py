@@ -24,11 +24,11 @@ def records(toy, record):
 
 @pytest.fixture
 def located(monkeypatch, records):
-    """The variants for whose data verify has looked; data is found and weights measure what their record says."""
+    """The datasets that verify has looked for; data is found and weights measure what their record says."""
     asked = []
 
-    def find(paper, variant, data_dir):
-        asked.append(variant)
+    def find(passport, data_dir):
+        asked.append(passport.name)
         return LocatedData("shapes", "official", layout.DATA, FILES)
 
     monkeypatch.setattr(verify, "real_data", find)
@@ -41,7 +41,7 @@ def states(toy) -> list[str]:
 
 
 def test_a_dataset_is_looked_for_once_and_weights_of_other_files_are_skipped(toy, located):
-    assert states(toy) == [SKIPPED, PASSED, PASSED] and located == ["plain"]
+    assert states(toy) == [SKIPPED, PASSED, PASSED] and located == ["shapes"]
 
 
 def test_other_numbers_are_wrong(toy, located, monkeypatch):

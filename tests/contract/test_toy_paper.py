@@ -649,4 +649,4 @@ def test_verify_finds_what_is_wrong_and_ends_with_1(published, name, damage, che
         ended = tell(published, "verify")
     assert ended.code == 1 and "Traceback" not in ended.err
     assert f"WRONG     {check}" in ended.out
-    assert "checks found what is not so." in ended.complaint[-1]
+    assert "checks failed." in ended.complaint[-1]
