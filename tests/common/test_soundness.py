@@ -169,7 +169,9 @@ def test_weights_are_those_of_one_record(toy, paper, sound):
     folder.mkdir(parents=True)
     for name in ("own", "shared", "stray"):
         (folder / f"{name}.safetensors").touch()
-    paper.variants["plain"].seeds = 4
+    content = toy.paper_content()
+    content["variants"]["plain"]["seeds"] = 4
+    paper = toy.paper(content=content)
     toy.publish(named(0, "own"), named(1, "shared"), named(2, "shared"), named(3, "gone"))
     place = "results/weights/alpha_2001"
     assert paper_faults(paper) == [
