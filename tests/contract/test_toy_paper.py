@@ -478,6 +478,8 @@ def four_runs(root, tmp_path):
     """A copy of the repository with four seeds run, none published."""
     copy = tmp_path / "repository"
     shutil.copytree(root, copy)
+    claims = copy / "papers" / "toy" / "paper.yaml"
+    claims.write_text(claims.read_text().replace("dataset: clouds}", "dataset: clouds, seeds: 4}", 1))
     assert tell(copy, "toy", "--seeds", "0,1,2,3").code == 0
     return copy
 
