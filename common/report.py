@@ -70,7 +70,7 @@ class Closing:
         """
         if self.failed:
             seeds = ", ".join(map(str, self.failed))
-            raise NumbersError(f"The numbers of {self.first.variant} went bad in seed {seeds}.")
+            raise NumbersError(f"A NaN or an infinity appeared in seed {seeds} of {self.first.variant}.")
 
     def require_claims(self) -> None:
         """

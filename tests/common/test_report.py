@@ -65,7 +65,7 @@ def test_what_the_paper_prints_never_stands_beside_other_real_data(toy, record, 
 def test_failed_seeds_are_in_the_table_and_named(toy, record, failed_record, lines):
     records = [record(0), failed_record(1), record(2), failed_record(3)]
     assert lines(records)[0][4:] == ["0.95 ± 0.00 % (n = 2)", "too few seeds"]
-    with pytest.raises(NumbersError, match="^The numbers of plain went bad in seed 1, 3.$"):
+    with pytest.raises(NumbersError, match="^A NaN or an infinity appeared in seed 1, 3 of plain.$"):
         close(toy.paper(), records).require_no_failure()
     close(toy.paper(), [record(0)]).require_no_failure()
 

@@ -151,12 +151,12 @@ def test_numbers_that_go_bad_end_with_4_a_record_that_says_why_and_a_table(tmp_p
     assert failed["failure"].endswith(" is nan")
     compiler = any(map(shutil.which, ("cc", "gcc", "clang")))
     assert bool(failed["environment"]["compiled"]) == (compiled == "true" and compiler)
-    assert_failed(ended, f"seed 0 failed: {failed['failure']}.", "The numbers of lenet5 went bad in seed 0.")
+    assert_failed(ended, f"seed 0 failed: {failed['failure']}.", "A NaN or an infinity appeared in seed 0 of lenet5.")
 
     before = content(tmp_path)
     again = run(*words, log=log)
     assert_failed(
-        again, f"seed 0 failed before: {failed['failure']}. --fresh", "The numbers of lenet5 went bad in seed 0."
+        again, f"seed 0 failed before: {failed['failure']}. --fresh", "A NaN or an infinity appeared in seed 0 of lenet5."
     )
     assert content(tmp_path) == before
     assert_failed(run(*words, "--fresh", log=log), failed["failure"])
@@ -183,7 +183,7 @@ def test_a_seed_whose_numbers_go_bad_does_not_keep_the_others_from_running(tmp_p
     assert bits(tmp_path, 0) == unharmed
     assert "(n = 2)" in ended.out
     assert "seed 1 failed: the loss in pass 1 is nan." in ended.complaint[0]
-    assert ended.complaint[-1] == "The numbers of lenet5 went bad in seed 1."
+    assert ended.complaint[-1] == "A NaN or an infinity appeared in seed 1 of lenet5."
 
 
 def bad_while_a_signal_comes():

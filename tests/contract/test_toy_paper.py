@@ -380,7 +380,7 @@ def test_all_goes_on_where_the_numbers_of_a_paper_go_bad(root, tmp_path):
     with another_paper(root, "early", bad_numbers):
         ended = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
         assert ended.code == 4 and "Traceback" not in ended.err
-        assert "early: The numbers of line went bad in seed 0." in ended.err
+        assert "early: A NaN or an infinity appeared in seed 0 of line." in ended.err
         assert ended.complaint[-1] == "1 of 2 papers failed: early."
         assert "early / line, smoke" in ended.out and "toy / line, smoke" in ended.out
         ended = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path, "--json")
