@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.errors import UsageError
+from common.errors import NumbersError, UsageError
 from common.files import write_whole
 
 RUN = "run"  # the only key of a file's metadata: several would stand in another order each time, and the bytes differ
@@ -39,9 +39,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     Raises:
         UsageError: no such file, or no whole safetensors file.
+        NumbersError: NaN or infinity in it, from which nonsense would be measured.
     """
     with _opened(path) as file:
-        return file.get_tensors()
+        weights = file.get_tensors()
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise NumbersError(f"{path}: NaN or infinity in {name}.")
+    return weights
 
 
 def trained_as(path: Path) -> tuple[str, str] | None:

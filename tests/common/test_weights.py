@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from common.errors import UsageError
+from common.errors import NumbersError, UsageError
 from common.weights import fit_weights, load_weights, save_weights, trained_as, weights_hash
 
 
@@ -22,6 +22,13 @@ def test_the_hash_does_not_depend_on_order_layout_or_file(tmp_path):
     assert weights_hash(with_gradient) == expected
     for name in ("one.safetensors", "two.safetensors"):
         assert weights_hash(load_weights(save_weights(strided, tmp_path / name))) == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_went_to_nan_are_not_measured(tmp_path, value):
+    file = save_weights(weights() | {"a.bias": torch.tensor([0.5, value])}, tmp_path / "bad.safetensors")
+    with pytest.raises(NumbersError, match="bad.safetensors: NaN or infinity in a.bias."):
+        load_weights(file)
 
 
 CHANGES = {

@@ -156,7 +156,9 @@ def test_numbers_that_go_bad_end_with_4_a_record_that_says_why_and_a_table(tmp_p
     before = content(tmp_path)
     again = run(*words, log=log)
     assert_failed(
-        again, f"seed 0 failed before: {failed['failure']}. --fresh", "A NaN or an infinity appeared in seed 0 of lenet5."
+        again,
+        f"seed 0 failed before: {failed['failure']}. --fresh",
+        "A NaN or an infinity appeared in seed 0 of lenet5.",
     )
     assert content(tmp_path) == before
     assert_failed(run(*words, "--fresh", log=log), failed["failure"])
