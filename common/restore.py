@@ -118,7 +118,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
     try:
         with _of_any_size(), Image.open(path, formats=READ) as opened:
             bits, pictures = _bits_of_colour(path, opened), getattr(opened, "n_frames", 1)
-            if pictures > 1:
+            if pictures > 1 and opened.format != "MPO":  # the JPEG of a camera, with a preview or depths behind it
                 raise UsageError(f"{path} holds {pictures} pictures: save the one that you mean as a file of its own.")
             picture = ImageOps.exif_transpose(opened)
             picture.load()

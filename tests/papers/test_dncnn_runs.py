@@ -430,6 +430,14 @@ def test_the_colour_profile_is_handed_on(tmp_path, capsys, weights, name, space,
     assert Image.open(tmp_path / name).info["icc_profile"] == colour_profile(space)
 
 
+def test_of_a_cameras_jpeg_the_picture_is_taken_and_not_the_preview_behind_it(tmp_path, capsys, weights):
+    preview = Image.new("L", (4, 4))
+    Image.fromarray(pixels(16, 24)).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    words = ["--weights", weights, "--image", tmp_path / "a.jpg", "--output", tmp_path / "b.png"]
+    assert_told(restored(capsys, *words), 0, "b.png: ")
+    assert Image.open(tmp_path / "b.png").size == (24, 16)
+
+
 def test_a_colour_profile_that_is_left_out_is_told(tmp_path, capsys, weights):
     tell = partial(restored, capsys, "--weights", weights, "--image")
     Image.fromarray(pixels(9, 9, 3)).save(tmp_path / "a.png", icc_profile=colour_profile("RGB "))
