@@ -62,7 +62,7 @@ class PaperCommand(click.Command):
 
         fields = dataclasses.fields(load_paper(self.name).module("train").Recipe)
         with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl([(option_name(field), f"default {as_text(field.default)}") for field in fields])
+            formatter.write_dl([(option_name(field.name), f"default {as_text(field.default)}") for field in fields])
 
 
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})

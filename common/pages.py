@@ -55,7 +55,6 @@ def front_block(comparisons: list[Comparison]) -> str:
         markdown_table(verdicts, ["paper", *COLUMNS]),
         beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
         beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
-        "What each variant, protocol and edition is: [results/README.md](results/README.md).",
         "Where the claims stand:",
         markdown_table(standing, ["paper", "claims", "of these"]),
     ]

@@ -14,10 +14,9 @@ from common.progress import say
 from common.records import Record, published_records, published_seed, read_run, write_record
 from common.rows import paper_rows
 from common.soundness import number_faults, run_faults, why_not
-from common.weights import load_weights, weights_hash
+from common.weights import RUN_WEIGHTS, load_weights, weights_hash
 
 LARGEST_WEIGHTS = 4_000_000  # bytes
-RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
 
 
 def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:

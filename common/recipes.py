@@ -1,4 +1,4 @@
-"""A recipe's fields as options of the command line."""
+"""A recipe's fields: as options of the command line, and between which bounds."""
 
 import dataclasses
 import json
@@ -9,8 +9,24 @@ import pydantic
 from common.errors import UsageError, nearest
 
 
-def option_name(field: dataclasses.Field) -> str:
-    return f"--{field.name.replace('_', '-')}"
+def option_name(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def check_bounds(recipe, least: dict[str, float], most: dict[str, float]) -> None:
+    """
+    Args:
+        least, most: what the fields named may be; None is no value and passes.
+
+    Raises:
+        UsageError: a field is below its least or above its most.
+    """
+    for name, bound in least.items():
+        if (value := getattr(recipe, name)) is not None and value < bound:
+            raise UsageError(f"{option_name(name)} {value}: at least {bound}.")
+    for name, bound in most.items():
+        if getattr(recipe, name) > bound:
+            raise UsageError(f"{option_name(name)} {getattr(recipe, name)}: at most {bound:,}.")
 
 
 def as_text(value) -> str:
@@ -27,7 +43,7 @@ def override(recipe, words: list[str], others: Iterable[str] = ()):
     Raises:
         UsageError: no such field, no value, or a value of the wrong kind.
     """
-    fields = {option_name(field): field for field in dataclasses.fields(recipe)}
+    fields = {option_name(field.name): field for field in dataclasses.fields(recipe)}
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     changes = {}
     for name, text in zip(words[::2], [*words[1::2], None], strict=False):

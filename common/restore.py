@@ -57,7 +57,7 @@ def restore_image(
     picture, profile = read_picture(image)
     if profile and output.suffix.lower() == WITHOUT_PROFILE:
         warn(f"{output}: {WITHOUT_PROFILE} holds no colour profile; that of {image} is left out.")
-    encoded(output, np.zeros_like(picture), profile)
+    encoded(output, np.zeros_like(picture), profile)  # so that a size the format cannot hold is told now
     file = weights[0] if weights else _published(paper, paper.variant(variant))
     loaded, variant = load_weights(file), variant_of(paper, variant, file)
     train = paper.module("train")

@@ -22,7 +22,7 @@ from common.papers import Paper
 from common.passports import LocatedData
 from common.progress import WorkBar, say, warn
 from common.records import Metrics, Record, make_record, read_run, write_record
-from common.weights import save_weights, weights_hash
+from common.weights import RUN_WEIGHTS, save_weights, weights_hash
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -273,7 +273,7 @@ def _train_and_measure(run: Run, flags: dict) -> Record:
         run.require_finite(weights.abs().max().item(), f"the largest weight of {name}")
     measured = evaluation.evaluate(trained.weights, job.recipe, job.data, job.device)
     of = f"{job.paper.name}/{job.variant}/seed-{job.seed}"
-    file = save_weights(trained.weights, job.folder / "weights.safetensors", of)
+    file = save_weights(trained.weights, job.folder / RUN_WEIGHTS, of)
     return make_record(
         status="finished",
         metrics={**trained.metrics, **measured.metrics},

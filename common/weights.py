@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from common.errors import NumbersError, UsageError
 from common.files import write_whole
 
+RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
 RUN = "run"  # the only key of a file's metadata: several would stand in another order each time, and the bytes differ
 
 

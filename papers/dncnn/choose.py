@@ -123,7 +123,8 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
             "commit",
         ],
     )
-    return f"Every try: {about}\n\n{printed}\n\nEvery run of `--preset quick`, in their order:\n\n{quick}"
+    runs_of = "Every run of `--preset quick`, in their order; minutes are by the clock, other work and pauses included:"
+    return f"Every try: {about}\n\n{printed}\n\n{runs_of}\n\n{quick}"
 
 
 def in_epochs(rates: str) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from common.determinism import generator
 from common.device import fast_precision
 from common.errors import UsageError
+from common.recipes import check_bounds
 from common.run import Run, Trained
 from papers.dncnn.data import (
     TURNS,
@@ -79,13 +80,7 @@ class Recipe:
 
     def __post_init__(self):
         least = {"depth": 3, "side": 8, "patches": 1, "epoch_patches": 1, "batch": 2, "noise_draws": 1}
-        for name, value in least.items():
-            given = getattr(self, name)
-            if given is not None and given < value:
-                raise UsageError(f"--{name.replace('_', '-')} {given}: at least {value}.")
-        for name, value in MOST.items():
-            if getattr(self, name) > value:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at most {value:,}.")
+        check_bounds(self, least, MOST)
         if self.batch * self.side**2 > MOST_PIXELS:
             raise UsageError(f"--batch {self.batch}, --side {self.side}: at most {MOST_PIXELS:,} pixels in a batch.")
         if not 0 <= self.sigma[0] <= self.sigma[1]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from common.determinism import generator
 from common.device import fast_precision
 from common.errors import UsageError
+from common.recipes import check_bounds
 from common.run import Run, Trained
 from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Pairs, Part, load
@@ -47,12 +48,7 @@ class Recipe:
     bf16: bool = True  # ours: branches and J2 multiply in bfloat16 on processors made for it
 
     def __post_init__(self):
-        for name, value in {"epochs": 1, "batch": 1, "lam": 0, "eta": 0}.items():
-            if getattr(self, name) < value:
-                raise UsageError(f"--{name} {getattr(self, name)}: at least {value}.")
-        for name, value in MOST.items():
-            if getattr(self, name) > value:
-                raise UsageError(f"--{name} {getattr(self, name)}: at most {value:,}.")
+        check_bounds(self, {"epochs": 1, "batch": 1, "lam": 0, "eta": 0}, MOST)
         if self.lr <= 0:
             raise UsageError(f"--lr {self.lr}: more than 0.")
         if not all(0 <= beta < 1 for beta in self.betas):

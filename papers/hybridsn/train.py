@@ -21,6 +21,7 @@ from torch import Tensor
 from common.determinism import generator
 from common.device import fast_precision
 from common.errors import UsageError
+from common.recipes import check_bounds
 from common.run import Run, Trained
 from papers.hybridsn.data import Scene, Split, Windows, disjoint_split, load, random_split, reduce_bands
 from papers.hybridsn.model import HybridSN, check_sizes, initialise
@@ -53,12 +54,7 @@ class Recipe:
 
     def __post_init__(self):
         least = {"epochs": 1, "batch": 1, "blocks": 2, "decay": 0.0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise UsageError(f"--{name} {getattr(self, name)}: at least {value}.")
-        for name, value in MOST.items():
-            if getattr(self, name) > value:
-                raise UsageError(f"--{name} {getattr(self, name)}: at most {value:,}.")
+        check_bounds(self, least, MOST)
         for name in ("learning_rate", "epsilon"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: between 0 and 1.")

@@ -21,6 +21,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from common.determinism import generator
 from common.errors import UsageError
 from common.metrics import error_percent
+from common.recipes import check_bounds
 from common.run import Run, Trained
 from papers.lenet5_1998 import kernel, sdlm
 from papers.lenet5_1998.data import Digits, Distortion, as_patterns, distorted_patterns, load
@@ -72,12 +73,7 @@ class Recipe:
             "passes": 1, "curvature_patterns": 1, "distorted_copies": 0, "held_out": 0,
             "j": 0, "shift": 0, "scale": 0, "squeeze": 0, "shear": 0,
         }  # fmt: skip
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least {value}.")
-        for name, value in MOST.items():
-            if getattr(self, name) > value:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: at most {value:,}.")
+        check_bounds(self, least, MOST)
         for name in ("mu", "bound"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name} {getattr(self, name)}: more than 0.")
