@@ -24,7 +24,7 @@ def test_every_field_of_every_recipe_takes_its_own_value_as_text():
     for recipe in recipes():
         for field in dataclasses.fields(recipe):
             value = getattr(recipe, field.name)
-            for words in ([option_name(field.name), as_text(value)], [f"{option_name(field)}={as_text(value)}"]):
+            for words in ([option_name(field.name), as_text(value)], [f"{option_name(field.name)}={as_text(value)}"]):
                 typed = override(recipe, words)
                 assert typed == recipe
                 assert types(getattr(typed, field.name)) == types(value), words
