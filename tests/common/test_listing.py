@@ -36,7 +36,9 @@ def test_every_variant_is_listed_with_its_data_and_the_time_of_its_finished_seed
 
 
 def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsys):
+    """As the one that needs most."""
     content = toy.paper_content()
+    content["claims"].append(content["claims"][0] | {"id": "sooner", "protocol": "best", "needs": {"hours": 0.1}})
     content["variants"]["plain wide"] = content["variants"]["plain"]
     content["claims"][1]["needs"] = {"hours": 0.2, "device": "GPU"}
     toy.paper(content=content)
