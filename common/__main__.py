@@ -1,3 +1,3 @@
-from common.cli import main
+from common.cli.commands import main
 
 main()

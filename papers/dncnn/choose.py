@@ -13,14 +13,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from common.choices import by_guess, in_words, keep_tries, known_tries, show_on_page
-from common.determinism import make_deterministic
-from common.errors import NumbersError, UserError
-from common.pages import markdown_table
-from common.papers import load_paper
-from common.passports import locate
-from common.records import Record, read_record
-from common.run import Job, Run
+from common.base.errors import NumbersError, UserError
+from common.claims.papers import load_paper
+from common.data.passports import locate
+from common.pages.pages import markdown_table
+from common.training.determinism import make_deterministic
+from common.training.records import Record, read_record
+from common.training.run import Job, Run
+from common.training.tries import by_guess, in_words, keep_tries, known_tries, show_on_page
 from papers.dncnn.train import VARIANTS, train
 
 FILE, QUICK_FILE = (Path(__file__).with_name(name) for name in ("choices.csv", "quick.csv"))

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.damaged import NO_PICTURE
-from common.determinism import generator
-from common.errors import DataError, UsageError
-from common.passports import LocatedData
+from common.base.errors import DataError, UsageError
+from common.data.passports import LocatedData
+from common.data.unreadable import NO_PICTURE
+from common.training.determinism import generator
 from papers.dncnn import degrade
 
 HELD_OUT_EVERY = 10  # where some training pictures are measured on, these are every tenth

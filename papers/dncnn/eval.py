@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.evaluation import Measured
-from common.passports import LocatedData
-from common.progress import WorkBar, say
-from common.records import Metrics
-from common.weights import fit_weights
+from common.base.progress import WorkBar, say
+from common.data.passports import LocatedData
+from common.training.evaluation import Measured
+from common.training.records import Metrics
+from common.training.weights import fit_weights
 from papers.dncnn import degrade
 from papers.dncnn.data import SCALES, load
 from papers.dncnn.model import TILE, denoise, for_inference
@@ -163,6 +163,6 @@ def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, dev
 
 
 if __name__ == "__main__":
-    from common.cli import eval_paper_module
+    from common.cli.commands import eval_paper_module
 
     eval_paper_module(__file__)

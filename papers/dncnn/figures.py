@@ -5,10 +5,10 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from common import layout
-from common.figures import Data
-from common.papers import load_paper
-from common.records import Record
+from common.base import paths
+from common.claims.papers import load_paper
+from common.pages.figures import Data
+from common.training.records import Record
 from papers.dncnn.data import load
 from papers.dncnn.noisy_sets import labels_of, noise_of_picture
 from papers.dncnn.scores import PEAK, to_8bit
@@ -80,11 +80,11 @@ def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
     located = data("bsd")
     if located is None or record is None:
         return None
-    from common.measure import recorded_recipe
+    from common.publishing.measure import recorded_recipe
 
     recipe = recorded_recipe(load_paper(record.paper), record)
     model = build_model(recipe)
-    model.load_state_dict(load_file(layout.ROOT / record.weights.file))
+    model.load_state_dict(load_file(paths.ROOT / record.weights.file))
     model = model.double().eval()  # so exact that another machine draws the same picture
     labels = labels_of(load(located).tests["set12"].values(), recipe.channels)
 

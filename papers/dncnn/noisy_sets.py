@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.determinism import generator
+from common.training.determinism import generator
 from papers.dncnn import degrade
 from papers.dncnn.model import denoise
 from papers.dncnn.scores import PEAK, psnr, to_8bit

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.determinism import generator
-from common.device import fast_precision
-from common.errors import UsageError
-from common.recipes import check_bounds
-from common.run import Run, Trained
+from common.base.errors import UsageError
+from common.training.determinism import generator
+from common.training.device import fast_precision
+from common.training.recipes import check_bounds
+from common.training.run import Run, Trained
 from papers.dncnn.data import (
     TURNS,
     Collection,
@@ -386,6 +386,6 @@ def on_cpu(state):
 
 
 if __name__ == "__main__":
-    from common.cli import run_paper_module
+    from common.cli.commands import run_paper_module
 
     run_paper_module(__file__)

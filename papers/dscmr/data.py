@@ -10,10 +10,10 @@ import torch
 from scipy.io import loadmat
 from torch import Tensor
 
-from common.damaged import NO_MATLAB_FILE
-from common.determinism import generator
-from common.errors import DataError
-from common.passports import LocatedData, find_passport
+from common.base.errors import DataError
+from common.data.passports import LocatedData, find_passport
+from common.data.unreadable import NO_MATLAB_FILE
+from common.training.determinism import generator
 
 # The stand-in: so many pairs, drawn around so many centres.
 STANDIN_PAIRS = {"train": 400, "validation": 40, "test": 60}

@@ -7,9 +7,9 @@ python -m papers.dscmr.eval --weights FILE
 import torch
 from torch import Tensor
 
-from common.evaluation import Measured
-from common.passports import LocatedData
-from common.weights import fit_weights
+from common.data.passports import LocatedData
+from common.training.evaluation import Measured
+from common.training.weights import fit_weights
 from papers.dscmr.data import load
 from papers.dscmr.retrieval import both_ways, precision_at_k, precision_recall, scores
 from papers.dscmr.train import Recipe, build_model
@@ -37,6 +37,6 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
 
 
 if __name__ == "__main__":
-    from common.cli import eval_paper_module
+    from common.cli.commands import eval_paper_module
 
     eval_paper_module(__file__)

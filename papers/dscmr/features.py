@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from torch import Tensor, nn
 
-from common.determinism import generator, make_deterministic
-from common.errors import DataAbsent, DataError, MachineError, UserError
-from common.progress import say
+from common.base.errors import DataAbsent, DataError, MachineError, UserError
+from common.base.progress import say
+from common.training.determinism import generator, make_deterministic
 
 PICTURES = (".jpg", ".jpeg", ".png")
 PICTURE_BATCH = 16

@@ -5,8 +5,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from common.figures import Data
-from common.records import Record
+from common.pages.figures import Data
+from common.training.records import Record
 from papers.dscmr.retrieval import RECALL_LEVELS
 
 VARIANT, EDITION, SEED = "wikipedia-file-order", "shallow", 0  # whose pictures are shown; the authors' order of batches

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.determinism import generator
-from common.device import fast_precision
-from common.errors import UsageError
-from common.recipes import check_bounds
-from common.run import Run, Trained
+from common.base.errors import UsageError
+from common.training.determinism import generator
+from common.training.device import fast_precision
+from common.training.recipes import check_bounds
+from common.training.run import Run, Trained
 from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Pairs, Part, load
 from papers.dscmr.model import DSCMR, initialise
@@ -188,6 +188,6 @@ def chosen_epochs(curves: dict[str, list[float]]) -> dict[str, dict[str, float]]
 
 
 if __name__ == "__main__":
-    from common.cli import run_paper_module
+    from common.cli.commands import run_paper_module
 
     run_paper_module(__file__)

@@ -13,10 +13,10 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from common.damaged import NO_MATLAB_FILE
-from common.determinism import generator
-from common.errors import DataError, UsageError
-from common.passports import LocatedData
+from common.base.errors import DataError, UsageError
+from common.data.passports import LocatedData
+from common.data.unreadable import NO_MATLAB_FILE
+from common.training.determinism import generator
 
 CANDIDATES = 100  # maps of training blocks drawn for a disjoint split
 

@@ -7,12 +7,12 @@ python -m papers.hybridsn.eval --weights FILE
 import numpy as np
 from torch import Tensor
 
-from common.errors import UsageError
-from common.evaluation import Measured
-from common.passports import LocatedData
-from common.weights import fit_weights
+from common.base.errors import UsageError
+from common.data.passports import LocatedData
+from common.training.evaluation import Measured
+from common.training.weights import fit_weights
 from papers.hybridsn.data import Scene, Split, apart_from, load, remaining, share_of_windows_with_training_pixels
-from papers.hybridsn.scoring import accuracies, by_class, predict
+from papers.hybridsn.scoring import accuracies, confusion_matrix, predict
 from papers.hybridsn.train import TRAINING_PIXELS, Recipe, build_model, split_pixels, windows_of
 
 LETTERS = "0123456789ABCDEFG"  # a map's classes; 0 stands for no class
@@ -39,7 +39,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
         metrics={"last": {**accuracies(predicted[split.test], label), "seen_windows": seen}},
         details={
             "classes": list(scene.classes),
-            "confusion_matrix": by_class(predicted[split.test], label, len(scene.classes)),
+            "confusion_matrix": confusion_matrix(predicted[split.test], label, len(scene.classes)),
             "classes_not_scored": [scene.classes[number - 1] for number in split.dropped],
             "predicted_map": as_letters(predicted.reshape(scene.truth.shape)),
         },
@@ -76,6 +76,6 @@ def as_letters(classes: np.ndarray) -> list[str]:
 
 
 if __name__ == "__main__":
-    from common.cli import eval_paper_module
+    from common.cli.commands import eval_paper_module
 
     eval_paper_module(__file__)

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.figures import Data
-from common.records import Record
+from common.pages.figures import Data
+from common.training.records import Record
 from papers.hybridsn.data import Scene, Split, load
 from papers.hybridsn.eval import LETTERS
 from papers.hybridsn.train import VARIANTS, split_pixels

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UsageError
+from common.base.errors import UsageError
 
 DROPOUT = 0.4  # Table I
 KERNELS_3D = ((3, 3, 7), (3, 3, 5), (3, 3, 3))  # rows, columns, bands (Sec. II)

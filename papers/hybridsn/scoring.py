@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, recall_score
+from sklearn import metrics
 from torch import Tensor
 
 from papers.hybridsn.data import Windows
@@ -28,15 +28,15 @@ def accuracies(predicted: np.ndarray, label: np.ndarray) -> dict[str, float]:
     """
     present = np.unique(label)
     return {
-        "oa": 100 * float(accuracy_score(label, predicted)),
-        "aa": 100 * float(recall_score(label, predicted, labels=present, average="macro")),
-        "kappa": 100 * float(cohen_kappa_score(label, predicted)),
+        "oa": 100 * float(metrics.accuracy_score(label, predicted)),
+        "aa": 100 * float(metrics.recall_score(label, predicted, labels=present, average="macro")),
+        "kappa": 100 * float(metrics.cohen_kappa_score(label, predicted)),
     }
 
 
-def by_class(predicted: np.ndarray, label: np.ndarray, classes: int) -> list[list[int]]:
+def confusion_matrix(predicted: np.ndarray, label: np.ndarray, classes: int) -> list[list[int]]:
     """How many pixels of each class (row) were taken for which (column). Shape (classes, classes)."""
-    return confusion_matrix(label, predicted, labels=range(1, classes + 1)).tolist()
+    return metrics.confusion_matrix(label, predicted, labels=range(1, classes + 1)).tolist()
 
 
 def copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.determinism import generator
-from common.device import fast_precision
-from common.errors import UsageError
-from common.recipes import check_bounds
-from common.run import Run, Trained
+from common.base.errors import UsageError
+from common.training.determinism import generator
+from common.training.device import fast_precision
+from common.training.recipes import check_bounds
+from common.training.run import Run, Trained
 from papers.hybridsn.data import Scene, Split, Windows, disjoint_split, load, random_split, reduce_bands
 from papers.hybridsn.model import HybridSN, check_sizes, initialise
 from papers.hybridsn.scoring import accuracies, copied, predict
@@ -221,6 +221,6 @@ def everything(state: dict, model: HybridSN, optimiser: torch.optim.Adam) -> dic
 
 
 if __name__ == "__main__":
-    from common.cli import run_paper_module
+    from common.cli.commands import run_paper_module
 
     run_paper_module(__file__)

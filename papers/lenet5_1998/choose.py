@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from common.choices import by_guess, in_words, keep_tries, known_tries, show_on_page
-from common.determinism import make_deterministic
-from common.errors import UserError
-from common.pages import markdown_table
-from common.papers import load_paper
-from common.passports import locate
-from common.run import Job, Run
+from common.base.errors import UserError
+from common.claims.papers import load_paper
+from common.data.passports import locate
+from common.pages.pages import markdown_table
+from common.training.determinism import make_deterministic
+from common.training.run import Job, Run
+from common.training.tries import by_guess, in_words, keep_tries, known_tries, show_on_page
 from papers.lenet5_1998.train import VARIANTS, train
 
 FILE = Path(__file__).with_name("choices.csv")

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.determinism import generator
-from common.errors import DataError
-from common.passports import LocatedData
+from common.base.errors import DataError
+from common.data.passports import LocatedData
+from common.training.determinism import generator
 from papers.lenet5_1998.model import BACKGROUND, FOREGROUND, IMAGE_SIDE
 
 SIDE = 28

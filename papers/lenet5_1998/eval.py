@@ -7,10 +7,10 @@ python -m papers.lenet5_1998.eval --weights FILE
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from common.evaluation import Measured
-from common.metrics import error_percent
-from common.passports import LocatedData
-from common.weights import fit_weights
+from common.base.metrics import error_percent
+from common.data.passports import LocatedData
+from common.training.evaluation import Measured
+from common.training.weights import fit_weights
 from papers.lenet5_1998.data import load
 from papers.lenet5_1998.model import CLASSES
 from papers.lenet5_1998.train import Recipe, build_model, classify, hold_out
@@ -45,6 +45,6 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
 
 
 if __name__ == "__main__":
-    from common.cli import eval_paper_module
+    from common.cli.commands import eval_paper_module
 
     eval_paper_module(__file__)

@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from common import layout
-from common.figures import Data
-from common.papers import load_paper
-from common.records import Record
+from common.base import paths
+from common.claims.papers import load_paper
+from common.pages.figures import Data
+from common.training.records import Record
 
 VARIANT = "lenet5"
 DISTORTED = "lenet5-distorted"  # whose mistakes the paper's Figure 8 shows
@@ -73,7 +73,7 @@ def c1_kernels(records: list[Record], data: Data) -> Figure | None:
     record = _published(records, VARIANT)
     if record is None:
         return None
-    kernels = load_file(layout.ROOT / record.weights.file)["C1.weight"][:, 0]
+    kernels = load_file(paths.ROOT / record.weights.file)["C1.weight"][:, 0]
     limit = float(np.abs(kernels).max())
     figure, axes = plt.subplots(1, len(kernels), figsize=(7.2, 1.5))
     for number, (axis, kernel) in enumerate(zip(axes, kernels, strict=True)):

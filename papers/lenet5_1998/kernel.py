@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.native import compile_c
+from common.training.compile_c import compile_c
 from papers.lenet5_1998.model import LeNet5, Loss
 from papers.lenet5_1998.sdlm import Curvature
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from common.determinism import generator
-from common.errors import UsageError
-from common.metrics import error_percent
-from common.recipes import check_bounds
-from common.run import Run, Trained
+from common.base.errors import UsageError
+from common.base.metrics import error_percent
+from common.training.determinism import generator
+from common.training.recipes import check_bounds
+from common.training.run import Run, Trained
 from papers.lenet5_1998 import kernel, sdlm
 from papers.lenet5_1998.data import Digits, Distortion, as_patterns, distorted_patterns, load
 from papers.lenet5_1998.model import LeNet5, Loss, initialise
@@ -272,6 +272,6 @@ def classify(model: LeNet5, images: Tensor, recipe: Recipe, fast: Callable[[Tens
 
 
 if __name__ == "__main__":
-    from common.cli import run_paper_module
+    from common.cli.commands import run_paper_module
 
     run_paper_module(__file__)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common import layout
-from common.papers import Claim, Paper, load_paper
-from common.passports import Passport, find_passport
-from common.records import Record, make_record, write_record
+from common.base import paths
+from common.claims.papers import Claim, Paper, load_paper
+from common.data.passports import Passport, find_passport
+from common.training.records import Record, make_record, write_record
 
 # By edition: what the files of the dataset "shapes" hold. Sizes are no whole kilobytes.
 SHAPES = {
@@ -88,7 +88,7 @@ class Toy:
 
     def paper(self, name: str = "alpha_2001", content: dict | str | None = None) -> Paper:
         """Write a paper.yaml (text as it is, anything else as YAML) and read it."""
-        file = layout.PAPERS / name / "paper.yaml"
+        file = paths.PAPERS / name / "paper.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         content = PAPER if content is None else content
         file.write_text(
@@ -101,8 +101,8 @@ class Toy:
 
     def passport(self, urls: Callable[[str], tuple[str, ...]] = lambda name: ()) -> Passport:
         """The dataset "shapes"; `urls` gives the addresses of a file by its name."""
-        layout.PASSPORTS.mkdir(parents=True, exist_ok=True)
-        (layout.PASSPORTS / "shapes.yaml").write_text(yaml.safe_dump(_passport(urls), sort_keys=False))
+        paths.PASSPORTS.mkdir(parents=True, exist_ok=True)
+        (paths.PASSPORTS / "shapes.yaml").write_text(yaml.safe_dump(_passport(urls), sort_keys=False))
         return find_passport("shapes")
 
     def content(self, name: str, edition: str = "official") -> bytes:
@@ -128,7 +128,7 @@ def toy(tmp_path, monkeypatch) -> Toy:
     places = {
         "ROOT": root,
         "PAPERS": root / "papers",
-        "PASSPORTS": root / "common" / "passports",
+        "PASSPORTS": root / "common" / "data" / "passports",
         "RESULTS": results,
         "RECORDS": results / "records",
         "WEIGHTS": results / "weights",
@@ -137,7 +137,7 @@ def toy(tmp_path, monkeypatch) -> Toy:
         "RUNS": root / "runs",
     }
     for name, place in places.items():
-        monkeypatch.setattr(layout, name, place)
+        monkeypatch.setattr(paths, name, place)
     monkeypatch.delenv("REPRO_DATA", raising=False)
     toy = Toy(root)
     toy.passport()

@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 
-from common import checkpoint
-from common.errors import MachineError
+from common.base.errors import MachineError
+from common.training import checkpoint
 
 
 def state(step: int) -> dict:

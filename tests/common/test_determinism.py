@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.determinism import FLAGS, current_flags, generator, make_deterministic
+from common.training.determinism import FLAGS, current_flags, generator, make_deterministic
 
 
 @pytest.fixture(autouse=True)

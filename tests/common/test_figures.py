@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from common import figures, layout
-from common.errors import UsageError
-from common.papers import Paper
+from common.base import paths
+from common.base.errors import UsageError
+from common.claims.papers import Paper
+from common.pages import figures
 
 FIGURE = "curve"
 
@@ -15,8 +16,8 @@ FIGURE = "curve"
 @pytest.fixture
 def draw(toy, monkeypatch):
     """Lets `draw_all` draw one figure by a given function."""
-    (layout.PAPERS / "alpha_2001").mkdir(parents=True)
-    (layout.PAPERS / "alpha_2001" / "figures.py").touch()
+    (paths.PAPERS / "alpha_2001").mkdir(parents=True)
+    (paths.PAPERS / "alpha_2001" / "figures.py").touch()
     toy.paper()
 
     def draw(function):
@@ -35,17 +36,17 @@ def seen(draw) -> list:
 
 def another_dataset(toy):
     """A dataset in the passports of the paper itself, with the files of the common one."""
-    content = yaml.safe_load((layout.PASSPORTS / "shapes.yaml").read_text()) | {"folder": "sizes"}
-    passports = layout.PAPERS / "alpha_2001" / "passports"
+    content = yaml.safe_load((paths.PASSPORTS / "shapes.yaml").read_text()) | {"folder": "sizes"}
+    passports = paths.PAPERS / "alpha_2001" / "passports"
     passports.mkdir()
     (passports / "sizes.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    toy.put_data(layout.DATA).rename(layout.DATA / "sizes")
+    toy.put_data(paths.DATA).rename(paths.DATA / "sizes")
 
 
 def test_a_figure_gets_the_finished_records_and_the_data_of_every_dataset_it_names(toy, record, failed_record, draw):
     toy.publish(record(0), failed_record(1))
     another_dataset(toy)
-    toy.put_data(layout.DATA, "resized")
+    toy.put_data(paths.DATA, "resized")
     records, data = seen(draw)
     assert records == [record(0)]
     assert [(data(name).dataset, data(name).edition) for name in ("shapes", "sizes")] == [
@@ -57,13 +58,13 @@ def test_a_figure_gets_the_finished_records_and_the_data_of_every_dataset_it_nam
 def test_data_that_is_absent_or_damaged_is_none(toy, record, draw):
     toy.publish(record(0))
     assert seen(draw)[1]("shapes") is None
-    (toy.put_data(layout.DATA) / "test.bin").write_bytes(b"")
+    (toy.put_data(paths.DATA) / "test.bin").write_bytes(b"")
     assert seen(draw)[1]("shapes") is None
 
 
 def test_data_is_looked_for_once_and_only_when_asked_for(toy, record, draw, monkeypatch):
     toy.publish(record(0))
-    toy.put_data(layout.DATA)
+    toy.put_data(paths.DATA)
     located = []
     locate = figures.locate
     monkeypatch.setattr(figures, "locate", lambda passport: located.append(passport.name) or locate(passport))
@@ -81,7 +82,7 @@ def test_a_dataset_that_nobody_knows_is_a_mistake_of_the_figure(toy, record, dra
 
 def test_a_figure_that_cannot_be_drawn_is_left_as_it_is(toy, record, draw):
     toy.publish(record(0))
-    path = layout.FIGURES / "alpha_2001" / f"{FIGURE}.png"
+    path = paths.FIGURES / "alpha_2001" / f"{FIGURE}.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"as it was")
     assert draw(lambda records, data: None) == []

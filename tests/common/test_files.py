@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.errors import MachineError
-from common.files import write_whole
+from common.base.errors import MachineError
+from common.base.files import write_whole
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path):

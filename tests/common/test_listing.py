@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from common import layout, listing
-from common.errors import UsageError
+from common.base import paths
+from common.base.errors import UsageError
+from common.cli import listing
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def entries(capsys) -> list[dict]:
 
 def test_every_variant_is_listed_with_its_data_and_the_time_of_its_finished_seeds(toy, record, failed_record, capsys):
     toy.paper()
-    toy.put_data(layout.DATA, "resized")
+    toy.put_data(paths.DATA, "resized")
     minutes = [{"wall_seconds": 60.0 * n, "training_seconds": 1.0, "samples_per_second": 1.0} for n in (1, 2, 30)]
     toy.publish(record(0, times=minutes[0]), record(1, times=minutes[1]), failed_record(2, times=minutes[2]))
     plain, wide = entries(capsys)
@@ -59,7 +60,7 @@ def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsy
 def test_absent_and_damaged_data_is_told(toy, capsys, damage, state):
     toy.paper()
     if damage is not None:
-        (toy.put_data(layout.DATA) / "test.bin").write_bytes(damage)
+        (toy.put_data(paths.DATA) / "test.bin").write_bytes(damage)
     assert {entry["data"] for entry in entries(capsys)} == {state}
 
 
@@ -73,7 +74,7 @@ def test_records_are_read_and_data_is_looked_for_once(toy, record, capsys, count
 
 def test_the_data_of_a_paper_is_one_json_document(toy, capsys):
     toy.paper()
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     for name in ("alpha_2001", "shapes"):
         listing.fetch_data(name, as_json=True)
         (found,) = json.loads(capsys.readouterr().out)

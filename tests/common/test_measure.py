@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from common import layout
-from common.errors import DataAbsent, UsageError
-from common.measure import _print_classes, recorded_data, variant_of
-from common.passports import file_sha256
-from common.weights import save_weights
+from common.base import paths
+from common.base.errors import DataAbsent, UsageError
+from common.data.passports import file_sha256
+from common.publishing.measure import _print_classes, recorded_data, variant_of
+from common.training.weights import save_weights
 
 
 @pytest.mark.parametrize("there", ["official", "resized"])
 def test_a_record_is_measured_again_on_its_own_edition_only(toy, record, there):
-    folder = toy.put_data(layout.DATA, there)
+    folder = toy.put_data(paths.DATA, there)
     files = {path.name: file_sha256(path) for path in folder.iterdir()}
     named = {"dataset": "shapes", "files": files, "split": "ab"}
     own = record(data=named | {"edition": there})

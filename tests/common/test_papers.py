@@ -2,9 +2,9 @@
 
 import pytest
 
-from common import layout
-from common.errors import UsageError
-from common.papers import find_papers, load_paper, tolerance_by_rule
+from common.base import paths
+from common.base.errors import UsageError
+from common.claims.papers import find_papers, load_paper, tolerance_by_rule
 
 
 def first_claim(**changes):
@@ -94,7 +94,7 @@ def test_aliases_merges_and_equal_words_of_other_kinds_are_no_duplicates(toy):
 
 
 def test_a_passport_with_a_key_that_stands_twice_is_named(toy):
-    passport = layout.PASSPORTS / "shapes.yaml"
+    passport = paths.PASSPORTS / "shapes.yaml"
     passport.write_text(passport.read_text() + "terms: free\n")
     with pytest.raises(UsageError, match=r"shapes\.yaml: terms: stands twice"):
         toy.paper()
@@ -109,7 +109,7 @@ def test_bytes_that_are_no_text(toy):
 def test_a_counted_metric_needs_the_number_of_examples(toy):
     content = toy.paper_content()
     content["claims"][0]["metric"] = "train_error"
-    passport = toy.root / "common" / "passports" / "shapes.yaml"
+    passport = toy.root / "common" / "data" / "passports" / "shapes.yaml"
     passport.write_text(passport.read_text().replace("train: 60000", "training: 60000"))
     with pytest.raises(UsageError, match=r"paper\.yaml: claims\.plain-test\.metric: .*'train'"):
         toy.paper(content=content)

@@ -7,10 +7,11 @@ import subprocess
 import pytest
 import yaml
 
-from common import layout, passports
-from common.errors import DataAbsent, DataError, UsageError
-from common.fetch import fetch
-from common.passports import find_passport, locate
+from common.base import paths
+from common.base.errors import DataAbsent, DataError, UsageError
+from common.data import passports
+from common.data.download import fetch
+from common.data.passports import find_passport, locate
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def shapes(toy):
 
 @pytest.mark.parametrize("edition", ["official", "bundle", "resized"])
 def test_each_edition_is_recognised(toy, shapes, edition):
-    folder = toy.put_data(layout.DATA, edition)
+    folder = toy.put_data(paths.DATA, edition)
     found = locate(shapes)
     assert (found.dataset, found.edition, found.folder, found.standin) == ("shapes", edition, folder, False)
     assert found.files == {name: file.sha256 for name, file in shapes.editions[edition].files.items()}
@@ -37,7 +38,7 @@ def test_nothing_there_is_absent(shapes):
 
 
 def test_an_empty_folder_is_absent(shapes):
-    (layout.DATA / "shapes").mkdir(parents=True)
+    (paths.DATA / "shapes").mkdir(parents=True)
     with pytest.raises(DataAbsent, match="not on this disk"):
         locate(shapes)
 
@@ -51,19 +52,19 @@ def damaged(shapes, *expected: str) -> None:
 
 
 def test_a_truncated_file_is_told_with_both_sizes(toy, shapes):
-    file = toy.put_data(layout.DATA) / "test.bin"
+    file = toy.put_data(paths.DATA) / "test.bin"
     file.write_bytes(toy.content("test.bin")[:1000])
     damaged(shapes, str(file), "1,000 bytes where 1,800 belong")
 
 
 def test_an_empty_file_is_damaged(toy, shapes):
-    file = toy.put_data(layout.DATA) / "train.bin"
+    file = toy.put_data(paths.DATA) / "train.bin"
     file.write_bytes(b"")
     damaged(shapes, str(file), "0 bytes where 4,200 belong")
 
 
 def test_one_changed_bit_is_noticed(toy, shapes):
-    file = toy.put_data(layout.DATA) / "train.bin"
+    file = toy.put_data(paths.DATA) / "train.bin"
     content = bytearray(toy.content("train.bin"))
     content[1234] ^= 1
     file.write_bytes(content)
@@ -71,14 +72,14 @@ def test_one_changed_bit_is_noticed(toy, shapes):
 
 
 def test_swapped_files_are_noticed(toy, shapes):
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     (folder / "train.bin").write_bytes(toy.content("test.bin"))
     (folder / "test.bin").write_bytes(toy.content("train.bin"))
     damaged(shapes, "train.bin is not what its passport says")
 
 
 def test_a_missing_file_is_named_and_makes_the_copy_absent(toy, shapes):
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     (folder / "test.bin").unlink()
     with pytest.raises(DataAbsent, match="test.bin is missing"):
         locate(shapes)
@@ -87,25 +88,25 @@ def test_a_missing_file_is_named_and_makes_the_copy_absent(toy, shapes):
 def test_an_incomplete_copy_is_passed_over_for_a_complete_one(toy, shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
     (toy.put_data(tmp_path / "environment") / "test.bin").unlink()
-    complete = toy.put_data(layout.DATA)
+    complete = toy.put_data(paths.DATA)
     assert locate(shapes).folder == complete
 
 
 def test_an_altered_file_is_told_even_where_another_is_missing(toy, shapes):
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     (folder / "test.bin").unlink()
     (folder / "train.bin").write_bytes(b"half")
     damaged(shapes, "train.bin is not what its passport says")
 
 
 def test_files_of_two_editions_make_no_edition(toy, shapes):
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     (folder / "train.bin").write_bytes(toy.content("train.bin", "resized"))
     damaged(shapes, str(folder))
 
 
 def test_a_damaged_copy_is_told_in_terms_of_the_edition_it_is_nearest_to(toy, shapes):
-    folder = toy.put_data(layout.DATA, "bundle")
+    folder = toy.put_data(paths.DATA, "bundle")
     (folder / "shapes.npz").write_bytes(b"half")
     damaged(shapes, str(folder / "shapes.npz"), "4 bytes where 3,400 belong")
 
@@ -114,27 +115,27 @@ def test_a_file_that_may_not_be_read_is_told(toy, shapes, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     monkeypatch.setattr(passports, "file_sha256", refuse)
     damaged(shapes, str(folder), "Permission denied")
 
 
 def test_a_folder_where_a_file_belongs_is_told(toy, shapes):
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     (folder / "test.bin").unlink()
     (folder / "test.bin").mkdir()
     damaged(shapes, str(folder))
 
 
 def test_a_data_dir_that_does_not_exist_is_an_error_even_if_data_is_elsewhere(toy, shapes, tmp_path):
-    toy.put_data(layout.DATA)
+    toy.put_data(paths.DATA)
     with pytest.raises(DataError, match="--data-dir .*nowhere: no such folder") as told:
         locate(shapes, tmp_path / "nowhere")
     assert not isinstance(told.value, DataAbsent)
 
 
 def test_the_data_dir_comes_before_repro_data_and_that_before_the_repository(toy, shapes, tmp_path, monkeypatch):
-    folders = [toy.put_data(root) for root in (tmp_path / "named", tmp_path / "environment", layout.DATA)]
+    folders = [toy.put_data(root) for root in (tmp_path / "named", tmp_path / "environment", paths.DATA)]
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
     assert locate(shapes, tmp_path / "named").folder == folders[0]
     assert locate(shapes).folder == folders[1]
@@ -143,7 +144,7 @@ def test_the_data_dir_comes_before_repro_data_and_that_before_the_repository(toy
 
 
 def test_where_the_first_folder_has_nothing_the_next_is_looked_at(toy, shapes, tmp_path, monkeypatch):
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     for name in ("named", "environment"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
@@ -151,7 +152,7 @@ def test_where_the_first_folder_has_nothing_the_next_is_looked_at(toy, shapes, t
 
 
 def test_a_repro_data_that_is_no_folder_is_an_error_too(toy, shapes, tmp_path, monkeypatch):
-    toy.put_data(layout.DATA)
+    toy.put_data(paths.DATA)
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "named"))
     with pytest.raises(DataError, match="REPRO_DATA .*named: no such folder") as told:
         locate(shapes)
@@ -166,12 +167,12 @@ def test_every_folder_looked_in_is_named(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
     with pytest.raises(DataAbsent) as told:
         locate(shapes, tmp_path)
-    assert all(str(root / "shapes") in str(told.value) for root in (tmp_path, tmp_path / "environment", layout.DATA))
+    assert all(str(root / "shapes") in str(told.value) for root in (tmp_path, tmp_path / "environment", paths.DATA))
 
 
 def changed_passport(edition: str, **files):
     """The dataset "shapes" with other entries for some files of an edition."""
-    file = layout.PASSPORTS / "shapes.yaml"
+    file = paths.PASSPORTS / "shapes.yaml"
     content = yaml.safe_load(file.read_text())
     content["editions"][edition]["files"].update(files)
     file.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -182,7 +183,7 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     content = toy.content("train.bin")
     blob = subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
     shapes = changed_passport("official", **{"train.bin": {"git_blob": blob.stdout.decode().strip()}})
-    folder = toy.put_data(layout.DATA)
+    folder = toy.put_data(paths.DATA)
     found = locate(shapes)
     assert found.edition == "official"
     assert found.files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
@@ -192,7 +193,7 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
 
 def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_seen_is_recorded(toy):
     shapes = changed_passport("bundle", **{"shapes.npz": {}})
-    folder = toy.put_data(layout.DATA, "bundle")
+    folder = toy.put_data(paths.DATA, "bundle")
     (folder / "shapes.npz").write_bytes(b"mine")
     found = locate(shapes)
     assert (found.edition, found.files) == ("bundle", {"shapes.npz": hashlib.sha256(b"mine").hexdigest()})
@@ -209,7 +210,7 @@ def test_no_edition_counts_for_a_claim_unless_its_files_can_be_checked():
 
 
 def test_files_that_the_passport_does_not_know_are_no_matter(toy, shapes):
-    (toy.put_data(layout.DATA) / "notes.txt").write_text("mine")
+    (toy.put_data(paths.DATA) / "notes.txt").write_text("mine")
     assert locate(shapes).edition == "official"
 
 
@@ -222,7 +223,7 @@ def test_a_passport_in_the_papers_own_folder_is_found(toy, shapes):
     paper = toy.paper()
     own = paper.folder / "passports" / "blobs.yaml"
     own.parent.mkdir()
-    own.write_text((layout.PASSPORTS / "shapes.yaml").read_text())
+    own.write_text((paths.PASSPORTS / "shapes.yaml").read_text())
     assert find_passport("blobs", paper.folder).name == "blobs"
 
 
@@ -242,7 +243,7 @@ standin: none
 editions:
   given: {description: two and one, equivalent: false, folders: {train: 2, test: 1}}
 """
-    (layout.PASSPORTS / "given.yaml").write_text(text)
+    (paths.PASSPORTS / "given.yaml").write_text(text)
     return find_passport("given")
 
 
@@ -255,7 +256,7 @@ def put_given(root, **counts: int):
 
 
 def test_what_is_found_in_the_folders_is_recorded_with_its_checksums(given):
-    folder = put_given(layout.DATA, train=2, test=1)
+    folder = put_given(paths.DATA, train=2, test=1)
     (folder / "train" / ".DS_Store").write_bytes(b"no picture")
     found = locate(given)
     assert (found.edition, found.folder) == ("given", folder)
@@ -267,13 +268,13 @@ def test_what_is_found_in_the_folders_is_recorded_with_its_checksums(given):
 
 
 def test_a_missing_folder_makes_the_copy_absent(given):
-    put_given(layout.DATA, train=2)
+    put_given(paths.DATA, train=2)
     with pytest.raises(DataAbsent, match=r"test is missing \(1 files\)"):
         locate(given)
 
 
 def test_a_folder_with_another_number_of_files_is_told(given):
-    put_given(layout.DATA, train=3, test=1)
+    put_given(paths.DATA, train=3, test=1)
     damaged(given, "train holds 3 files where 2 belong")
 
 

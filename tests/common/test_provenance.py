@@ -10,8 +10,8 @@ from importlib import metadata
 
 import pytest
 
-from common import provenance
-from common.provenance import Environment, commit, environment, hash_of, recipe_hash, source_files, source_hash
+from common.training import provenance
+from common.training.provenance import Environment, commit, environment, hash_of, recipe_hash, source_files, source_hash
 
 SOURCES = {
     "papers/toy/train.py": "import json\nfrom common import alpha\nfrom papers.toy.model import Net  # a comment\n"
@@ -71,8 +71,8 @@ def test_a_renamed_source_changes_the_hash(root):
 def test_the_hash_does_not_depend_on_where_the_repository_lies(root, monkeypatch, tmp_path):
     before = source_hash("toy")
     moved = root.rename(tmp_path / "elsewhere")
-    monkeypatch.setattr(provenance.layout, "ROOT", moved)
-    monkeypatch.setattr(provenance.layout, "PAPERS", moved / "papers")
+    monkeypatch.setattr(provenance.paths, "ROOT", moved)
+    monkeypatch.setattr(provenance.paths, "PAPERS", moved / "papers")
     assert source_hash("toy") == before
 
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from common import layout, publish
-from common.publish import publish_weights
-from common.records import published_records
-from common.weights import load_weights, save_weights, weights_hash
+from common.base import paths
+from common.publishing import publish
+from common.publishing.publish import publish_weights
+from common.training.records import published_records
+from common.training.weights import load_weights, save_weights, weights_hash
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def published(toy, record):
     def published(*values: float, first=0, variant="plain", edition="official", **how):
         for seed, value in enumerate(values, first):
             weights = {"w": torch.tensor([value])}
-            folder = layout.RUNS / "alpha_2001" / variant / f"full-{edition}" / f"seed-{seed}"
+            folder = paths.RUNS / "alpha_2001" / variant / f"full-{edition}" / f"seed-{seed}"
             save_weights(weights, folder / "weights.safetensors")
             named = {"sha256": weights_hash(weights)}
             toy.publish(record(seed, value, variant=variant, edition=edition, weights=named, **how))
@@ -26,7 +27,7 @@ def published(toy, record):
 
 def weights_of(variant: str = "plain") -> float | None:
     """The value of the published weights."""
-    file = layout.WEIGHTS / "alpha_2001" / f"{variant}.safetensors"
+    file = paths.WEIGHTS / "alpha_2001" / f"{variant}.safetensors"
     return load_weights(file)["w"].item() if file.exists() else None
 
 
@@ -38,16 +39,16 @@ def owners() -> list[tuple[str, str, int]]:
 def test_the_seed_nearest_the_mean_is_published_and_its_record_says_so(toy, published, failed_record):
     published(0.25, 1.0, 0.75)
     toy.publish(failed_record(3))
-    publish_weights(toy.paper(), "plain", layout.RUNS)
+    publish_weights(toy.paper(), "plain", paths.RUNS)
     assert weights_of() == 0.75 and owners() == [("plain", "official", 2)]
 
 
 def test_another_seed_that_comes_nearer_takes_the_place(toy, published):
     published(0.25, 1.0)
-    publish_weights(toy.paper(), "plain", layout.RUNS)
+    publish_weights(toy.paper(), "plain", paths.RUNS)
     assert owners() == [("plain", "official", 0)]
     published(0.75, first=2)
-    publish_weights(toy.paper(), "plain", layout.RUNS)
+    publish_weights(toy.paper(), "plain", paths.RUNS)
     assert weights_of() == 0.75 and owners() == [("plain", "official", 2)]
 
 
@@ -55,20 +56,20 @@ def test_a_variant_without_claims_has_weights_too(toy, published):
     content = toy.paper_content()
     content["claims"] = []
     published(0.25, 1.0, 0.5, variant="wide", metric="train_error", protocol="best")
-    publish_weights(toy.paper(content=content), "wide", layout.RUNS)
+    publish_weights(toy.paper(content=content), "wide", paths.RUNS)
     assert weights_of("wide") == 0.5 and owners() == [("wide", "official", 2)]
 
 
 def test_editions_are_not_mixed_and_the_one_that_counts_goes_first(toy, published):
     published(8.0, 9.0, 100.0, edition="resized")
     published(0.25, 1.0, 0.75)
-    publish_weights(toy.paper(), "plain", layout.RUNS)
+    publish_weights(toy.paper(), "plain", paths.RUNS)
     assert weights_of() == 0.75 and owners() == [("plain", "official", 2)]
 
 
 def test_where_the_run_is_not_here_the_weights_are_left_as_they_are(toy, published, capsys, tmp_path):
     published(0.25, 1.0, 0.75)
-    publish_weights(toy.paper(), "plain", layout.RUNS)
+    publish_weights(toy.paper(), "plain", paths.RUNS)
     published(0.7, first=3)
     publish_weights(toy.paper(), "plain", tmp_path / "elsewhere")
     assert weights_of() == 0.75
@@ -78,12 +79,12 @@ def test_where_the_run_is_not_here_the_weights_are_left_as_they_are(toy, publish
 def test_large_weights_stay_unpublished(toy, published, monkeypatch):
     monkeypatch.setattr(publish, "LARGEST_WEIGHTS", 10)
     published(0.25, 1.0, 0.75)
-    publish_weights(toy.paper(), "plain", layout.RUNS)
+    publish_weights(toy.paper(), "plain", paths.RUNS)
     assert weights_of() is None and owners() == []
 
 
 @pytest.mark.parametrize("records", [0, 1])
 def test_without_a_finished_seed_there_is_nothing_to_publish(toy, failed_record, records):
     toy.publish(*(failed_record(seed) for seed in range(records)))
-    publish_weights(toy.paper(), "plain", layout.RUNS)
+    publish_weights(toy.paper(), "plain", paths.RUNS)
     assert weights_of() is None

@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 
-from common.errors import UsageError
-from common.papers import find_papers, load_paper
-from common.recipes import as_text, option_name, override
+from common.base.errors import UsageError
+from common.claims.papers import find_papers, load_paper
+from common.training.recipes import as_text, option_name, override
 
 
 def recipes() -> list:

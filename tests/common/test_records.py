@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from common.errors import NumbersError, UsageError
-from common.records import make_record, published_records, published_seed, read_record, read_run, write_record
+from common.base.errors import NumbersError, UsageError
+from common.training.records import make_record, published_records, published_seed, read_record, read_run, write_record
 
 
 def test_a_record_is_read_as_it_was_written(toy, record, failed_record):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from common import layout
-from common import verdict as v
-from common.papers import Paper
-from common.rows import Row, label, measured, paper_rows, reported_as
+from common.base import paths
+from common.claims import verdict as v
+from common.claims.papers import Paper
+from common.claims.rows import Row, label, measured, paper_rows, reported_as
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_hours_are_rounded_to_what_is_known_of_them(toy, hours, words):
 
 
 def test_where_no_edition_counts_the_need_for_one_is_told(toy):
-    passport = layout.PASSPORTS / "shapes.yaml"
+    passport = paths.PASSPORTS / "shapes.yaml"
     passport.write_text(passport.read_text().replace("equivalent: true", "equivalent: false"))
     assert (
         row_of(paper_rows(toy.paper(), []), "plain-test").note

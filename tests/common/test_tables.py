@@ -10,8 +10,10 @@ from pathlib import Path
 import pandas
 import pytest
 
-from common import layout, tables, verdict
-from common.tables import BEGIN, END
+from common.base import paths
+from common.claims import verdict
+from common.pages import tables
+from common.pages.tables import BEGIN, END
 
 FIELDS = [
     "paper", "claim", "variant", "dataset", "edition", "metric", "protocol", "reported", "tolerance", "mean", "sd", "n",
@@ -43,15 +45,15 @@ def world(toy, records, monkeypatch, power):
     content["claims"][1]["unverified"] = True
     for name in ("alpha_2001", "beta_2010"):
         toy.paper(name, content)
-    for folder in (toy.root, layout.PAPERS / "alpha_2001"):
+    for folder in (toy.root, paths.PAPERS / "alpha_2001"):
         (folder / "README.md").write_text(PAGE)
-    (layout.PAPERS / "beta_2010" / "README.md").write_text("# Bare\n")
+    (paths.PAPERS / "beta_2010" / "README.md").write_text("# Bare\n")
     toy.publish(*records)
     return toy
 
 
 def text_of(name: str) -> str:
-    return tables.tables()[layout.RESULTS / name]
+    return tables.tables()[paths.RESULTS / name]
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -76,7 +78,7 @@ def test_another_value_gives_other_tables(world, record):
     before = tables.tables()
     world.publish(record(0, 0.5))
     after = tables.tables()
-    assert [path for path in before if before[path] == after[path]] == [layout.PAPERS / "beta_2010" / "README.md"]
+    assert [path for path in before if before[path] == after[path]] == [paths.PAPERS / "beta_2010" / "README.md"]
 
 
 def section(page: str, paper: str) -> str:
@@ -119,7 +121,7 @@ def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeyp
         plain | {"id": "train", "metric": "train_error", "reported": "1.00", "tolerance": 0.08},
     ]
     toy.paper(content=content)
-    page = layout.PAPERS / "alpha_2001" / "README.md"
+    page = paths.PAPERS / "alpha_2001" / "README.md"
     page.write_text(PAGE)
     lines = lines_of(tables.tables()[page])
     assert [line[:3] for line in lines] == [
@@ -153,8 +155,8 @@ def test_an_edition_that_does_not_count_is_explained_where_it_appears(world):
     note = "- *resized* (shapes): the resized files. It does not count for the paper's claims."
     page = text_of("README.md")
     assert note in section(page, "alpha_2001") and note not in section(page, "beta_2010")
-    assert note in tables.tables()[layout.PAPERS / "alpha_2001" / "README.md"]
-    assert note not in tables.tables()[layout.ROOT / "README.md"]  # not among its rows
+    assert note in tables.tables()[paths.PAPERS / "alpha_2001" / "README.md"]
+    assert note not in tables.tables()[paths.ROOT / "README.md"]  # not among its rows
     assert "(shapes): the official" not in page
     html = " ".join(text_of("index.html").split())
     assert "<em>resized</em> (shapes): the resized files. It does not count for the paper" in html
@@ -167,13 +169,13 @@ def test_variants_are_described_where_they_were_measured_and_named_where_nobody_
     content = toy.paper_content()
     content["claims"] = [content["claims"][0]]
     toy.paper(content=content)
-    (layout.PAPERS / "alpha_2001" / "README.md").write_text(PAGE)
+    (paths.PAPERS / "alpha_2001" / "README.md").write_text(PAGE)
     toy.publish(record())
     files = tables.tables()
-    for page in (files[layout.RESULTS / "README.md"], files[layout.PAPERS / "alpha_2001" / "README.md"]):
+    for page in (files[paths.RESULTS / "README.md"], files[paths.PAPERS / "alpha_2001" / "README.md"]):
         assert "- *plain*: as printed\n" in page and "twice as wide" not in page
         assert "### Not attempted\n\nNot run yet, and no claim speaks of them: wide.\n" in page
-    html = files[layout.RESULTS / "index.html"]
+    html = files[paths.RESULTS / "index.html"]
     assert "<h3>Not attempted</h3>" in html and "Not run yet, and no claim speaks of them: wide." in html
     content["claims"][0]["detail"] = True  # hides the row from the overview, and is a claim all the same
     toy.paper(content=content)
@@ -194,7 +196,7 @@ def test_protocols_of_what_was_measured_are_explained(world):
 def test_every_record_is_linked(world, records):
     page = text_of("README.md")
     for record in records:
-        path = record.path().relative_to(layout.RESULTS)
+        path = record.path().relative_to(paths.RESULTS)
         assert f"({path})" in page and record.path().exists()
 
 
@@ -300,20 +302,20 @@ def test_html_without_any_record(toy, monkeypatch, power):
 
 
 def test_figures_that_exist_are_shown(world):
-    folder = layout.FIGURES / "alpha_2001"
+    folder = paths.FIGURES / "alpha_2001"
     folder.mkdir(parents=True)
     (folder / "curve.png").write_bytes(b"")
     files = tables.tables()
-    assert "![curve](../../results/figures/alpha_2001/curve.png)" in files[layout.PAPERS / "alpha_2001" / "README.md"]
-    assert '<img src="figures/alpha_2001/curve.png"' in files[layout.RESULTS / "index.html"]
+    assert "![curve](../../results/figures/alpha_2001/curve.png)" in files[paths.PAPERS / "alpha_2001" / "README.md"]
+    assert '<img src="figures/alpha_2001/curve.png"' in files[paths.RESULTS / "index.html"]
 
 
 def test_a_figure_that_the_page_shows_already_is_not_shown_again(world):
-    folder = layout.FIGURES / "alpha_2001"
+    folder = paths.FIGURES / "alpha_2001"
     folder.mkdir(parents=True)
     for name in ("curve", "map_of_all"):
         (folder / f"{name}.png").write_bytes(b"")
-    page = layout.PAPERS / "alpha_2001" / "README.md"
+    page = paths.PAPERS / "alpha_2001" / "README.md"
     page.write_text("![a curve](../../results/figures/alpha_2001/curve.png)\n" + PAGE)
     for _ in range(2):
         page.write_text(tables.tables()[page])
@@ -322,7 +324,7 @@ def test_a_figure_that_the_page_shows_already_is_not_shown_again(world):
 
 
 def test_what_is_between_the_markers_is_replaced_and_nothing_else(world):
-    for page in (layout.PAPERS / "alpha_2001" / "README.md", layout.ROOT / "README.md"):
+    for page in (paths.PAPERS / "alpha_2001" / "README.md", paths.ROOT / "README.md"):
         text = tables.tables()[page]
         before, rest = text.split(BEGIN)
         block, after = rest.split(END)
@@ -333,7 +335,7 @@ def test_what_is_between_the_markers_is_replaced_and_nothing_else(world):
 
 
 def front_lines(title: str) -> list[list[str]]:
-    block = tables.tables()[layout.ROOT / "README.md"]
+    block = tables.tables()[paths.ROOT / "README.md"]
     return [line[1:] for line in lines_of(block) if line[0].startswith(f"[{title}](papers/")]
 
 
@@ -373,13 +375,13 @@ def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
     content = world.paper_content()
     content["claims"] = []
     world.paper("gamma_2020", content)
-    (layout.PAPERS / "gamma_2020" / "README.md").write_text(PAGE)
+    (paths.PAPERS / "gamma_2020" / "README.md").write_text(PAGE)
     world.publish(failed_record(0, paper="gamma_2020"))
     files = tables.tables()
-    results = [layout.RESULTS / f"comparison.{ending}" for ending in ("json", "csv", "tex")]
-    for path in (*results, layout.RESULTS / "README.md", layout.RESULTS / "index.html", layout.ROOT / "README.md"):
+    results = [paths.RESULTS / f"comparison.{ending}" for ending in ("json", "csv", "tex")]
+    for path in (*results, paths.RESULTS / "README.md", paths.RESULTS / "index.html", paths.ROOT / "README.md"):
         assert "failed" in files[path].replace(r"\_", "_").split("gamma_2020", 1)[1], path
-    assert "**failed** (seed 0" in files[layout.PAPERS / "gamma_2020" / "README.md"]
+    assert "**failed** (seed 0" in files[paths.PAPERS / "gamma_2020" / "README.md"]
     assert ["plain", "–", "–", "official", "–", "–", "**failed** (seed 0 failed: the loss is nan)"] in front_lines(
         "A page"
     )
@@ -398,14 +400,14 @@ def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
         plain | {"id": "best-train", "metric": "train_error", "tolerance": 0.078, "protocol": "best"},
     ]
     toy.paper(content=content)
-    for folder in (toy.root, layout.PAPERS / "alpha_2001"):
+    for folder in (toy.root, paths.PAPERS / "alpha_2001"):
         (folder / "README.md").write_text(PAGE)
     measured = {"test_error": 0.95, "train_error": 0.95}
     toy.publish(record(metrics=dict.fromkeys(("last", "best", "one-by-one"), measured)))
     everything = section(text_of("README.md"), "alpha_2001")
     assert len(lines_of(everything)) == 6 + 1 + 1 + 2  # rows, a group of records, a variant that waits, its claims
     assert lines_of(everything)[-2][:4] == ["wide", "test error", "one-by-one", "0.95 ± 0.19 %"]
-    page = tables.tables()[layout.PAPERS / "alpha_2001" / "README.md"]
+    page = tables.tables()[paths.PAPERS / "alpha_2001" / "README.md"]
     overview = [line[1:3] for line in lines_of(page)[:-1]]
     assert overview == [["test error", "last"], ["training error", "best"], ["training error", "last"]]
     assert lines_of(page)[-1][:2] == ["wide", "last: PSNR 30.10 dB"]
@@ -422,14 +424,14 @@ def test_a_detail_stands_in_the_results_and_on_no_overview(world):
     content["claims"][1]["detail"] = True
     world.paper("alpha_2001", content)
     written = tables.tables()
-    overviews = [written[layout.ROOT / "README.md"], written[layout.PAPERS / "alpha_2001" / "README.md"]]
-    assert "30.10" in written[layout.RESULTS / "README.md"] and "0.95 ± 0.19" in overviews[0] + overviews[1]
+    overviews = [written[paths.ROOT / "README.md"], written[paths.PAPERS / "alpha_2001" / "README.md"]]
+    assert "30.10" in written[paths.RESULTS / "README.md"] and "0.95 ± 0.19" in overviews[0] + overviews[1]
     assert [overview.count("| wide") for overview in overviews] == [0, 0]
     assert "| wide " not in overviews[1] and "| plain " in overviews[1]
 
 
 def test_a_page_without_markers_is_left_alone(world):
-    assert tables.tables()[layout.PAPERS / "beta_2010" / "README.md"] == "# Bare\n"
+    assert tables.tables()[paths.PAPERS / "beta_2010" / "README.md"] == "# Bare\n"
 
 
 def test_an_empty_repository_has_tables_too(toy, monkeypatch, power):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common import verdict as v
-from common.verdict import Summary, power, summarise, verdict
+from common.claims import verdict as v
+from common.claims.verdict import Summary, power, summarise, verdict
 
 REPORTED, TOLERANCE = 1.0, 0.25
 BIT = 1e-6  # just beyond an edge

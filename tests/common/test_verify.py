@@ -2,11 +2,12 @@
 
 import pytest
 
-from common import layout, verify
-from common.errors import DataAbsent, DataError, MachineError
-from common.evaluation import Measured
-from common.passports import LocatedData
-from common.verify import PASSED, SKIPPED, WRONG
+from common.base import paths
+from common.base.errors import DataAbsent, DataError, MachineError
+from common.data.passports import LocatedData
+from common.publishing import verify
+from common.publishing.verify import PASSED, SKIPPED, WRONG
+from common.training.evaluation import Measured
 
 FILES = {"train.bin": "cd" * 32}  # as the made-up records have them
 
@@ -29,7 +30,7 @@ def located(monkeypatch, records):
 
     def find(passport, data_dir):
         asked.append(passport.name)
-        return LocatedData("shapes", "official", layout.DATA, FILES)
+        return LocatedData("shapes", "official", paths.DATA, FILES)
 
     monkeypatch.setattr(verify, "real_data", find)
     monkeypatch.setattr(verify, "measure_record", lambda paper, record, data: Measured(record.metrics))

@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from common.errors import NumbersError, UsageError
-from common.weights import fit_weights, load_weights, save_weights, trained_as, weights_hash
+from common.base.errors import NumbersError, UsageError
+from common.training.weights import fit_weights, load_weights, save_weights, trained_as, weights_hash
 
 
 def weights() -> dict[str, torch.Tensor]:

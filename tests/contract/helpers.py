@@ -166,7 +166,7 @@ class Killed(BaseException):
 @contextlib.contextmanager
 def killed_after(advances: int):
     """Within this process: the run that is on keeps its state when it advances for the `advances`-th time, and dies."""
-    from common.run import Run
+    from common.training.run import Run
 
     honest, done = Run.advance, 0
 
@@ -185,9 +185,9 @@ def killed_after(advances: int):
 
 def save_often() -> None:
     """To `prepare` a command: it keeps its state at every step that could be its last."""
-    import common.run
+    import common.training.run
 
-    common.run.SECONDS_BETWEEN_SAVES = 0.0
+    common.training.run.SECONDS_BETWEEN_SAVES = 0.0
 
 
 def save_often_on_two_threads() -> None:

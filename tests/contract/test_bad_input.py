@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from common.cli import main
+from common.cli.commands import main
 from tests.contract.helpers import PAPER, ROOT, Ended, assert_told, content, copy_sources, run, seed_folder, smoke
 
 WEIGHTS = ROOT / "results" / "weights" / PAPER / "lenet5.safetensors"
@@ -125,7 +125,7 @@ def house(tmp_path):
     """A copy of the sources whose passport is that of SMALL_MNIST."""
     root = tmp_path / "house"
     copy_sources(root, "common", "papers")
-    file = root / "common" / "passports" / "mnist.yaml"
+    file = root / "common" / "data" / "passports" / "mnist.yaml"
     passport = yaml.safe_load(file.read_text())
     (edition,) = passport["editions"].values()
     edition["files"] = {
@@ -320,7 +320,7 @@ def test_a_broken_paper_yaml_ends_with_2_and_names_file_and_field(house, tmp_pat
 
 
 def test_a_broken_passport_ends_with_2_and_names_file_and_field(house, tmp_path):
-    file = house / "common" / "passports" / "mnist.yaml"
+    file = house / "common" / "data" / "passports" / "mnist.yaml"
     file.write_text(file.read_text().replace("terms:", "term:"))
     assert_told(run(root=house, log=tmp_path / "log"), 2, f"{file}: terms: is missing")
 

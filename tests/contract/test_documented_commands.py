@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from common.papers import load_paper
-from common.tables import BEGIN, END
+from common.claims.papers import load_paper
+from common.pages.tables import BEGIN, END
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("papers/*/README.md"))]

@@ -73,7 +73,7 @@ def test_another_seed_gives_other_bits(tmp_path, uninterrupted):
 
 
 def sources_hashed_once():
-    from common import provenance
+    from common.training import provenance
 
     honest, hashed = provenance.source_hash, []
 
@@ -175,7 +175,7 @@ def test_without_the_kernel_too_a_killed_run_ends_with_the_same_bits(tmp_path, u
 
 
 def sabotage(**changes):
-    from common.run import Run
+    from common.training.run import Run
 
     honest = Run.resume
 
@@ -217,7 +217,7 @@ def killed_in_the_second_pass(runs_dir):
 
 
 def signal_in_the_second_pass(number):
-    from common.run import Run
+    from common.training.run import Run
 
     honest = Run.advance
 

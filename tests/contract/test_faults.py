@@ -126,7 +126,7 @@ def test_the_same_seed_twice_at_once_ends_the_second_with_5_and_does_not_harm_th
 
 
 def stop_after_the_first_pass():
-    from common.run import Run
+    from common.training.run import Run
 
     honest = Run.keep
 
@@ -172,7 +172,7 @@ def assert_failed(ended, *said):
 
 
 def bad_in_seed_1():
-    from common.run import Run
+    from common.training.run import Run
 
     honest = Run.require_finite
     Run.require_finite = lambda run, value, what: honest(run, math.nan if run.seed == 1 else value, what)
@@ -189,7 +189,7 @@ def test_a_seed_whose_numbers_go_bad_does_not_keep_the_others_from_running(tmp_p
 
 
 def bad_while_a_signal_comes():
-    from common.run import Run
+    from common.training.run import Run
 
     honest = Run.require_finite
 

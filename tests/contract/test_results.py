@@ -4,14 +4,15 @@ import os
 
 import pytest
 
-from common import figures, layout
-from common.errors import DataAbsent
-from common.measure import measure_record, recorded_data, with_weights
-from common.papers import find_papers, load_paper
-from common.passports import locate
-from common.records import published_records
-from common.soundness import paper_faults
-from common.tables import tables
+from common.base import paths
+from common.base.errors import DataAbsent
+from common.claims.papers import find_papers, load_paper
+from common.data.passports import locate
+from common.pages import figures
+from common.pages.tables import tables
+from common.publishing.checks import paper_faults
+from common.publishing.measure import measure_record, recorded_data, with_weights
+from common.training.records import published_records
 
 WITH_WEIGHTS = [record for name in find_papers() for record in with_weights(load_paper(name))]
 REAL_DATA = pytest.mark.skipif(not os.environ.get("REPRO_DATA"), reason="needs real data: set REPRO_DATA to its folder")
@@ -23,10 +24,10 @@ def test_committed_tables_are_rebuilt_byte_for_byte():
 
 
 def test_committed_figures_are_drawn_again_byte_for_byte(tmp_path, monkeypatch):
-    committed = {path.relative_to(layout.FIGURES): path for path in layout.FIGURES.rglob("*.png")}
-    root = layout.ROOT
-    monkeypatch.setattr(layout, "ROOT", tmp_path)
-    monkeypatch.setattr(layout, "FIGURES", tmp_path / "figures")
+    committed = {path.relative_to(paths.FIGURES): path for path in paths.FIGURES.rglob("*.png")}
+    root = paths.ROOT
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
     (tmp_path / "results").symlink_to(root / "results")
     drawn = {path.relative_to(tmp_path / "figures"): path for path in figures.draw_all()}
     assert drawn and drawn.keys() <= committed.keys()
@@ -42,7 +43,7 @@ def test_published_records_and_weights_are_what_they_must_be(paper):
 def test_what_is_published_is_of_the_papers_that_are_here():
     published = {record.paper for record in published_records()}
     assert published and published <= set(find_papers())
-    assert {folder.name for folder in layout.WEIGHTS.iterdir()} <= published
+    assert {folder.name for folder in paths.WEIGHTS.iterdir()} <= published
 
 
 def by_speed() -> list:

@@ -88,8 +88,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from common.determinism import generator
-from common.run import Trained
+from common.training.determinism import generator
+from common.training.run import Trained
 from papers.toy.data import load
 from papers.toy.model import Line
 
@@ -132,7 +132,7 @@ def train(run, recipe):
 
 
 if __name__ == "__main__":
-    from common.cli import run_paper_module
+    from common.cli.commands import run_paper_module
 
     run_paper_module(__file__)
 '''
@@ -140,9 +140,9 @@ if __name__ == "__main__":
 EVAL = '''
 """Error on the test points."""
 
-from common.evaluation import Measured
-from common.metrics import error_percent
-from common.weights import fit_weights
+from common.training.evaluation import Measured
+from common.base.metrics import error_percent
+from common.training.weights import fit_weights
 from papers.toy.data import load
 from papers.toy.model import Line
 
@@ -155,7 +155,7 @@ def evaluate(weights, recipe, data, device):
 
 
 if __name__ == "__main__":
-    from common.cli import eval_paper_module
+    from common.cli.commands import eval_paper_module
 
     eval_paper_module(__file__)
 '''

@@ -13,10 +13,10 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from common.determinism import generator
-from common.errors import DataError, UsageError
-from common.papers import load_paper
-from common.passports import LocatedData, find_passport, locate
+from common.base.errors import DataError, UsageError
+from common.claims.papers import load_paper
+from common.data.passports import LocatedData, find_passport, locate
+from common.training.determinism import generator
 from papers.dncnn import choose, degrade, noisy_sets, train
 from papers.dncnn import data as preparing
 from papers.dncnn import eval as measuring

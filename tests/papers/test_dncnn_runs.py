@@ -18,16 +18,16 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from common import layout
-from common.cli import main
-from common.determinism import generator, make_deterministic
-from common.device import fast_precision
-from common.errors import UsageError
-from common.papers import load_paper
-from common.passports import LocatedData
-from common.records import Record
-from common.run import Job, Run, run_job
-from common.weights import load_weights, save_weights
+from common.base import paths
+from common.base.errors import UsageError
+from common.claims.papers import load_paper
+from common.cli.commands import main
+from common.data.passports import LocatedData
+from common.training.determinism import generator, make_deterministic
+from common.training.device import fast_precision
+from common.training.records import Record
+from common.training.run import Job, Run, run_job
+from common.training.weights import load_weights, save_weights
 from papers.dncnn import data, train
 from papers.dncnn.data import load
 from papers.dncnn.figures import FIGURES
@@ -298,7 +298,7 @@ def renamed(record: Record, variant: str, *sigmas: int, **fields) -> Record:
 def test_every_figure_is_drawn(tmp_path, monkeypatch, whole, drawn):
     model = DnCNN(17)
     save_weights(model.state_dict(), tmp_path / "published.safetensors")
-    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     published = whole.model_copy(update={"weights": whole.weights.model_copy(update={"file": "published.safetensors"})})
     records = [
         published, renamed(whole, DEFAULT, 25, seed=1), renamed(whole, "sigma25-printed", 25),
@@ -474,7 +474,7 @@ def test_a_picture_that_no_memory_holds_ends_with_5(tmp_path, capsys, monkeypatc
 
 
 def test_a_large_picture_shows_how_far_it_is_and_one_of_one_tile_nothing(tmp_path, capsys, monkeypatch, weights):
-    monkeypatch.setattr("common.progress.QUIET_LINE_EVERY_S", -1.0)  # a line after every tile
+    monkeypatch.setattr("common.base.progress.QUIET_LINE_EVERY_S", -1.0)  # a line after every tile
     for shape in ((12, 1500, 3), (20, 30, 3)):
         Image.fromarray(pixels(*shape)).save(tmp_path / "a.png")
         words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
@@ -655,7 +655,7 @@ def test_a_disk_that_is_full_in_the_end_is_told_as_it_is(tmp_path, capsys, monke
 
 LARGE = """
 import resource, torch
-from common.determinism import generator
+from common.training.determinism import generator
 from papers.dncnn.eval import restore
 from papers.dncnn.model import DnCNN
 from papers.dncnn.train import Recipe

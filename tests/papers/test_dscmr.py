@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from sklearn.metrics import average_precision_score
 
-from common.determinism import generator
-from common.errors import DataAbsent, DataError, Interrupted, UsageError
-from common.papers import load_paper
-from common.passports import LocatedData, find_passport, locate
-from common.records import Record
-from common.run import Job, Run, run_job
+from common.base.errors import DataAbsent, DataError, Interrupted, UsageError
+from common.claims.papers import load_paper
+from common.data.passports import LocatedData, find_passport, locate
+from common.training.determinism import generator
+from common.training.records import Record
+from common.training.run import Job, Run, run_job
 from papers.dscmr import figures, retrieval, train
 from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Pairs, _matrix, load
@@ -613,7 +613,7 @@ def test_figures_keep_editions_apart(tmp_path):
 
 
 def test_figures_are_drawn_from_records_alone_and_only_from_those_they_need(tmp_path, tmp_path_factory):
-    from common.figures import _draw
+    from common.pages.figures import _draw
 
     def nothing(dataset):
         return None

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from common.determinism import generator
-from common.errors import DataAbsent, DataError, MachineError
-from common.passports import LocatedData
+from common.base.errors import DataAbsent, DataError, MachineError
+from common.data.passports import LocatedData
+from common.training.determinism import generator
 from papers.dscmr import data, features
 from papers.dscmr.features import SentenceCNN, as_numbers, find_pairs, text_features, vocabulary_of, words
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from sklearn.decomposition import PCA
 
-from common.determinism import generator
-from common.errors import DataError, UsageError
-from common.papers import load_paper
-from common.passports import DataAbsent, LocatedData, find_passport, locate
+from common.base.errors import DataError, UsageError
+from common.claims.papers import load_paper
+from common.data.passports import DataAbsent, LocatedData, find_passport, locate
+from common.training.determinism import generator
 from papers.hybridsn import data, train
 from papers.hybridsn.data import (
     SCENES,
@@ -33,7 +33,7 @@ from papers.hybridsn.data import (
 )
 from papers.hybridsn.eval import evaluate, split_of
 from papers.hybridsn.model import DROPOUT, HybridSN, dropout, initialise, reshape_1
-from papers.hybridsn.scoring import accuracies, by_class, predict
+from papers.hybridsn.scoring import accuracies, confusion_matrix, predict
 from papers.hybridsn.train import (
     TRAINING_PIXELS,
     VARIANTS,
@@ -525,7 +525,7 @@ def test_scores_against_their_definitions():
         "aa": pytest.approx(100 * (3 / 4 + 1 + 1 / 2) / 3),
         "kappa": pytest.approx(100 * (6 / 8 - 20 / 64) / (1 - 20 / 64)),  # by chance: 4*3 + 2*3 + 2*1 of 64
     }
-    assert by_class(predicted, label, 4) == [[3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]
+    assert confusion_matrix(predicted, label, 4) == [[3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]
 
 
 def test_predictions_are_those_of_the_network_in_the_pixels_order(monkeypatch):

@@ -12,11 +12,11 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from common.errors import Interrupted, NumbersError, UsageError
-from common.papers import load_paper
-from common.passports import LocatedData
-from common.records import Record, read_record
-from common.run import Job, Run, run_job
+from common.base.errors import Interrupted, NumbersError, UsageError
+from common.claims.papers import load_paper
+from common.data.passports import LocatedData
+from common.training.records import Record, read_record
+from common.training.run import Job, Run, run_job
 from papers.hybridsn import data, figures, train
 from papers.hybridsn.eval import evaluate
 from papers.hybridsn.train import VARIANTS, recipe
@@ -148,9 +148,9 @@ def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, mistake
 
 
 def test_a_run_does_not_go_on_where_products_would_have_another_precision(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.run.fast_precision", lambda _: torch.bfloat16)
+    monkeypatch.setattr("common.training.run.fast_precision", lambda _: torch.bfloat16)
     cut_after(2, tmp_path)
-    monkeypatch.setattr("common.run.fast_precision", lambda _: torch.float32)
+    monkeypatch.setattr("common.training.run.fast_precision", lambda _: torch.float32)
     with pytest.raises(UsageError, match="was begun with other processor. Start over with --fresh"):
         finished(tmp_path)
 

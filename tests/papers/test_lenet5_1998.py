@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from common import native
-from common.determinism import generator
-from common.errors import DataError, UsageError
-from common.passports import find_passport, locate
+from common.base.errors import DataError, UsageError
+from common.data.passports import find_passport, locate
+from common.training import compile_c
+from common.training.determinism import generator
 from papers.lenet5_1998 import kernel, sdlm
 from papers.lenet5_1998.data import (
     Digits,
@@ -299,7 +299,7 @@ def random_images(count: int) -> torch.Tensor:
 
 
 def test_stand_in_digits_are_real_digits_in_the_middle():
-    from common.passports import LocatedData
+    from common.data.passports import LocatedData
 
     digits = load(LocatedData("mnist", "stand-in", None, {}))
     assert digits.train_images.shape == (1437, 28, 28) and digits.test_images.shape == (360, 28, 28)
@@ -327,7 +327,7 @@ def test_real_mnist_has_its_counts():
 
 # ---- the updates ----------------------------------------------------------------------
 
-needs_compiler = pytest.mark.skipif(native.compile_c(kernel.SOURCE) is None, reason="no C compiler here")
+needs_compiler = pytest.mark.skipif(compile_c.compile_c(kernel.SOURCE) is None, reason="no C compiler here")
 
 
 @needs_compiler
@@ -494,7 +494,7 @@ def test_bits_do_not_depend_on_the_processors_vectors(tmp_path):
     results = []
     for number, tuned in enumerate(["-march=native", "", "-O1"]):
         library = tmp_path / f"kernel{number}.so"
-        command = [os.environ.get("CC", "cc"), *native.FLAGS, *tuned.split(), str(kernel.SOURCE), "-o", str(library)]
+        command = [os.environ.get("CC", "cc"), *compile_c.FLAGS, *tuned.split(), str(kernel.SOURCE), "-o", str(library)]
         subprocess.run(command, check=True)
         import ctypes
 

@@ -1,0 +1,39 @@
+"""Writing files that are never half there."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from common.base.errors import MachineError
+
+GO_ON = "What was saved before is intact; run again to go on."
+
+
+def fill(text: str, begin: str, end: str, block: str) -> str:
+    """The text with what stands between two markers replaced by a block; unchanged if it has no such markers."""
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n\n{block}\n\n{end}", text)
+
+
+def write_whole(path: Path, content: bytes, advice: str = GO_ON) -> None:
+    """Write a file so that at every moment there is the old one or the new one, never half.
+
+    Args:
+        advice: what to do where it cannot be written.
+
+    Raises:
+        MachineError: the disk is full, the folder read-only.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # on a disk that is read-only even this fails
+            temporary.unlink()
+        raise MachineError(f"{path}: {error.strerror}. {advice}") from None

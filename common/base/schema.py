@@ -1,0 +1,103 @@
+"""Reading YAML and JSON into checked, frozen objects.
+
+Every file that people or runs write is read through `read`, which names the
+file, the entry and the field when something is missing, unknown or of the wrong
+kind.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pydantic
+import yaml
+
+from common.base.errors import UsageError
+
+
+class Checked(pydantic.BaseModel):
+    """An object read from a file: no unknown fields, no change after reading."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=Checked)
+YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, several times as fast, where PyYAML has it
+
+
+def read(path: Path, kind: type[C]) -> C:
+    """Read and check a YAML or JSON file.
+
+    Raises:
+        UsageError: the file cannot be read, is no YAML or JSON, not of this kind, or YAML with a key that
+            stands twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else _plain(text, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    return check(content, kind, str(path))
+
+
+def _plain(text: str, path: Path) -> object:
+    """The content of a YAML text. YAML forbids a key that stands twice; PyYAML takes the last one."""
+    loader = YamlLoader(text)
+    try:
+        root = loader.get_single_node()
+        for key in _duplicates(root):
+            raise UsageError(f"{path}: {key.value}: stands twice, again in line {key.start_mark.line + 1}")
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _duplicates(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Every key that has stood before in its mapping, from the outer mappings to the inner ones."""
+    waiting, met = deque([root]), set()
+    while waiting:
+        node = waiting.popleft()
+        if id(node) in met or not isinstance(node, yaml.CollectionNode):  # an alias, or a plain value
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+            continue
+        keys = set()
+        for key, value in node.value:
+            name = key.tag, str(key.value)
+            if name in keys:
+                yield key
+            keys.add(name)
+            waiting.append(value)
+
+
+def check(content: object, kind: type[C], source: str) -> C:
+    """Check content that is already in memory; `source` names it in the error."""
+    try:
+        return kind.model_validate(content)
+    except pydantic.ValidationError as error:
+        faults = [f"{_place(content, fault['loc'])}: {_words(fault)}" for fault in error.errors()]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UsageError(f"{source}: {faults[0]}{more}") from None
+
+
+def _place(content: object, location: tuple) -> str:
+    """'claims.some-id.tolerance': list entries are called by their id."""
+    words = []
+    for step in location:
+        try:
+            content = content[step]
+        except (KeyError, IndexError, TypeError):
+            content = None
+        named = isinstance(step, int) and isinstance(content, dict) and "id" in content
+        words.append(str(content["id"]) if named else str(step))
+    return ".".join(words) or "the file"
+
+
+def _words(fault: dict) -> str:
+    return {"missing": "is missing", "extra_forbidden": "is unknown here"}.get(fault["type"], fault["msg"])

@@ -1,0 +1,166 @@
+"""A paper's rows, sorted for the pages that show them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from common.base.metrics import METRICS
+from common.claims import verdict as v
+from common.claims.papers import Claim, Paper
+from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, with_unit
+from common.training.records import Record
+
+NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
+
+
+@dataclass(frozen=True)
+class NotAttempted:
+    """The claims of one variant that no record speaks of."""
+
+    variant: str
+    claims: list[Claim]
+    needs: str
+    command: str | None  # None where no data is known that would settle them
+
+    @property
+    def printed(self) -> str:
+        """What the paper says, in one line: 'last: overall accuracy 99.47 %, kappa 99.40 %; best: ...'"""
+        by_protocol: dict[str, list[str]] = {}
+        for claim in self.claims:
+            remark = f" ({UNVERIFIED})" if claim.unverified else ""
+            text = f"{METRICS[claim.metric].label} {with_unit(claim.reported, claim.metric)}{remark}"
+            by_protocol.setdefault(claim.protocol, []).append(text)
+        return "; ".join(f"{protocol}: {', '.join(texts)}" for protocol, texts in by_protocol.items())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rows of one variant and edition stand on."""
+
+    variant: str
+    edition: str
+    records: list[str]  # their paths below results/records, without the ending
+    commits: list[str]  # that they ran from
+    command: str
+
+
+@dataclass(frozen=True)
+class EditionNote:
+    """An edition that does not count for the paper's claims, in the words of its passport."""
+
+    edition: str
+    dataset: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One paper's rows, in their order, and the records that they stand on."""
+
+    paper: Paper
+    rows: list[Row]
+    records: list[Record]
+
+    @property
+    def title(self) -> str:
+        """The heading of the paper's page, or where it has none the name of its folder."""
+        page = self.paper.folder / "README.md"
+        first = page.read_text(encoding="utf-8").partition("\n")[0] if page.exists() else ""
+        return first.removeprefix("# ") if first.startswith("# ") else self.paper.name
+
+    @property
+    def attempted(self) -> list[Row]:
+        """The rows with records, those of failed seeds too."""
+        return [row for row in self.rows if row.records]
+
+    @property
+    def by_variant(self) -> dict[str, list[Row]]:
+        """The attempted rows of each variant that has some."""
+        variants = dict.fromkeys(row.variant for row in self.attempted)
+        return {variant: [row for row in self.attempted if row.variant == variant] for variant in variants}
+
+    @property
+    def not_attempted(self) -> list[NotAttempted]:
+        claims = {claim.id: claim for claim in self.paper.claims}
+        by_variant: dict[str, list[Claim]] = {}
+        for row in self.rows:
+            if not row.records:
+                by_variant.setdefault(row.variant, []).append(claims[row.claim])
+        return [
+            NotAttempted(
+                variant,
+                open_claims,
+                needs(self.paper, open_claims),
+                self._command(variant) if can_be_settled(self.paper, variant) else None,
+            )
+            for variant, open_claims in by_variant.items()
+        ]
+
+    @property
+    def not_run(self) -> list[str]:
+        """The variants that have neither a claim nor a record."""
+        named = {of.variant for of in [*self.paper.claims, *self.records]}  # those that are a detail too
+        return [variant for variant in self.paper.variants if variant not in named]
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
+        commits = {record.name: (record.code.commit or NO_COMMIT)[:7] for record in self.records}
+        return [
+            Evidence(
+                variant,
+                edition,
+                list(records),
+                list(dict.fromkeys(commits[name] for name in records)),
+                self._command(variant, ",".join(map(seed_of, records))),
+            )
+            for variant, edition, records in groups
+        ]
+
+    def _command(self, variant: str, seeds: str | None = None) -> str:
+        seeds = seeds or ",".join(map(str, range(self.paper.variants[variant].seeds)))
+        return f"bash reproduce.sh {self.paper.name} --variant {variant} --seeds {seeds}"
+
+    def without_details(self) -> "Comparison":
+        """Without the claims that are a detail, and what was measured under protocols of which every claim is one."""
+        claims = self.paper.claims
+        details = {claim.id for claim in claims if claim.detail}
+        protocols = {c.protocol for c in claims if c.detail} - {c.protocol for c in claims if not c.detail}
+        shown = [row for row in self.rows if not (row.claim in details if row.claim else row.protocol in protocols)]
+        return dataclasses.replace(self, rows=shown)
+
+    @property
+    def front_rows(self) -> list[Row]:
+        """What matters most: the claims that were tried, and what failed."""
+        return [row for row in self.without_details().attempted if row.claim or row.verdict == v.FAILED]
+
+    @property
+    def standing(self) -> dict[str, int]:
+        """How many claims have each verdict, the best first; those that are a detail do not count."""
+        verdicts = [row.verdict for row in self.without_details().rows if row.claim]
+        return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
+
+    @property
+    def beside(self) -> list[list[Row]]:
+        """What was measured on variants and editions that no claim speaks of: for each, and each metric
+        of the headline, its rows, one a protocol."""
+        claimed = {(row.variant, row.edition) for row in self.attempted if row.claim}
+        beside: dict[tuple, list[Row]] = {}
+        for row in self.attempted:
+            if (row.variant, row.edition) not in claimed and row.metric in self.paper.headline:
+                beside.setdefault((row.variant, row.edition, row.metric), []).append(row)
+        return list(beside.values())
+
+    def edition_notes(self, rows: list[Row]) -> list[EditionNote]:
+        """One for each edition among the rows that does not count for the paper's claims."""
+        notes = {}
+        for row in rows:
+            passport = self.paper.passport(row.variant)
+            if row.edition and not passport.counts(row.edition):
+                edition = passport.editions.get(row.edition)
+                description = edition.description if edition else "not an edition of the passport"
+                notes[row.dataset, row.edition] = EditionNote(row.edition, row.dataset, description.strip().rstrip("."))
+        return list(notes.values())
+
+
+def seed_of(record: str) -> str:
+    return record.rsplit("seed-", 1)[1]

@@ -1,0 +1,221 @@
+"""What a paper claims: reading and checking `papers/<name>/paper.yaml`."""
+
+import importlib
+import math
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import pydantic
+
+from common.base import paths
+from common.base.errors import UsageError, nearest
+from common.base.metrics import METRICS
+from common.base.schema import Checked, read
+from common.claims.verdict import LEAST_SEEDS
+from common.data.passports import Passport, find_passport
+
+
+class Variant(Checked):
+    """One training run: model, dataset, split and protocol."""
+
+    description: str
+    dataset: str
+    splits: dict[str, int] | None = None  # examples on each side, where the variant splits the dataset in its own way
+    # How many make a verdict, fixed before the first run: who may stop at any time can stop when the verdict pleases.
+    seeds: Annotated[int, pydantic.Field(ge=LEAST_SEEDS)] = LEAST_SEEDS
+
+
+class Spread(Checked):
+    """The paper's own spread over its repeated runs."""
+
+    sd: float
+    runs: int | None = None
+
+
+class Reference(Checked):
+    """A second published value of the same quantity: torchvision, the authors' code."""
+
+    source: str
+    value: str
+
+
+class Needs(Checked):
+    """What a run that could settle the claim takes."""
+
+    hours: float
+    device: str = "cpu"
+
+
+class Claim(Checked):
+    """A number that the paper printed, as it was printed."""
+
+    id: str
+    variant: str
+    metric: str
+    reported: Annotated[str, pydantic.Field(pattern=r"^-?\d+(\.\d+)?$")]
+    where: str
+    protocol: str
+    tolerance: float
+    needs: Needs
+    spread: Spread | None = None
+    second_reference: Reference | None = None
+    unverified: bool = False
+    detail: bool = False  # stands in results/README.md only, not on the pages that give the overview
+
+    @property
+    def value(self) -> float:
+        return float(self.reported)
+
+
+class Citation(Checked):
+    title: str
+    authors: list[str]
+    venue: str
+    year: int
+    doi: str | None = None
+    arxiv: str | None = None
+    bibtex: str
+
+
+class PaperFile(Checked):
+    """The content of a paper.yaml."""
+
+    citation: Citation
+    default_variant: str
+    headline: list[str]  # the metrics that the front page shows where no claim speaks of what was measured
+    variants: dict[str, Variant]
+    claims: list[Claim]
+    protocols: dict[str, str]  # what each evaluation protocol means
+
+
+class Paper:
+    """A folder under papers/: its claims now, its code when asked for."""
+
+    def __init__(self, folder: Path):
+        self.name = folder.name
+        self.folder = folder
+        self.file = folder / "paper.yaml"
+        content = read(self.file, PaperFile)
+        self.citation = content.citation
+        self.default_variant = content.default_variant
+        self.headline = content.headline
+        self.variants = content.variants
+        self.claims = content.claims
+        self.protocols = content.protocols
+        self._passports: dict[str, Passport] = {}
+        self._check()
+
+    def variant(self, name: str | None) -> str:
+        """The variant's name, the default one for None.
+
+        Raises:
+            UsageError: no such variant.
+        """
+        name = name or self.default_variant
+        if name not in self.variants:
+            known = ", ".join(self.variants)
+            raise UsageError(f"{self.name} has no variant {name!r} (it has {known}).{nearest(name, self.variants)}")
+        return name
+
+    def passport(self, variant: str) -> Passport:
+        """
+        Raises:
+            UsageError: no such variant.
+        """
+        dataset = self.variants[self.variant(variant)].dataset
+        if dataset not in self._passports:  # read once: it may list hundreds of files, and every claim asks
+            self._passports[dataset] = find_passport(dataset, self.folder)
+        return self._passports[dataset]
+
+    def module(self, name: str) -> ModuleType:
+        """`papers.<paper>.<name>`, imported."""
+        return importlib.import_module(f"papers.{self.name}.{name}")
+
+    @cached_property
+    def code(self) -> dict:
+        """Commit and hash of the sources as they were when first asked for: they may be edited while a run is on."""
+        from common.training.provenance import code
+
+        return code(self.name)
+
+    @cached_property
+    def has_figures(self) -> bool:
+        return (self.folder / "figures.py").exists()
+
+    def _check(self) -> None:
+        def fault(text: str) -> UsageError:
+            return UsageError(f"{self.file}: {text}")
+
+        if self.default_variant not in self.variants:
+            raise fault(f"default_variant: {self.default_variant!r} is no variant")
+        for metric in self.headline:
+            if metric not in METRICS:
+                raise fault(f"headline: {metric!r} is no metric.{nearest(metric, METRICS)}")
+        for name in self.variants:
+            try:
+                self.passport(name)
+            except UsageError as error:
+                raise fault(f"variants.{name}.dataset: {error}") from None
+        ids = [claim.id for claim in self.claims]
+        for claim in self.claims:
+            where = f"claims.{claim.id}"
+            if ids.count(claim.id) > 1:
+                raise fault(f"{where}.id: two claims have this id")
+            if claim.variant not in self.variants:
+                raise fault(f"{where}.variant: {claim.variant!r} is no variant")
+            if claim.metric not in METRICS:
+                raise fault(f"{where}.metric: {claim.metric!r} is no metric.{nearest(claim.metric, METRICS)}")
+            if claim.protocol not in self.protocols:
+                raise fault(f"{where}.protocol: {claim.protocol!r} is not among the protocols")
+            metric = METRICS[claim.metric]
+            low, high = metric.range
+            if not low <= claim.value <= high:
+                raise fault(f"{where}.reported: {claim.reported} is out of range")
+            splits = self.variants[claim.variant].splits or self.passport(claim.variant).splits
+            if metric.counted_on not in (None, *splits):
+                raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, and there is no such split")
+            rule = tolerance_by_rule(claim, splits)
+            if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
+                raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
+
+
+def tolerance_by_rule(claim: Claim, splits: dict[str, int]) -> float:
+    """The equivalence margin of a claim, by the one rule for all papers.
+
+    Args:
+        splits: how many examples each split has.
+
+    Two standard deviations where the paper gives its spread; else 1.96 binomial
+    standard errors of the reported value on the examples it was counted on; else
+    the metric's fixed margin. Two significant digits, and never less than one
+    unit of the last printed digit.
+    """
+    metric = METRICS[claim.metric]
+    if claim.spread:
+        margin = 2 * claim.spread.sd
+    elif metric.fixed_tolerance:
+        margin = metric.fixed_tolerance
+    else:
+        share = claim.value / 100
+        examples = splits[metric.counted_on]
+        margin = 1.96 * 100 * math.sqrt(share * (1 - share) / examples)
+    last_digit = 10.0 ** Decimal(claim.reported).as_tuple().exponent
+    return max(float(f"{margin:.2g}"), last_digit)
+
+
+def find_papers() -> list[str]:
+    """The names of all papers, sorted."""
+    return sorted(file.parent.name for file in paths.PAPERS.glob("*/paper.yaml"))
+
+
+def load_paper(name: str) -> Paper:
+    """
+    Raises:
+        UsageError: no such paper, or its paper.yaml is not in order.
+    """
+    if name not in (names := find_papers()):
+        raise UsageError(f"No paper is called {name!r}.{nearest(name, names)} `bash reproduce.sh` lists them.")
+    return Paper(paths.PAPERS / name)

@@ -1,0 +1,206 @@
+"""Rows of the comparison: every claim, and every measured value that no claim speaks of."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.base.metrics import METRICS
+from common.claims import verdict as v
+from common.claims.papers import Claim, Paper
+from common.training.records import Record
+
+UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
+OTHER_DATA = "not the paper's data"  # a number is printed, but this edition does not count for it
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of results/comparison.json. Numbers are in the metric's unit; mean, sd, low and
+    high (the 90 % interval) are None where there is nothing to take them from. Metric and
+    protocol are None where every seed failed and no claim says what was to be measured."""
+
+    paper: str
+    claim: str | None
+    variant: str
+    dataset: str
+    edition: str | None
+    metric: str | None
+    protocol: str | None
+    reported: str | None
+    tolerance: float | None
+    mean: float | None
+    sd: float | None
+    n: int
+    low: float | None
+    high: float | None
+    verdict: str
+    records: list[str]
+    note: str
+
+    def as_dict(self) -> dict:
+        """What is reported as a number, and as it is printed: the digits of "9.90" say more than 9.9."""
+        value = None if self.reported is None else float(self.reported)
+        return dataclasses.asdict(self) | {"reported": value, "reported_text": self.reported}
+
+
+def paper_rows(paper: Paper, records: list[Record]) -> list[Row]:
+    """Rows in the order of every table: variants as in paper.yaml, a variant's claims before what no
+    claim speaks of, editions as in the passport, metrics as in METRICS, protocols as in paper.yaml.
+
+    Args:
+        records: of this paper only, failed ones too.
+    """
+    rows = []
+    for variant in paper.variants:
+        of_variant = [record for record in records if record.variant == variant]
+        rows += sorted(_variant_rows(paper, variant, of_variant), key=_order(paper, variant))
+    return rows
+
+
+def _order(paper: Paper, variant: str) -> Callable[[Row], tuple]:
+    editions, metrics, protocols = list(paper.passport(variant).editions), list(METRICS), list(paper.protocols)
+
+    def place(word: str | None, known: list[str]) -> tuple[int, str]:
+        return (known.index(word), "") if word in known else (len(known), word or "")
+
+    def key(row: Row) -> tuple:
+        by_name = place(row.edition, editions), place(row.metric, metrics), place(row.protocol, protocols)
+        return row.claim is None, *by_name
+
+    return key
+
+
+def _variant_rows(paper: Paper, variant: str, records: list[Record]) -> list[Row]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.data.edition, []).append(record)
+    counted = [edition for edition in groups if paper.passport(variant).counts(edition)]
+    rows = [
+        _row(paper, claim, variant, edition, claim.protocol, claim.metric, groups.get(edition, []))
+        for claim in paper.claims
+        if claim.variant == variant
+        for edition in counted or [None]
+    ]
+    spoken_for = {(row.edition, row.protocol, row.metric) for row in rows}
+    for edition, group in groups.items():
+        for protocol, metric in _measured(group):
+            if (edition, protocol, metric) not in spoken_for:
+                rows.append(_row(paper, None, variant, edition, protocol, metric, group))
+        if all(row.edition != edition for row in rows):  # every seed failed, and a failure must be seen
+            rows.append(_row(paper, None, variant, edition, None, None, group))
+    return rows
+
+
+def _measured(group: list[Record]) -> set[tuple[str, str]]:
+    return {(protocol, metric) for record in group for protocol, values in record.metrics.items() for metric in values}
+
+
+def _row(
+    paper: Paper,
+    claim: Claim | None,
+    variant: str,
+    edition: str | None,
+    protocol: str | None,
+    metric: str | None,
+    group: list[Record],
+) -> Row:
+    finished = [
+        record for record in group if record.status == "finished" and metric in record.metrics.get(protocol, {})
+    ]
+    summary = v.summarise([r.metrics[protocol][metric] for r in finished], METRICS[metric].range) if finished else None
+    claimed = any((c.variant, c.protocol, c.metric) == (variant, protocol, metric) for c in paper.claims)
+    word, note = _judge(paper, claim, metric, group, finished, summary, other_data=claimed and claim is None)
+    numbers = dataclasses.asdict(summary) if summary else dict.fromkeys(("mean", "sd", "low", "high")) | {"n": 0}
+    return Row(
+        paper=paper.name,
+        claim=claim.id if claim else None,
+        variant=variant,
+        dataset=paper.variants[variant].dataset,
+        edition=edition,
+        metric=metric,
+        protocol=protocol,
+        reported=claim.reported if claim else None,
+        tolerance=claim.tolerance if claim else None,
+        verdict=word,
+        records=[record.name for record in group],
+        note=note,
+        **numbers,
+    )
+
+
+def _judge(
+    paper: Paper,
+    claim: Claim | None,
+    metric: str | None,
+    group: list[Record],
+    finished: list[Record],
+    summary: v.Summary | None,
+    other_data: bool,
+) -> tuple[str, str]:
+    """The verdict and what must be said beside it."""
+    notes = [UNVERIFIED] if claim and claim.unverified else []
+    if other_data:
+        notes.append(OTHER_DATA)
+    failed = [record for record in group if record.status == "failed"]
+    present = {record.seed for record in finished + failed}
+    last = max((record.seed for record in group), default=-1)
+    # A gap shows among the first numbers; a seed such as 10^9 must not make a list as long.
+    missing = [seed for seed in range(min(last, len(present)) + 1) if seed not in present]
+    notes += [f"seed {record.seed} failed: {record.failure}" for record in failed]
+    if missing:
+        notes.append(f"seed {', '.join(map(str, missing))} missing")
+    if not group:
+        return v.NOT_ATTEMPTED, "; ".join([*notes, f"needs {needs(paper, [claim])}"])
+    if not finished:
+        word = v.FAILED if failed else v.NOT_ATTEMPTED
+    elif claim is None:
+        word = v.NO_PUBLISHED_NUMBER
+    else:
+        seeds = paper.variants[claim.variant].seeds
+        word = v.verdict(summary, claim.value, claim.tolerance, METRICS[metric].higher_is_better, seeds)
+        if (failed or missing) and word != v.TOO_FEW_SEEDS:
+            word = v.INCONCLUSIVE  # no seed may be left out
+    return word, "; ".join(notes)
+
+
+def needs(paper: Paper, claims: list[Claim]) -> str:
+    """What a run takes that could settle these claims of one variant: time a seed, device, data."""
+    passport = paper.passport(claims[0].variant)
+    counting = [edition for edition in passport.editions if passport.counts(edition)]
+    if not counting:
+        return f"files of {passport.name} that are shown to be the paper's: none is known"
+    runs = dict.fromkeys(f"{_hours(claim.needs.hours)} h on a {claim.needs.device}" for claim in claims)
+    return f"about {' or '.join(runs)} a seed, {passport.name} ({' or '.join(counting)})"
+
+
+def can_be_settled(paper: Paper, variant: str) -> bool:
+    """Whether some edition of the variant's data counts for the paper's claims."""
+    passport = paper.passport(variant)
+    return any(passport.counts(edition) for edition in passport.editions)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def label(row: Row) -> str:
+    """The metric as the tables name it."""
+    return METRICS[row.metric].label if row.metric else "–"
+
+
+def with_unit(value: str, metric: str) -> str:
+    return f"{value} {METRICS[metric].unit}".strip()
+
+
+def reported_as(of: Row | Claim) -> str:
+    """The printed value and its margin as the tables print them, '–' where there is none."""
+    return with_unit(f"{of.reported} ± {of.tolerance:g}", of.metric) if of.reported else "–"
+
+
+def measured(row: Row) -> str:
+    """Mean, standard deviation and number of seeds as the tables print them, '–' where there are none."""
+    if row.mean is None:
+        return "–"
+    decimals = METRICS[row.metric].decimals
+    spread = f" ± {row.sd:.{decimals}f}" if row.sd is not None else ""
+    return f"{with_unit(f'{row.mean:.{decimals}f}{spread}', row.metric)} (n = {row.n})"

@@ -1,0 +1,169 @@
+"""The table that closes a run: the paper, the published records, this run."""
+
+from dataclasses import dataclass
+
+import click
+
+from common.base import paths
+from common.base.errors import CheckFailed, NumbersError
+from common.base.progress import warn
+from common.base.terminal import print_table
+from common.claims import verdict as v
+from common.claims.papers import Paper
+from common.claims.rows import OTHER_DATA, UNVERIFIED, Row, label, measured, paper_rows, reported_as
+from common.training.records import Record, published_records, published_seed
+
+HOLDS = (v.REPRODUCED, v.EXCEEDS)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What a run of one variant, all its seeds, ends with."""
+
+    paper: Paper
+    records: list[Record]  # failed ones too
+    rows: list[Row]
+    published: list[Row]
+    bits: list[str]  # for each seed that could be published: whether it has the bits of the published record
+
+    @property
+    def first(self) -> Record:
+        """For what all seeds have in common."""
+        return self.records[0]
+
+    @property
+    def failed(self) -> list[int]:
+        return [record.seed for record in self.records if record.status == "failed"]
+
+    def as_dict(self) -> dict:
+        return {
+            "paper": self.paper.name,
+            "variant": self.first.variant,
+            "preset": self.first.preset,
+            "modified": self.first.modified,
+            "standin": self.first.standin,
+            "seeds": [record.seed for record in self.records],
+            "failures": [{"seed": r.seed, "failure": r.failure} for r in self.records if r.status == "failed"],
+            "rows": [self._row_as_dict(row) for row in self.rows],
+            "bits": self.bits,
+        }
+
+    def _row_as_dict(self, row: Row) -> dict:
+        beside = self.beside(row)
+        published = {name: getattr(beside, name) for name in ("edition", "mean", "sd", "n")} if beside else None
+        return row.as_dict() | {"verdict": self.verdict(row), "published": published}
+
+    def verdict(self, row: Row) -> str | None:
+        """None in a run that is not the paper's: its numbers settle nothing. That every seed failed is said of any."""
+        return row.verdict if self.first.counts_for_paper or row.verdict == v.FAILED else None
+
+    def beside(self, row: Row) -> Row | None:
+        """What is published of the same: of the run's own edition where there is one, else of the first, which is the
+        dataset's official one."""
+        of_same = [other for other in self.published if _subject(other) == _subject(row)]
+        return min(of_same, key=lambda other: other.edition != row.edition, default=None)
+
+    def require_no_failure(self) -> None:
+        """
+        Raises:
+            NumbersError: seeds failed.
+        """
+        if self.failed:
+            seeds = ", ".join(map(str, self.failed))
+            raise NumbersError(f"A NaN or an infinity appeared in seed {seeds} of {self.first.variant}.")
+
+    def require_claims(self) -> None:
+        """
+        Raises:
+            CheckFailed: a claim of the variant is not settled, or not in the paper's favour.
+        """
+        if not self.first.counts_for_paper:
+            raise CheckFailed("--check: only a full, unmodified run on real data can settle a claim.")
+        verdicts = {row.claim: row.verdict for row in self.rows}
+        wanted = [claim.id for claim in self.paper.claims if claim.variant == self.first.variant]
+        words = [(claim, verdicts.get(claim, v.NOT_ATTEMPTED)) for claim in wanted]
+        open_claims = [f"{claim} is {word}" for claim, word in words if word not in HOLDS]
+        if open_claims:
+            raise CheckFailed(f"--check: {', '.join(open_claims)}.")
+
+
+def close(paper: Paper, records: list[Record]) -> Closing:
+    """Set the records of one run of one variant beside the paper and the published ones."""
+    variant = records[0].variant
+
+    def rows(of: list[Record]) -> list[Row]:
+        return [row for row in paper_rows(paper, of) if row.variant == variant and row.records]
+
+    bits = [compare_bits(record) for record in records if record.counts_for_paper and record.status == "finished"]
+    return Closing(paper, records, rows(records), rows(published_records(paper.name)), bits)
+
+
+def print_closing(closing: Closing) -> None:
+    """The table that closes a run: the paper, the published records, this run."""
+    first = closing.first
+    seeds = ", ".join(str(record.seed) for record in closing.records)
+    heading = f"{closing.paper.name} / {first.variant}, {first.preset}, {first.data.edition} data, seeds {seeds}"
+    columns = ["metric", "protocol", "paper", "published here", "this run", "verdict of this run"]
+    print_table(heading, columns, [_line(row, closing) for row in closing.rows])
+    for text in closing.bits:
+        click.echo(text)
+
+
+def _line(row: Row, closing: Closing) -> list[str]:
+    beside, verdict = closing.beside(row), closing.verdict(row) or "–"
+    if closing.verdict(row) and row.note in (UNVERIFIED, OTHER_DATA):
+        verdict += f" ({row.note})"
+    return [
+        label(row),
+        row.protocol or "–",
+        _printed(row, closing.paper),
+        measured(beside) if beside else "–",
+        measured(row),
+        verdict,
+    ]
+
+
+def _printed(row: Row, paper: Paper) -> str:
+    """What the paper prints, beside its own data and, as a warning says there, beside a stand-in; not
+    beside other real data, where the two numbers could be taken for comparable."""
+    claims = [claim for claim in paper.claims if (claim.variant, claim.metric, claim.protocol) == _subject(row)]
+    if not claims or not (row.edition == paths.STANDIN or paper.passport(row.variant).counts(row.edition)):
+        return "–"
+    return reported_as(claims[0]) + (f" ({UNVERIFIED})" if claims[0].unverified else "")
+
+
+def _subject(row: Row) -> tuple[str, str | None, str | None]:
+    return row.variant, row.metric, row.protocol
+
+
+def say_what_it_is_not(closing: Closing) -> None:
+    """Warn where a run says nothing about the paper."""
+    record = closing.first
+    if record.standin:
+        warn("STAND-IN DATA: these numbers are not measured on the paper's data and say nothing about it.")
+    elif record.modified:
+        warn("MODIFIED RECIPE: this is not the paper's run and cannot be published.")
+    elif record.preset != "full":
+        warn(f"PRESET {record.preset}: a shortened run, only to see it learn.")
+
+
+def compare_bits(record: Record) -> str:
+    """Whether this run has the very bits of the published record of its seed, and if not, what differs."""
+    published = published_seed(record)
+    if published is None or published.weights is None:
+        return f"seed {record.seed}: no published record of this seed to compare with."
+    path = published.path().relative_to(paths.ROOT)
+    if record.weights.sha256 == published.weights.sha256:
+        return f"seed {record.seed}: the very bits of the published record ({path})."
+    differing = _differences(record, published)
+    reason = f"these differ: {', '.join(differing)}" if differing else "nothing that the record names differs"
+    return f"seed {record.seed}: not the bits of {path}; {reason}."
+
+
+def _differences(record: Record, published: Record) -> list[str]:
+    ours, theirs = record.environment.model_dump(), published.environment.model_dump(exclude_unset=True)
+    parts = [f"{name} ({theirs[name]} there, {ours[name]} here)" for name in theirs if ours[name] != theirs[name]]
+    parts += ["recipe"] if record.recipe_hash != published.recipe_hash else []
+    parts += ["data"] if record.data != published.data else []
+    parts += ["sources"] if record.code.sources != published.code.sources else []
+    return parts

@@ -1,0 +1,397 @@
+"""The command line behind reproduce.sh, and the only place that turns errors into exit codes.
+
+Nothing here imports torch until a command needs it.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from common.base import paths
+from common.base.errors import Interrupted, MachineError, NumbersError, SomeFailed, UsageError, UserError, nearest
+from common.claims.papers import Paper, find_papers, load_paper
+from common.cli.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+class Front(click.Group):
+    """`bash reproduce.sh WORD ...`: WORD is a command or the name of a paper."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.commands, *find_papers()]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in self.commands:
+            return self.commands[name]
+        return PaperCommand(name) if name in find_papers() else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        known = [*self.commands, *find_papers()]
+        if self.get_command(ctx, args[0]) is None:
+            suggestion = nearest(args[0], known)
+            raise UsageError(
+                f"{args[0]!r} is neither a paper nor a command.{suggestion} `bash reproduce.sh` lists them."
+            )
+        return super().resolve_command(ctx, args)
+
+
+class PaperCommand(click.Command):
+    """A paper's run: the options of every run, and any field of its recipe."""
+
+    def __init__(self, name: str):
+        super().__init__(
+            name,
+            params=RUN_OPTIONS,
+            callback=lambda **options: run_paper(load_paper(name), **options),
+            help=f"Train, evaluate and record {name}; then its table.",
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Only here does help need the recipe, and with it torch."""
+        from common.training.recipes import as_text, option_name
+
+        fields = dataclasses.fields(load_paper(self.name).module("train").Recipe)
+        with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
+            formatter.write_dl([(option_name(field.name), f"default {as_text(field.default)}") for field in fields])
+
+
+@click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@click.pass_context
+def front(ctx: click.Context, as_json: bool) -> None:
+    """Rebuilds classic deep-learning papers and measures them against what they printed.
+
+    bash reproduce.sh lists the papers; bash reproduce.sh PAPER runs one.
+    """
+    if ctx.invoked_subcommand is None:
+        from common.cli.listing import show_papers
+
+        show_papers(as_json)
+    elif as_json:
+        raise UsageError(f"--json comes after the command: bash reproduce.sh {ctx.invoked_subcommand} ... --json.")
+
+
+# ---- running ---------------------------------------------------------------
+
+
+def run_paper(paper: Paper, *, as_json: bool, check: bool, **options) -> None:
+    from common.cli.closing import print_closing
+
+    def print_json(closing) -> None:
+        click.echo(json.dumps(closing.as_dict(), indent=1))
+
+    _run_and_show(paper, print_json if as_json else print_closing, check, **options)
+
+
+def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
+    """Run every seed, show what came out, then say what is wrong with it.
+
+    Args:
+        show: called with the `Closing` once all seeds have run.
+
+    Raises:
+        UserError: as the exit codes say; NumbersError and CheckFailed only after `show`.
+    """
+    from common.cli.closing import close, say_what_it_is_not
+
+    closing = close(paper, _run_seeds(paper, **options))
+    show(closing)
+    say_what_it_is_not(closing)
+    closing.require_no_failure()
+    if check:
+        closing.require_claims()
+
+
+def _run_seeds(paper: Paper, *, variant, preset, seeds, device, data, data_dir, runs_dir, fresh) -> list:
+    """The records of all seeds; one whose numbers go bad does not keep the others from running."""
+    from common.base.progress import warn
+    from common.data.find import find_data
+    from common.training.device import choose_device
+    from common.training.recipes import override
+    from common.training.run import Job
+
+    variant = paper.variant(variant)
+    train, overrides = paper.module("train"), click.get_current_context().args
+    others = [option.opts[0] for option in RUN_OPTIONS]
+    override(train.recipe(variant, preset), overrides, others)  # a slip is told before data is looked for
+    device = choose_device(device, paper.name, train.DEVICES)
+    located = find_data(paper.passport(variant), preset, data, data_dir)
+    if preset == "full" and device == "cpu" and made_for_gpu(paper, variant) and located.folder:
+        warn(f"{variant} is made for a GPU: on a CPU it may take days. --preset quick is for CPUs.")
+    planned = train.recipe(variant, preset, located.standin)
+    recipe = override(planned, overrides)
+    rest = (recipe, recipe != planned, located, device, runs_dir, fresh, _command())
+    return [_run_seed(Job(paper, variant, preset, seed, *rest)) for seed in seeds]
+
+
+def made_for_gpu(paper: Paper, variant: str) -> bool:
+    return any(claim.needs.device == "GPU" for claim in paper.claims if claim.variant == variant)
+
+
+def _run_seed(job):
+    """The record of one seed, a failed one too."""
+    from common.base.progress import say
+    from common.training.records import read_record
+    from common.training.run import run_job
+
+    try:
+        record, reused = run_job(job)
+    except NumbersError as error:
+        say(str(error))
+        return read_record(job.record_file)
+    if reused:
+        say(f"seed {record.seed} was finished before and is shown as it was; --fresh runs it again.")
+    return record
+
+
+def _command() -> str:
+    """The command as the user would type it again, without the folders of this machine."""
+    words, skip = [], False
+    for word in click.get_current_context().obj:
+        if skip or word.startswith(("--data-dir=", "--runs-dir=")):
+            skip = False
+        elif word in ("--data-dir", "--runs-dir"):
+            skip = True
+        else:
+            words.append(word)
+    return shlex.join(["bash", "reproduce.sh", *words])
+
+
+# --variant is known only to be refused with a reason.
+@front.command("all", params=[click.Option(["--variant"], hidden=True), *RUN_OPTIONS[1:]])
+def run_all(as_json, check, **options) -> None:
+    """Run the default variant of every paper; one that fails does not stop the others."""
+    from common.base.progress import warn
+    from common.cli.closing import print_closing
+
+    if options["variant"]:
+        raise UsageError("all takes no --variant: each paper has its own. bash reproduce.sh PAPER --variant NAME.")
+    names, results, failures = find_papers(), {}, {}
+
+    def collect(closing) -> None:
+        results[closing.paper.name] = closing.as_dict()
+
+    for name in names:
+        try:
+            paper = load_paper(name)
+            if why := _not_for_this_machine(paper, **options):
+                warn(why)
+                results[name] = {"paper": name, "skipped": why}
+                continue
+            with _memory_told():
+                _run_and_show(paper, collect if as_json else print_closing, check, **options)
+        except Interrupted:
+            raise
+        except UserError as error:
+            _complain(f"{name}: {error}")
+            failures[name] = error
+            results.setdefault(name, {"paper": name, "error": str(error)})
+    if as_json:
+        click.echo(json.dumps(list(results.values()), indent=1))
+    if failures:
+        first = next(iter(failures.values()))
+        raise SomeFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
+
+
+def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, **_) -> str:
+    """Why `all` does not run a paper here, and what runs here instead; '' if it does.
+
+    A default variant is one that a laptop can finish; one that is not may take a day, which nobody asked for.
+    """
+    from common.training.device import choose_device
+
+    if preset != "full" or data == "standin" or not made_for_gpu(paper, paper.default_variant):
+        return ""
+    if choose_device(device, paper.name, paper.module("train").DEVICES) != "cpu":
+        return ""
+    quick = f"bash reproduce.sh {paper.name} --preset quick"
+    return f"{paper.name} is skipped: {paper.default_variant} needs a GPU. On a CPU: {quick}"
+
+
+# ---- the other commands ----------------------------------------------------
+
+
+@front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
+@click.argument("paper")
+@click.option(
+    "--variant", help="Whose recipe the weights belong to.  [default: all published; with --weights what the file says]"
+)
+@click.option(
+    "--weights",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Measure these files.  [default: the published ones]",
+)
+@click.option("--image", type=click.Path(path_type=Path), help="Restore this picture instead, where a paper can.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write it.  [default: NAME-restored.png]")
+def evaluate(paper, variant, files, image, output, data_dir, device, as_json) -> None:
+    """Measure weights on the real test data, without training."""
+    from common.publishing.measure import measure_files, measure_published
+
+    loaded = load_paper(paper)
+    if variant:
+        loaded.variant(variant)
+    if output and not image:
+        raise UsageError("--output goes with --image.")
+    if image and (as_json or data_dir):
+        raise UsageError("--json and --data-dir do not go with --image.")
+    if image:
+        from common.cli.restore_image import restore_image
+
+        restore_image(loaded, variant, list(files), image, output, device)
+    elif files:
+        measure_files(loaded, variant, list(files), data_dir, device, as_json)
+    else:
+        measure_published(loaded, variant, data_dir, device, as_json)
+
+
+@front.command(params=[JSON_OPTION])
+@click.argument("name", required=False)
+def data(name, as_json) -> None:
+    """Fetch and verify a dataset, or a paper's, into data/; without a name, every passport."""
+    from common.cli.listing import fetch_data, show_passports
+
+    if name:
+        fetch_data(name, as_json)
+    else:
+        show_passports(as_json)
+
+
+@front.command()
+@click.argument("paper")
+@click.option("--runs-dir", type=FOLDER, default=paths.RUNS, help="Where the runs are.  [default: runs/]")
+@click.option("--data-dir", type=FOLDER, help="Look for data here first (only read).")
+def publish(paper, runs_dir, data_dir) -> None:
+    """Copy finished records and small weights from runs/ into results/; rebuild the tables."""
+    from common.publishing.publish import publish_runs
+
+    publish_runs(load_paper(paper), runs_dir, data_dir)
+
+
+@front.command(params=[JSON_OPTION])
+def table(as_json) -> None:
+    """Rebuild every table and figure from the published records."""
+    from common.pages.tables import rebuild
+
+    written = [str(path.relative_to(paths.ROOT)) for path in rebuild()]
+    click.echo(json.dumps(written, indent=1) if as_json else "\n".join(written))
+
+
+@front.command(params=[DATA_DIR_OPTION, JSON_OPTION])
+@click.argument("paper", required=False)
+def verify(paper, data_dir, as_json) -> None:
+    """Check records, re-measure published weights, rebuild tables, self-check determinism."""
+    from common.publishing.verify import verify_papers
+
+    verify_papers([load_paper(paper)] if paper else [load_paper(name) for name in find_papers()], data_dir, as_json)
+
+
+@front.command(params=[JSON_OPTION])
+@click.argument("paper")
+def cite(paper, as_json) -> None:
+    """BibTeX of the paper and of this reproduction."""
+    from common.cli.listing import bibtex
+
+    entries = bibtex(load_paper(paper))
+    click.echo(json.dumps(entries) if as_json else "\n\n".join(entries))
+
+
+@front.command(params=[JSON_OPTION])
+@click.argument("paper", required=False)
+def bench(paper, as_json) -> None:
+    """Time each paper's training step and evaluation against the straightforward way."""
+    from common.publishing.bench import run_benchmarks
+
+    run_benchmarks([load_paper(paper).name] if paper else find_papers(), as_json)
+
+
+@front.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def test(words) -> None:
+    """Run the tests, one process per processor; further words go to pytest."""
+    import subprocess
+
+    command = [sys.executable, "-m", "pytest", "--numprocesses", "auto", "--dist", "loadfile", *words]
+    threads = {"OMP_NUM_THREADS": "1"}  # the processes share the processors already
+    sys.exit(subprocess.run(command, cwd=paths.ROOT, env={**os.environ, **threads}).returncode)
+
+
+# ---- entry points ----------------------------------------------------------
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one command and exit with the documented code."""
+    try:
+        words = sys.argv[1:] if words is None else words
+        with _memory_told():
+            front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
+        if sys.stdout:  # there is none after `>&-`
+            sys.stdout.flush()
+        code = 0
+    except UserError as error:
+        code = error.code
+        _complain(str(error))
+    except click.NoSuchOption as error:
+        code = 2
+        _complain(f"There is no option {error.option_name}.{nearest(error.option_name, error.possibilities or [])}")
+    except click.ClickException as error:
+        code = 2
+        _complain(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+        _complain("Interrupted.")
+    except BrokenPipeError:
+        code = 0
+        _drop_output()
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        code = MachineError.code
+        _complain(f"{error.filename or 'The output cannot be written'}: {error.strerror}.")
+        _drop_output()
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _memory_told():
+    """
+    Raises:
+        MachineError: what is done inside does not fit into the GPU's memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")  # not imported for this: only torch raises what is looked for
+        if torch and isinstance(error, torch.OutOfMemoryError):
+            raise MachineError("The GPU's memory is full. Lower the --batch of a run, or take --device cpu.") from None
+        raise
+
+
+def _drop_output() -> None:
+    """What could not be written would be tried once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def run_paper_module(file: str) -> None:
+    """`python -m papers.<name>.train` is `bash reproduce.sh <name>`."""
+    main([Path(file).parent.name, *sys.argv[1:]])
+
+
+def eval_paper_module(file: str) -> None:
+    """`python -m papers.<name>.eval` is `bash reproduce.sh eval <name>`."""
+    main(["eval", Path(file).parent.name, *sys.argv[1:]])

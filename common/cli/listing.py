@@ -1,0 +1,143 @@
+"""What there is: papers, datasets, citations. Nothing here imports torch."""
+
+import dataclasses
+import json
+
+import click
+
+from common.base import paths
+from common.base.errors import DataAbsent, DataError, UsageError, nearest
+from common.base.terminal import print_table
+from common.claims.papers import Paper, find_papers, load_paper
+from common.data.find import real_data
+from common.data.passports import Passport, all_passports, locate, search_folders
+from common.training.records import published_records
+
+
+def show_papers(as_json: bool) -> None:
+    """Papers and variants, whether their data is on this disk, and how long a full run took."""
+    entries = [entry for name in find_papers() for entry in _entries(load_paper(name))]
+    if as_json:
+        click.echo(json.dumps(entries, indent=1))
+        return
+    lines = [
+        [
+            e["paper"],
+            e["variant"] + (" (default)" if e["default"] else ""),
+            e["description"],
+            f"{e['dataset']}: {e['data']}",
+            _time(e["minutes"], e["estimate"]),
+        ]
+        for e in entries
+    ]
+    print_table("Papers", ["paper", "variant", "what it is", "data", "a full run takes"], lines)
+    click.echo("Run one:  bash reproduce.sh PAPER      all options:  bash reproduce.sh PAPER --help")
+
+
+def _entries(paper: Paper) -> list[dict]:
+    """One for each variant. Records are read and data is hashed once."""
+    seconds: dict[str, list[float]] = {variant: [] for variant in paper.variants}
+    for record in published_records(paper.name):
+        if record.status == "finished":
+            seconds.setdefault(record.variant, []).append(record.times.wall_seconds)
+    states = {passport.name: _state(passport) for passport in _passports(paper)}
+    return [
+        {
+            "paper": paper.name,
+            "variant": name,
+            "default": name == paper.default_variant,
+            "description": variant.description,
+            "dataset": variant.dataset,
+            "data": states[variant.dataset],
+            "minutes": round(sum(seconds[name]) / len(seconds[name]) / 60, 1) if seconds[name] else None,
+            "estimate": _estimate(paper, name),
+        }
+        for name, variant in paper.variants.items()
+    ]
+
+
+def _passports(paper: Paper) -> list[Passport]:
+    return list({paper.variants[name].dataset: paper.passport(name) for name in paper.variants}.values())
+
+
+def _estimate(paper: Paper, variant: str) -> dict | None:
+    """What the claims of a variant say that a run needs, in hours and on which device."""
+    needs = [claim.needs for claim in paper.claims if claim.variant == variant]
+    return max(needs, key=lambda need: need.hours).model_dump() if needs else None
+
+
+def _time(minutes: float | None, estimate: dict | None) -> str:
+    if minutes is not None:
+        return f"{minutes:g} min a seed"
+    if estimate is None:
+        return "not measured"
+    where = "" if estimate["device"] == "cpu" else f" on a {estimate['device']}"
+    return f"about {estimate['hours']:g} h{where} (estimate)"
+
+
+def _state(passport: Passport) -> str:
+    search_folders()  # a $REPRO_DATA that is no folder is told, and not taken for damage
+    try:
+        return locate(passport).edition
+    except DataAbsent:
+        return "absent"
+    except DataError:
+        return "damaged"
+
+
+def show_passports(as_json: bool) -> None:
+    """Every dataset: editions, terms, where it comes from, what is on disk."""
+    passports = all_passports().values()
+    if as_json:
+        content = [
+            {"dataset": p.name, "title": p.title, "state": _state(p), "terms": p.terms, "page": p.page,
+             "editions": {name: e.model_dump() for name, e in p.editions.items()}, "standin": p.standin}
+            for p in passports
+        ]  # fmt: skip
+        click.echo(json.dumps(content, indent=1))
+        return
+    lines = [[p.name, p.title, _state(p), ", ".join(p.editions), p.terms, p.page] for p in passports]
+    print_table("Datasets", ["dataset", "title", "on this disk", "editions", "terms", "page"], lines)
+
+
+def fetch_data(name: str, as_json: bool) -> None:
+    """Fetch and verify one dataset, or all of a paper's.
+
+    Raises:
+        UsageError: neither a paper nor a dataset. DataError: it cannot be had or is damaged.
+    """
+    found = []
+    for passport in _passports_of(name):
+        located = real_data(passport)
+        found.append(dataclasses.asdict(located) | {"folder": str(located.folder)})
+        if not as_json:
+            click.echo(f"{passport.name}: {located.edition}, verified, in {located.folder}")
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+
+
+def _passports_of(name: str) -> list[Passport]:
+    if name in find_papers():
+        return _passports(load_paper(name))
+    known = all_passports()
+    if name not in known:
+        raise UsageError(f"{name!r} is neither a paper nor a dataset.{nearest(name, [*known, *find_papers()])}")
+    return [known[name]]
+
+
+def bibtex(paper: Paper) -> list[str]:
+    """The paper's entry and this reproduction's."""
+    import yaml
+
+    about = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    people = " and ".join(
+        f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about["authors"]
+    )
+    ours = f"""@software{{reproduction-{paper.name.replace("_", "-")},
+  author  = {{{people}}},
+  title   = {{{about["title"]}: {paper.citation.title}}},
+  year    = {{{about["date-released"].year}}},
+  version = {{{about["version"]}}},
+  note    = {{papers/{paper.name}, records in results/records/{paper.name}}}
+}}"""
+    return [paper.citation.bibtex.strip(), ours]

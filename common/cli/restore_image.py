@@ -1,0 +1,180 @@
+"""`eval --image`: a paper's weights at work on a picture of the user's own."""
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common.base import paths
+from common.base.errors import MachineError, UsageError
+from common.base.files import write_whole
+from common.base.progress import say, warn
+from common.claims.papers import Paper
+from common.publishing.measure import variant_of, with_weights
+from common.training.weights import load_weights
+
+READ = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of the others PIL does not say how many bits it cuts off
+EIGHT_BIT_GREY = ("1", "L", "LA")
+MORE_THAN_EIGHT_BITS = ("I", "F")  # and PIL's "I;16", "I;16B", ...
+PNG_BIT_DEPTH = 24  # the byte of the file that has it
+TIFF_BITS_PER_SAMPLE = 258  # the tag that has them
+ICC_COLOUR_SPACE = slice(16, 20)  # the bytes of a colour profile that have it
+
+JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # with colour as sharp as brightness
+WRITTEN = {  # by ending: what loses nothing, and JPEG for who asks for it
+    ".png": {"format": "PNG"}, ".tif": {"format": "TIFF"}, ".tiff": {"format": "TIFF"}, ".bmp": {"format": "BMP"},
+    ".jpg": JPEG, ".jpeg": JPEG,
+}  # fmt: skip
+WITHOUT_PROFILE = ".bmp"
+
+
+def restore_image(
+    paper: Paper, variant: str | None, weights: list[Path], image: Path, output: Path | None, device: str
+) -> None:
+    """Restore one picture by the paper's `restore`, and write the result.
+
+    Args:
+        variant: whose weights; None for what the file says, else the paper's default variant.
+        weights: at most one file; none for the published weights.
+        output: where to write, over what is there; None for NAME-restored.png in the current folder, if it is free.
+
+    Raises:
+        UsageError: the paper restores no pictures; no such picture or weights; `output` is no name for a picture, or
+            that of the picture itself.
+        MachineError: nothing can be written at `output`, or the picture does not fit into memory.
+    """
+    from common.training.determinism import make_deterministic
+    from common.training.device import choose_device
+
+    restore = getattr(paper.module("eval"), "restore", None)
+    if restore is None:
+        raise UsageError(f"{paper.name} restores no pictures: --image is not for it.")
+    if len(weights) > 1:
+        raise UsageError("--image takes one --weights file.")
+    output = output_file(output, image)  # now, because restoring may take minutes
+    picture, profile = read_picture(image)
+    if profile and output.suffix.lower() == WITHOUT_PROFILE:
+        warn(f"{output}: {WITHOUT_PROFILE} holds no colour profile; that of {image} is left out.")
+    encoded(output, np.zeros_like(picture), profile)  # so that a size the format cannot hold is told now
+    file = weights[0] if weights else _published(paper, paper.variant(variant))
+    loaded, variant = load_weights(file), variant_of(paper, variant, file)
+    train = paper.module("train")
+    make_deterministic(0)
+    restored = restore(loaded, train.recipe(variant, "full"), picture, choose_device(device, paper.name, train.DEVICES))
+    write_whole(output, encoded(output, restored, profile), "Name another place with --output.")
+    say(f"{output}: {image} restored by {paper.name} / {variant}")
+
+
+def _published(paper: Paper, variant: str) -> Path:
+    for record in with_weights(paper):
+        if record.variant == variant:
+            return paths.ROOT / record.weights.file
+    raise UsageError(f"No weights of {paper.name} / {variant} are published. Name a file with --weights.")
+
+
+def output_file(output: Path | None, image: Path) -> Path:
+    """Where the restored picture goes, after checking that it can; nothing is written yet.
+
+    Raises:
+        UsageError, MachineError: as `restore_image` says.
+    """
+    file = output or Path(f"{image.stem}-restored.png")
+    if file.suffix.lower() not in WRITTEN:
+        raise UsageError(f"--output {file}: a picture is written as {', '.join(WRITTEN)} only. Use .png.")
+    try:
+        if output is None and file.exists():
+            raise UsageError(f"{file} is there already. Name a file with --output; that one may be overwritten.")
+        if file.is_dir():
+            raise UsageError(f"--output {file}: that is a folder. Name a file.")
+        if file.resolve() == image.resolve():
+            raise UsageError(f"--output {file}: that is the picture itself.")
+        folder = next(parent for parent in file.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):  # not os.access, which knows nothing of full or foreign disks
+            return file
+    except OSError as error:
+        raise MachineError(f"{file}: {error.strerror}. Name another place with --output.") from None
+
+
+def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
+    """A picture of a common format and any size, upright and without transparency, and its colour profile.
+
+    Returns:
+        uint8, (H, W) if it is grey, else (H, W, 3); and the ICC profile, None if there is none of that colour space.
+
+    Raises:
+        UsageError: no such file, no picture, several pictures, or one with more than 8 bits a channel.
+        MachineError: it does not fit into memory.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    from common.data.unreadable import NO_PICTURE
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: --image takes one picture.")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such picture.")
+    try:
+        with _of_any_size(), Image.open(path, formats=READ) as opened:
+            bits, pictures = _bits_of_colour(path, opened), getattr(opened, "n_frames", 1)
+            if pictures > 1 and opened.format != "MPO":  # the JPEG of a camera, with a preview or depths behind it
+                raise UsageError(f"{path} holds {pictures} pictures: save the one that you mean as a file of its own.")
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+        if bits > 8 or picture.mode.split(";")[0] in MORE_THAN_EIGHT_BITS:
+            raise UsageError(f"{path} has more than 8 bits a channel: save it with 8.")
+        if picture.mode == "P":  # straight to RGB PIL complains of some kinds of transparency
+            picture = picture.convert("RGBA")
+        profile = picture.info.get("icc_profile")
+        picture = picture.convert("L" if picture.mode in EIGHT_BIT_GREY else "RGB")
+    except UnidentifiedImageError:
+        raise UsageError(f"{path} is no picture of a format that is read here ({', '.join(READ)}).") from None
+    except NO_PICTURE as error:
+        raise UsageError(f"{path} is no picture that can be read ({' '.join(str(error).split())}).") from None
+    except MemoryError:
+        raise MachineError(f"{path} does not fit into memory. Cut it into parts.") from None
+    if profile and profile[ICC_COLOUR_SPACE] != (b"GRAY" if picture.mode == "L" else b"RGB "):
+        warn(f"{path}: its colour profile is none for {picture.mode} and is left out.")
+        profile = None
+    return np.asarray(picture), profile
+
+
+@contextlib.contextmanager
+def _of_any_size():
+    """Without PIL's limit, which is for pictures from strangers: the user named this one."""
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _bits_of_colour(path: Path, opened) -> int:
+    """Bits a channel of the file, where PIL has only 8 for colour and would cut the rest off unsaid."""
+    if opened.format == "PNG":
+        return path.read_bytes()[PNG_BIT_DEPTH]
+    if opened.format == "TIFF":
+        return max(opened.tag_v2.get(TIFF_BITS_PER_SAMPLE, (1,)))
+    if opened.format == "PPM":
+        how = opened.tile[0].args  # its mode; and the largest value, if that is not 255
+        return how[1].bit_length() if isinstance(how, tuple) else 8
+    return 8
+
+
+def encoded(path: Path, picture: np.ndarray, profile: bytes | None) -> bytes:
+    """A picture, uint8 of shape (H, W) or (H, W, 3), with its colour profile in the format that the name ends in.
+
+    Raises:
+        UsageError: the format holds no picture of this size.
+    """
+    from PIL import Image
+
+    content = io.BytesIO()
+    try:
+        Image.fromarray(picture).save(content, icc_profile=profile, **WRITTEN[path.suffix.lower()])
+    except (OSError, ValueError):
+        raise UsageError(f"{path}: this picture is too large for {path.suffix}. Use .png.") from None
+    return content.getvalue()

@@ -1,0 +1,42 @@
+"""The data of a run: from this disk, else fetched, else the stand-in."""
+
+from pathlib import Path
+
+from common.base import paths
+from common.base.errors import DataAbsent, MachineError
+from common.base.progress import say, warn
+from common.data.download import fetch
+from common.data.passports import LocatedData, Passport, locate
+
+
+def real_data(passport: Passport, data_dir: Path | None = None) -> LocatedData:
+    """The real data, fetched if need be; never the stand-in.
+
+    Raises:
+        DataError: it cannot be had, or is damaged. MachineError: data/ cannot be written.
+    """
+    try:
+        return locate(passport, data_dir)
+    except DataAbsent as absent:
+        say(f"{absent} Fetching it.")
+    return fetch(passport, say)
+
+
+def find_data(passport: Passport, preset: str, mode: str, data_dir: Path | None) -> LocatedData:
+    """The real data if it can be had and is wanted, else the stand-in, said aloud.
+
+    Raises:
+        DataError: damaged data; or absent data, where real data is asked for.
+    """
+    standin = LocatedData(passport.name, paths.STANDIN, None, {})
+    if preset == "smoke" or mode == "standin":
+        return standin
+    try:
+        return real_data(passport, data_dir)
+    except (DataAbsent, MachineError) as absent:
+        if mode == "real":
+            folder = passport.folder
+            advice = f"Put it into data/{folder}, or name the folder that holds {folder}/ with --data-dir."
+            raise DataAbsent(f"{absent} {advice}") from None
+        warn(f"STAND-IN DATA: {absent} This run uses {passport.standin}: its numbers say nothing about the paper.")
+        return standin

@@ -1,0 +1,205 @@
+"""Data passports: which files a dataset is made of, where they come from, and
+which edition of it lies on this disk.
+
+A dataset that several papers share has its passport in common/passports/; one
+that a single paper uses may have it in that paper's folder passports/.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.base import paths
+from common.base.errors import DataAbsent, DataError, UsageError, nearest
+from common.base.schema import Checked, read
+
+
+class DataFile(Checked):
+    """A file and the checksum that is known of it: sha256, or git's own hash where only that one is
+    published. A file of which none is known is taken by its name; what is seen is recorded."""
+
+    sha256: str | None = None
+    git_blob: str | None = None
+    bytes: int | None = None
+    urls: list[str] = []
+
+    def is_at(self, path: Path) -> bool:
+        """Whether what lies there is this file, as far as can be known."""
+        if self.sha256:
+            return file_sha256(path) == self.sha256
+        return self.git_blob is None or git_blob(path) == self.git_blob
+
+
+class Edition(Checked):
+    """One exact set of files. Only an edition that is `equivalent`, with the
+    evidence, counts for a claim.
+
+    Where nobody publishes a list of files with their checksums, `folders` says how
+    many files each folder holds; what is found there is recorded as it is.
+    """
+
+    description: str
+    equivalent: bool
+    evidence: str | None = None
+    files: dict[str, DataFile] = {}
+    folders: dict[str, int] = {}
+
+
+class PassportFile(Checked):
+    title: str
+    page: str
+    terms: str
+    folder: str
+    splits: dict[str, int]
+    standin: str
+    editions: dict[str, Edition]
+
+
+class Passport(PassportFile):
+    name: str
+
+    def counts(self, edition: str) -> bool:
+        """Whether a number measured on this edition may stand beside a claim."""
+        return edition in self.editions and self.editions[edition].equivalent
+
+
+@dataclass(frozen=True)
+class LocatedData:
+    """A dataset as found: `folder` is None for the stand-in."""
+
+    dataset: str
+    edition: str
+    folder: Path | None
+    files: dict[str, str]  # name to sha256
+
+    @property
+    def standin(self) -> bool:
+        return self.folder is None
+
+
+def _passport_files(paper_folder: Path | None = None) -> dict[str, Path]:
+    folders = [paths.PASSPORTS]
+    folders += [paper_folder / "passports"] if paper_folder else sorted(paths.PAPERS.glob("*/passports"))
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def all_passports() -> dict[str, Passport]:
+    return {name: _read_passport(file) for name, file in sorted(_passport_files().items())}
+
+
+def find_passport(dataset: str, paper_folder: Path | None = None) -> Passport:
+    """
+    Raises:
+        UsageError: no passport of that name, or one that is not in order.
+    """
+    files = _passport_files(paper_folder)
+    if dataset not in files:
+        raise UsageError(f"No dataset is called {dataset!r}.{nearest(dataset, files)}")
+    return _read_passport(files[dataset])
+
+
+def _read_passport(file: Path) -> Passport:
+    content = read(file, PassportFile)
+    return Passport(name=file.stem, **dict(content))
+
+
+def search_folders(data_dir: Path | None = None) -> list[Path]:
+    """Where data is looked for, in order.
+
+    Raises:
+        DataError: a folder was named that does not exist. UsageError: it is a file.
+    """
+    named = {"--data-dir": data_dir, "REPRO_DATA": os.environ.get("REPRO_DATA")}
+    folders = {name: Path(folder) for name, folder in named.items() if folder}
+    for name, folder in folders.items():
+        if folder.is_file():
+            raise UsageError(f"{name} {folder}: is a file, not a folder.")
+        if not folder.is_dir():
+            raise DataError(f"{name} {folder}: no such folder.")
+    return [*folders.values(), paths.DATA]
+
+
+def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
+    """Find a complete, unaltered copy.
+
+    Raises:
+        DataAbsent: none of the folders holds all of the files.
+        DataError: a copy is damaged, altered or unreadable; or as `search_folders` raises.
+    """
+    folders = search_folders(data_dir)
+    names = {name for edition in passport.editions.values() for name in edition.files}
+    incomplete = []
+    for root in folders:
+        folder = root / passport.folder
+        try:
+            present = [name for name in sorted(names) if (folder / name).exists()]
+            if present:
+                return _identify(passport, folder, present)
+            if given := _given(passport, folder):
+                return given
+        except DataAbsent as absent:
+            incomplete.append(str(absent))
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
+    if incomplete:
+        raise DataAbsent(f"{passport.title}: {incomplete[0]}")
+    looked = ", ".join(str(root / passport.folder) for root in folders)
+    raise DataAbsent(f"{passport.title} is not on this disk (looked in {looked}).")
+
+
+def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
+    # Of each edition's files: which of those that are here are the right ones.
+    right = {
+        name: {file: entry.is_at(folder / file) for file, entry in edition.files.items() if file in present}
+        for name, edition in passport.editions.items()
+    }
+    for name, edition in passport.editions.items():
+        if len(right[name]) == len(edition.files) and all(right[name].values()):
+            hashes = {file: file_sha256(folder / file) for file in edition.files}
+            return LocatedData(passport.name, name, folder, hashes)
+    # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
+    # before what is missing: an altered copy is never passed over.
+    nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))
+    edition, here = passport.editions[nearest_name], right[nearest_name]
+    for name, file in edition.files.items():
+        if not here.get(name, True):
+            size = (folder / name).stat().st_size
+            known = file.bytes not in (None, size)
+            found = f"{size:,} bytes where {file.bytes:,} belong" if known else "altered content"
+            raise DataError(f"{folder / name} is not what its passport says ({found}). Remove it and fetch it again.")
+    for name in edition.files:
+        if name not in here:
+            raise DataAbsent(f"{folder / name} is missing.")
+    raise AssertionError("a copy that differs from an edition nowhere is that edition")
+
+
+def _given(passport: Passport, folder: Path) -> LocatedData | None:
+    """A copy of an edition that is known by its folders, or None where there is not one of them."""
+    for name, edition in passport.editions.items():
+        found = {part: _visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
+        if not found:
+            continue
+        for part, count in edition.folders.items():
+            if part not in found:
+                raise DataAbsent(f"{folder / part} is missing ({count} files).")
+            if len(found[part]) != count:
+                raise DataError(f"{folder / part} holds {len(found[part])} files where {count} belong.")
+        files = {f"{part}/{path.name}": file_sha256(path) for part, paths in found.items() for path in paths}
+        return LocatedData(passport.name, name, folder, files)
+    return None
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def git_blob(path: Path) -> str:
+    """The hash by which git knows a file's content."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,0 +1,85 @@
+"""Figures of every paper, in one style, the same byte for byte when drawn again."""
+
+import io
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from common.base import paths
+from common.base.errors import DataError
+from common.base.files import write_whole
+from common.base.progress import say
+from common.claims.papers import Paper, find_papers, load_paper
+from common.data.passports import LocatedData, find_passport, locate
+from common.training.records import Record, published_records
+
+Data = Callable[[str], LocatedData | None]  # a dataset's data by its name, None where it is not on this disk
+STYLE = {
+    "figure.dpi": 160,
+    "figure.facecolor": "white",  # opaque: legible on light and dark pages and on paper
+    "savefig.facecolor": "white",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "legend.frameon": False,
+    # Told apart by lightness too, so that they survive a black-and-white printer.
+    "axes.prop_cycle": "cycler('color', ['#0b3c5d', '#d1495b', '#66a182', '#edae49'])",
+}
+
+
+def draw_all() -> list[Path]:
+    """Draw every paper's figures from its published records.
+
+    A paper's figures.py has FIGURES, a dict from name to a function
+    (records, data) -> matplotlib Figure, or None where it lacks what it needs:
+    `records` are the finished ones of the paper, and `data(dataset)` gives the
+    located data of one of its datasets, None where that is not on this disk. A
+    figure that cannot be drawn again is left as it is.
+    """
+    written = []
+    for name in find_papers():
+        paper = load_paper(name)
+        records = [record for record in published_records(name) if record.status == "finished"]
+        if not (paper.has_figures and records):
+            continue
+        data = _data_of(paper)
+        for figure_name, draw in paper.module("figures").FIGURES.items():
+            path = paths.FIGURES / name / f"{figure_name}.png"
+            if _draw(draw, records, data, path):
+                written.append(path)
+            else:
+                say(f"{path.relative_to(paths.ROOT)} is left as it is: what it is drawn from is not here")
+    return written
+
+
+def _data_of(paper: Paper) -> Data:
+    """What finds the paper's datasets: each once, and only when a figure asks for it."""
+
+    @cache
+    def data(dataset: str) -> LocatedData | None:
+        try:
+            return locate(find_passport(dataset, paper.folder))
+        except DataError:
+            return None
+
+    return data
+
+
+def _draw(draw: Callable, records: list[Record], data: Data, path: Path) -> bool:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        figure = draw(records, data)
+        if figure is None:
+            return False
+        picture = io.BytesIO()
+        # Without metadata: it would name the version and so change the bytes.
+        figure.savefig(picture, format="png", metadata={"Software": None}, bbox_inches="tight")
+        plt.close(figure)
+    write_whole(path, picture.getvalue())
+    return True

@@ -1,0 +1,203 @@
+"""The generated Markdown: results/README.md, and the blocks on the front page and on the papers' pages."""
+
+from common.base import paths
+from common.base.metrics import METRICS
+from common.claims import verdict as v
+from common.claims.comparison import Comparison, seed_of
+from common.claims.papers import Claim, Paper
+from common.claims.rows import UNVERIFIED, Row, label, measured, reported_as, with_unit
+
+COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "verdict"]
+POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
+UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."
+
+
+def results_page(comparisons: list[Comparison]) -> str:
+    """results/README.md: everything."""
+    parts = [
+        "# Results\n\nGenerated from the records in `records/` by `bash reproduce.sh table`; do not edit. "
+        "The same as data: [comparison.json](comparison.json), [comparison.csv](comparison.csv), "
+        "[comparison.tex](comparison.tex), [index.html](index.html).\n\n"
+        "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
+        "run. *Here* is mean ± standard deviation over n seeds. How a verdict comes about: "
+        "[README](../README.md#how-to-read-a-verdict)."
+    ]
+    for comparison in comparisons:
+        citation = comparison.paper.citation
+        parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
+        parts += _measured(comparison, comparison.attempted, everything=True)
+        parts += _evidence(comparison)
+        parts += _not_attempted(comparison, everything=True)
+    return "\n\n".join([*parts, "## The power of a verdict", power_table()]) + "\n"
+
+
+def paper_block(comparison: Comparison, page: str) -> str:
+    """What stands between the markers of a paper's page; figures that its other text, `page`, shows are left out."""
+    overview = comparison.without_details()
+    parts = [*_measured(overview, overview.attempted), *_not_attempted(overview)]
+    if left_out := len(comparison.rows) - len(overview.rows):
+        parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
+    parts += _links(comparison.paper)
+    folder = f"../../results/figures/{comparison.paper.name}"
+    pictures = sorted((paths.FIGURES / comparison.paper.name).glob("*.png"))
+    parts += [
+        f"![{p.stem.replace('_', ' ')}]({folder}/{p.name})" for p in pictures if f"({folder}/{p.name})" not in page
+    ]
+    return "\n\n".join(parts)
+
+
+def front_block(comparisons: list[Comparison]) -> str:
+    """What stands between the markers of the front page."""
+    verdicts = [[_link(c), *_cells(row)] for c in comparisons for row in c.front_rows]
+    beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
+    standing = [[_link(c), str(sum(c.standing.values())), _in_words(c.standing)] for c in comparisons]
+    parts = [
+        markdown_table(verdicts, ["paper", *COLUMNS]),
+        beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
+        beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
+        "Where the claims stand:",
+        markdown_table(standing, ["paper", "claims", "of these"]),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _link(comparison: Comparison) -> str:
+    return f"[{comparison.title}](papers/{comparison.paper.name}/README.md)"
+
+
+def _measured_beside(comparison: Comparison, rows: list[Row]) -> list[str]:
+    """The line of one variant's metric under all its protocols."""
+    first = rows[0]
+    return [
+        _link(comparison),
+        first.variant,
+        first.edition,
+        label(first),
+        "; ".join(f"{row.protocol}: {measured(row)}" for row in rows),
+    ]
+
+
+def _in_words(standing: dict[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in standing.items())
+
+
+# ---- parts ---------------------------------------------------------------------
+
+
+def _measured(comparison: Comparison, rows: list[Row], everything: bool = False) -> list[str]:
+    """The table of what was measured, and what must be said of its words; with `everything` also where the paper
+    prints it, and what the protocols are."""
+    if not rows:
+        return ["Nothing has been measured yet."]
+    described = {row.variant: comparison.paper.variants[row.variant].description for row in rows}
+    notes = [f"- *{variant}*: {text}" for variant, text in described.items()]
+    notes += _edition_notes(comparison, rows)
+    if any(row.note.startswith(UNVERIFIED) for row in rows):
+        notes.append(UNVERIFIED_NOTE)
+    lines, columns = [_cells(row) for row in rows], COLUMNS
+    if everything:
+        used = {row.protocol for row in rows}
+        notes += [f"- *{name}*: {text}" for name, text in comparison.paper.protocols.items() if name in used]
+        places = {claim.id: _printed_in(claim) for claim in comparison.paper.claims}
+        columns = [*COLUMNS, "printed in"]
+        lines = [[*line, places.get(row.claim, "–")] for line, row in zip(lines, rows, strict=True)]
+    return [markdown_table(lines, columns), *(["\n".join(notes)] if notes else [])]
+
+
+def _printed_in(claim: Claim) -> str:
+    """The place in the paper, and what a second source says."""
+    other = claim.second_reference
+    return claim.where + (f"; {other.source}: {with_unit(other.value, claim.metric)}" if other else "")
+
+
+def _cells(row: Row) -> list[str]:
+    verdict = f"**{row.verdict}**" + (f" ({row.note})" if row.note else "")
+    return [
+        row.variant,
+        label(row),
+        row.protocol or "–",
+        row.edition or "–",
+        reported_as(row),
+        measured(row),
+        verdict,
+    ]
+
+
+def _edition_notes(comparison: Comparison, rows: list[Row]) -> list[str]:
+    return [
+        f"- *{note.edition}* ({note.dataset}): {note.description}. It does not count for the paper's claims."
+        for note in comparison.edition_notes(rows)
+    ]
+
+
+def _evidence(comparison: Comparison) -> list[str]:
+    lines = [
+        [
+            of.variant,
+            of.edition,
+            " ".join(f"[{seed_of(r)}](records/{r}.json)" for r in of.records),
+            " ".join(of.commits),
+            f"`{of.command}`",
+        ]
+        for of in comparison.evidence
+    ]
+    columns = ["variant", "edition", "records of seeds", "ran from commit", "command"]
+    return [markdown_table(lines, columns)] if lines else []
+
+
+def _not_attempted(comparison: Comparison, everything: bool = False) -> list[str]:
+    """The variants that wait for a run, a line each; with `everything` also their claims, a line each, folded away."""
+    waiting = comparison.not_attempted
+    lines = [
+        [
+            of.variant,
+            f"{len(of.claims)} below" if everything else of.printed,
+            of.needs,
+            f"`{of.command}`" if of.command else "–",
+        ]
+        for of in waiting
+    ]
+    parts = (
+        [markdown_table(lines, ["variant", "claims" if everything else "paper says", "needs", "command"])]
+        if lines
+        else []
+    )
+    if everything and waiting:
+        claims = [[c.variant, *_claimed(c)] for of in waiting for c in of.claims]
+        table = markdown_table(claims, ["variant", "metric", "protocol", "paper says", "printed in"])
+        parts.append(f"<details><summary>What the paper says</summary>\n\n{table}\n\n</details>")
+    if comparison.not_run:
+        parts.append(f"Not run yet, and no claim speaks of them: {', '.join(comparison.not_run)}.")
+    return ["### Not attempted", *parts] if parts else []
+
+
+def _claimed(claim: Claim) -> list[str]:
+    remark = f" ({UNVERIFIED})" if claim.unverified else ""
+    return [METRICS[claim.metric].label, claim.protocol, reported_as(claim) + remark, _printed_in(claim)]
+
+
+def _links(paper: Paper) -> list[str]:
+    folders = {"Records": paths.RECORDS / paper.name, "Weights": paths.WEIGHTS / paper.name}
+    links = [
+        f"{what}: [results/{folder.parent.name}](../../{folder.relative_to(paths.ROOT).as_posix()})."
+        for what, folder in folders.items()
+        if folder.is_dir()
+    ]
+    return [" ".join(links)] if links else []
+
+
+def power_table() -> str:
+    """How often a true number passes."""
+    lines = [[f"{n} seeds", *(f"{100 * v.power(n, s):.0f} %" for s in POWER_SPREADS)] for n in POWER_SEEDS]
+    headings = ["", *(f"spread = {s:g} × tolerance" for s in POWER_SPREADS)]
+    return (
+        "The chance of `reproduced` when the true mean is exactly the printed number, "
+        f"by the number of seeds and their spread.\n\n{markdown_table(lines, headings)}"
+    )
+
+
+def markdown_table(lines: list[list[str]], headings: list[str]) -> str:
+    from tabulate import tabulate
+
+    cells = [[" ".join(cell.replace("|", r"\|").split()) for cell in line] for line in lines]
+    return tabulate(cells, headings, tablefmt="pipe", disable_numparse=True)

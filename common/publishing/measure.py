@@ -1,0 +1,181 @@
+"""`eval`: measure weights on the real test data."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from common.base import paths
+from common.base.errors import DataAbsent, UsageError
+from common.base.metrics import METRICS
+from common.base.progress import say
+from common.base.terminal import print_table
+from common.claims.papers import Paper
+from common.data.find import real_data
+from common.data.passports import LocatedData
+from common.training.evaluation import Measured
+from common.training.records import Record, published_records
+from common.training.weights import load_weights, trained_as, weights_hash
+
+WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
+
+
+def measure_files(
+    paper: Paper, variant: str | None, files: list[Path], data_dir: Path | None, device: str, as_json: bool
+) -> None:
+    """Measure weights that the user names, each under the full recipe of `variant_of`."""
+    weights = {file: load_weights(file) for file in files}
+    variants = {file: variant_of(paper, variant, file) for file in files}
+    data = {name: real_data(paper.passport(name), data_dir) for name in dict.fromkeys(variants.values())}
+    results = []
+    for file, name in variants.items():
+        if name != paper.variant(variant):
+            say(f"{file} is measured as {name}, which it says it is.")
+        recipe = paper.module("train").recipe(name, "full")
+        results.append((str(file), _measure(paper, weights[file], recipe, data[name], device)))
+    _print(paper, results, {}, as_json)
+
+
+def variant_of(paper: Paper, wanted: str | None, file: Path) -> str:
+    """Whose recipe a weights file is for: the variant wanted, else the one that the file names, else the default one.
+
+    Raises:
+        UsageError: the file says that it is another paper's or another variant's.
+    """
+    of_paper, of_variant = trained_as(file) or (paper.name, paper.variant(wanted))
+    if wanted is None and of_paper == paper.name and of_variant in paper.variants:
+        return of_variant
+    variant = paper.variant(wanted)
+    if (of_paper, of_variant) != (paper.name, variant):
+        whose = f"{of_paper} / {of_variant}, not of {paper.name} / {variant}"
+        raise UsageError(f"{file} holds weights of {whose}. They go with `eval {of_paper} --variant {of_variant}`.")
+    return variant
+
+
+def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
+    """Measure the published weights and set them beside their records' numbers."""
+    published = [r for r in with_weights(paper) if variant in (None, r.variant)]
+    if not published:
+        raise UsageError(
+            f"No weights of {paper.name}{f' / {variant}' if variant else ''} are published. Name a file with --weights."
+        )
+    results, records = [], {}
+    for record in published:
+        measured = measure_record(paper, record, recorded_data(paper, record, data_dir), device)
+        results.append((record.weights.file, measured))
+        records[record.weights.file] = record
+    _print(paper, results, records, as_json)
+
+
+def with_weights(paper: Paper) -> list[Record]:
+    """The published records whose weights are published too."""
+    return [record for record in published_records(paper.name) if record.weights and record.weights.file]
+
+
+def measure_record(
+    paper: Paper, record: Record, data: LocatedData, device: str = "cpu", file: Path | None = None
+) -> Measured:
+    """Measure a record's weights, after checking that they are the record's.
+
+    Args:
+        file: that holds them, if it is not the published one.
+
+    Raises:
+        UsageError: it has other weights than the record names.
+    """
+    file = file or paths.ROOT / record.weights.file
+    weights = load_weights(file)
+    if weights_hash(weights) != record.weights.sha256:
+        raise UsageError(f"{file} does not hold the weights that its record names.")
+    return _measure(paper, weights, recorded_recipe(paper, record), data, device)
+
+
+def recorded_recipe(paper: Paper, record: Record):
+    """The record's recipe as the paper's own dataclass.
+
+    Raises:
+        UsageError: the paper's recipe has changed its fields since.
+    """
+    try:
+        return paper.module("train").Recipe(**record.recipe)
+    except TypeError as error:
+        raise UsageError(
+            f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({error})."
+        ) from None
+
+
+def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:
+    """The real data that a record was measured on.
+
+    Raises:
+        DataAbsent: there is only another edition of it.
+        DataError: it cannot be had, or is damaged.
+    """
+    return same_data(record, real_data(paper.passport(record.variant), data_dir))
+
+
+def same_data(record: Record, data: LocatedData) -> LocatedData:
+    """The data, after checking that it is what a record was measured on.
+
+    Raises:
+        DataAbsent: it is another edition.
+    """
+    if data.files != record.data.files:
+        there, wanted = f"{data.dataset} ({data.edition}) is in {data.folder}", record.data.edition
+        raise DataAbsent(f"{there}; seed {record.seed} of {record.variant} was measured on other files ({wanted}).")
+    return data
+
+
+def _measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str) -> Measured:
+    from common.training.determinism import make_deterministic
+    from common.training.device import choose_device
+
+    make_deterministic(0)
+    usable = paper.module("train").DEVICES
+    return paper.module("eval").evaluate(weights, recipe, data, choose_device(device, paper.name, usable))
+
+
+def _print(paper: Paper, results: list[tuple[str, Measured]], records: dict[str, Record], as_json: bool) -> None:
+    if as_json:
+        click.echo(
+            json.dumps([{"weights": name, **dataclasses.asdict(measured)} for name, measured in results], indent=1)
+        )
+        return
+    for name, measured in results:
+        lines = []
+        for protocol, values in measured.metrics.items():
+            for metric, value in values.items():
+                lines.append(
+                    [
+                        METRICS[metric].label,
+                        protocol,
+                        f"{value:.{METRICS[metric].decimals}f} {METRICS[metric].unit}",
+                        _beside(records.get(name), protocol, metric, value),
+                    ]
+                )
+        print_table(f"{paper.name}: {name}", ["metric", "protocol", "measured now", "in the record"], lines)
+        if matrix := measured.details.get("confusion_matrix"):
+            _print_classes(matrix, measured.details.get("classes", [str(label) for label in range(len(matrix))]))
+
+
+def _print_classes(matrix: list[list[int]], names: list[str]) -> None:
+    """How often each class is right and what for it is taken, from a confusion matrix with a row for each."""
+    lines = []
+    for index, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        wrong = [(count, names[other]) for other, count in enumerate(row) if other != index]
+        most, mistaken = max(wrong, key=lambda pair: pair[0])
+        right = f"{100 * row[index] / sum(row):.1f} %" if sum(row) else "not scored"
+        lines.append([name, f"{sum(row):,}", right, f"{mistaken} ({most:,})" if most else "–"])
+    print_table("Class by class", ["class", "examples", "right", "most often mistaken for"], lines)
+    if len(names) <= WIDEST_MATRIX:
+        rows = [[name, *map(str, row)] for name, row in zip(names, matrix, strict=True)]
+        print_table("Confusion matrix", ["true \\ taken for", *names], rows)
+
+
+def _beside(record: Record | None, protocol: str, metric: str, value: float) -> str:
+    if record is None or metric not in record.metrics.get(protocol, {}):
+        return "–"
+    recorded = record.metrics[protocol][metric]
+    same = "the same" if recorded == value else "DIFFERENT"
+    return f"{recorded:.{METRICS[metric].decimals}f} (seed {record.seed}, {same})"

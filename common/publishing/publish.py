@@ -1,0 +1,125 @@
+"""`publish`: from runs/ into results/."""
+
+import contextlib
+import math
+from pathlib import Path
+
+from common.base import paths
+from common.base.errors import CheckFailed, DataError, NumbersError, SomeFailed, UsageError
+from common.base.files import write_whole
+from common.base.progress import say
+from common.claims.papers import Paper
+from common.claims.rows import paper_rows
+from common.data.passports import search_folders
+from common.publishing.checks import number_faults, run_faults, why_not
+from common.publishing.measure import measure_record, recorded_data
+from common.training.records import Record, published_records, published_seed, read_run, write_record
+from common.training.weights import RUN_WEIGHTS, load_weights, weights_hash
+
+LARGEST_WEIGHTS = 4_000_000  # bytes
+
+
+def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
+    """Copy every finished or failed full run that may be published, then the weights of the
+    seed nearest the mean, then rebuild the tables. A run that is refused does not keep the others back.
+
+    Raises:
+        UsageError: nothing to publish.
+        DataError: `data_dir` is not there.
+        SomeFailed: some are not what a published record must be, or differ from one that is published already.
+    """
+    from common.pages.tables import rebuild
+
+    search_folders(data_dir)  # a slip keeps no single run back
+    found, refused = 0, {}
+    for path in sorted((runs_dir / paper.name).glob("*/full-*/seed-*/record.json")):
+        with _refusing(path, refused):
+            record = read_run(path)
+            if why := why_not(paper, record):
+                say(f"not published: {path} ({why})")
+                continue
+            found += 1
+            publish_one(paper, record, path, data_dir)
+    if not (found or refused):
+        allowed = "only full, unmodified runs on real data from committed sources"
+        raise UsageError(f"{runs_dir / paper.name} holds nothing to publish: {allowed}.")
+    for variant in paper.variants:
+        with _refusing(f"weights of {variant}", refused):
+            publish_weights(paper, variant, runs_dir)
+    rebuild()
+    if refused:
+        raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(map(str, refused))}.")
+
+
+@contextlib.contextmanager
+def _refusing(what: object, refused: dict):
+    """What goes wrong with one run is said and remembered."""
+    try:
+        yield
+    except (UsageError, CheckFailed, DataError, NumbersError) as error:
+        say(f"not published: {what} ({error})")
+        refused[what] = error
+
+
+def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None) -> None:
+    """Re-measure a record's weights on the CPU in fp32, and write it to its place in results/.
+
+    Raises:
+        UsageError: it is published already with another outcome, or its weights are not there.
+        CheckFailed: it is not what a published record must be.
+    """
+    before = published_seed(record)
+    if before is not None:
+        if _outcome(before) != _outcome(record):
+            advice = "A wrong record is deleted, then run and published again."
+            raise UsageError(f"{record.path()} is published already and differs. {advice}")
+        return
+    _refuse(run_faults(paper, record))
+    if record.status == "finished":
+        data = recorded_data(paper, record, data_dir)
+        measured = measure_record(paper, record, data, file=path.with_name(RUN_WEIGHTS))
+        record = record.model_copy(update={"remeasured": measured.metrics})
+        record = record.model_copy(update={"weights": record.weights.model_copy(update={"file": None})})
+    _refuse(number_faults(record))
+    write_record(record, record.path())
+    say(f"published {record.path().relative_to(paths.ROOT)}")
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise CheckFailed("; ".join(faults))
+
+
+def _outcome(record: Record) -> tuple:
+    """What two runs of one seed must agree in to be the same result."""
+    return record.status, record.recipe_hash, record.metrics, record.weights and record.weights.sha256
+
+
+def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
+    """Publish the weights of the seed nearest the mean of what stands first among the variant's rows."""
+    published = published_records(paper.name)
+    row = next((row for row in paper_rows(paper, published) if row.variant == variant and row.mean is not None), None)
+    if row is None:
+        return
+    group = [r for r in published if (r.variant, r.data.edition, r.status) == (variant, row.edition, "finished")]
+    values = {
+        r.seed: r.metrics[row.protocol][row.metric] for r in group if row.metric in r.metrics.get(row.protocol, {})
+    }
+    nearest = min(group, key=lambda r: (abs(values.get(r.seed, math.inf) - row.mean), r.seed))
+    target = paths.WEIGHTS / paper.name / f"{variant}.safetensors"
+    if not (target.exists() and weights_hash(load_weights(target)) == nearest.weights.sha256):
+        folder = runs_dir / paper.name / variant / f"full-{row.edition}" / f"seed-{nearest.seed}"
+        source = folder / RUN_WEIGHTS
+        if not source.exists() or weights_hash(load_weights(source)) != nearest.weights.sha256:
+            say(f"weights of {variant} are left as they are: those of seed {nearest.seed} are not in {source}")
+            return
+        if source.stat().st_size > LARGEST_WEIGHTS:
+            say(f"weights of {variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
+            return
+        write_whole(target, source.read_bytes())
+    for record in published:
+        if record.variant == variant and record.weights:
+            file = str(target.relative_to(paths.ROOT)) if record is nearest else None
+            if record.weights.file != file:
+                weights = record.weights.model_copy(update={"file": file})
+                write_record(record.model_copy(update={"weights": weights}), record.path())

@@ -1,0 +1,139 @@
+"""`verify`: is everything that results/ says still so?"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+from common.base import paths
+from common.base.errors import CheckFailed, DataAbsent, MachineError, NumbersError, UsageError
+from common.base.progress import say
+from common.claims.papers import Paper
+from common.data.find import real_data
+from common.data.passports import LocatedData, search_folders
+from common.pages.tables import tables
+from common.publishing.checks import paper_faults
+from common.publishing.measure import measure_record, same_data, with_weights
+from common.training.records import Record, published_records
+
+PASSED, WRONG, SKIPPED = "ok", "WRONG", "skipped"
+Finding = tuple[str, str, str]  # state, what was checked, what was found
+
+
+def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> None:
+    """Check every paper, print what was found.
+
+    Raises:
+        CheckFailed: a check failed.
+        DataError: the data is damaged, or `data_dir` is not there.
+    """
+    search_folders(data_dir)  # a slip is no verdict on weights
+    findings: list[Finding] = []
+    checks = [
+        (f"{paper.name}: {what}", partial(check, paper, data_dir))
+        for paper in papers
+        for what, check in (("records", _records), ("weights", _weights), ("determinism", _determinism))
+    ]
+    for what, check in [*checks, ("tables", _tables)]:
+        for finding in _found(what, check):
+            findings.append(finding)
+            if not as_json:
+                click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
+    if as_json:
+        click.echo(json.dumps([dict(zip(("state", "check", "found"), f, strict=True)) for f in findings], indent=1))
+    wrong = [finding for finding in findings if finding[0] == WRONG]
+    if wrong:
+        raise CheckFailed(f"verify: {len(wrong)} of {len(findings)} checks failed.")
+
+
+def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """A check's findings; one that comes to no end because of what it reads has found that."""
+    try:
+        return check()
+    except (UsageError, NumbersError) as error:
+        return [(WRONG, what, str(error))]
+
+
+def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    what, faults = f"{paper.name}: records", paper_faults(paper)
+    read = f"{len(published_records(paper.name))} read, valid and consistent"
+    return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, read)]
+
+
+def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """
+    Raises:
+        DataError: the data is damaged, or `data_dir` is not there.
+    """
+    findings = []
+    by_dataset: dict[str, list[Record]] = {}
+    for record in with_weights(paper):
+        by_dataset.setdefault(paper.passport(record.variant).name, []).append(record)
+    for records in by_dataset.values():
+        try:
+            data = real_data(paper.passport(records[0].variant), data_dir)
+        except (DataAbsent, MachineError) as absent:
+            findings += [(SKIPPED, _named(record), str(absent)) for record in records]
+        else:
+            findings += [_measured(paper, record, data) for record in records]
+    return findings
+
+
+def _named(record: Record) -> str:
+    return f"{record.paper}: {record.weights.file}"
+
+
+def _measured(paper: Paper, record: Record, data: LocatedData) -> Finding:
+    """Whether a record's weights still give what they gave when they were published."""
+    try:
+        measured = measure_record(paper, record, same_data(record, data)).metrics
+    except DataAbsent as absent:
+        return SKIPPED, _named(record), str(absent)
+    except (UsageError, NumbersError) as error:
+        return WRONG, _named(record), str(error)
+    text = ", ".join(f"{name} {value:g}" for values in measured.values() for name, value in values.items())
+    if measured == record.remeasured:
+        return PASSED, _named(record), f"measures {text}, as recorded"
+    return WRONG, _named(record), f"measures {text}, recorded {record.remeasured}"
+
+
+def _determinism(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """The smoke run of the default variant, twice: the same bits?"""
+    from common.training.run import Job, run_job
+
+    variant = paper.default_variant
+    recipe = paper.module("train").recipe(variant, "smoke", True)
+    data = LocatedData(paper.variants[variant].dataset, paths.STANDIN, None, {})
+    hashes = []
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(paper, variant, "smoke", 0, recipe, False, data, "cpu", Path(folder), False, "verify")
+            hashes.append(run_job(job)[0].weights.sha256)
+    same = hashes[0] == hashes[1]
+    return [
+        (
+            PASSED if same else WRONG,
+            f"{paper.name}: determinism",
+            f"two smoke runs {'end with the same bits' if same else 'differ'}",
+        )
+    ]
+
+
+def _tables() -> list[Finding]:
+    findings = []
+    for path, content in tables().items():
+        what = f"table {path.relative_to(paths.ROOT)}"
+        same = path.exists() and path.read_text(encoding="utf-8") == content
+        findings.append(
+            (
+                PASSED if same else WRONG,
+                what,
+                "as the records give it" if same else "differs; run `bash reproduce.sh table`",
+            )
+        )
+        if not same:
+            say(f"{what} differs from what the records give")
+    return findings

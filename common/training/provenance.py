@@ -1,0 +1,137 @@
+"""Where a number comes from: hashes of recipe and sources, the commit, the machine."""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from common.base import paths
+from common.base.schema import Checked
+
+
+class Environment(Checked):
+    """What a result may depend on besides the sources. An allow-list: no host, no user."""
+
+    python: str
+    torch: str
+    numpy: str
+    scikit_learn: str | None = None  # these three are not in the first records
+    scipy: str | None = None
+    pillow: str | None = None
+    system: str
+    processor: str
+    device: str
+    threads: int
+    precision: str
+    compiled: str | None  # what was compiled and by what, None for eager PyTorch
+    deterministic: dict[str, bool | str]
+
+
+def hash_of(content: object) -> str:
+    """sha256 of plain content, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def recipe_hash(recipe) -> str:
+    return hash_of(dataclasses.asdict(recipe))
+
+
+def source_files(paper: str) -> list[Path]:
+    """What a paper's numbers are made by: everything that its train.py and eval.py import
+    from its own folder and from common, and the C files in its folder."""
+    folder = paths.PAPERS / paper
+    waiting = [folder / "train.py", folder / "eval.py"]
+    found: set[Path] = set(folder.glob("*.c"))
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _imported(file, paper)
+    return sorted(found)
+
+
+def _imported(file: Path, paper: str) -> list[Path]:
+    names = []
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    # What a module does when it is itself the command is no part of what makes the numbers.
+    tree.body = [node for node in tree.body if not _asks_for_main(node)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            package = file.relative_to(paths.ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *filter(None, [node.module])])
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    ours = [name for name in names if name.startswith(("common.", f"papers.{paper}."))]
+    files = [paths.ROOT / (name.replace(".", "/") + ".py") for name in ours]
+    return [path for path in files if path.exists()]
+
+
+def _asks_for_main(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+
+
+def source_hash(paper: str) -> str:
+    """One hash over the names and the content of `source_files`."""
+    digest = hashlib.sha256()
+    for file in source_files(paper):
+        name = str(file.relative_to(paths.ROOT))
+        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def code(paper: str) -> dict:
+    """What a record says of the sources: `commit`, whether they are `committed` there, and their hash."""
+    head, committed = commit(paper)
+    return {"commit": head, "committed": committed, "sources": source_hash(paper)}
+
+
+def commit(paper: str) -> tuple[str | None, bool]:
+    """The checked-out commit, and whether the paper's sources are as committed there."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", *(str(file) for file in source_files(paper)))
+    except (OSError, subprocess.CalledProcessError):
+        return None, False
+    return head, not changed
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def environment(device: str, threads: int, precision: str, compiled: str | None, flags: dict) -> Environment:
+    import numpy
+    import torch
+
+    model = torch.cuda.get_device_name() if device == "cuda" else processor_name()
+    return Environment(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=numpy.__version__,
+        scikit_learn=metadata.version("scikit-learn"),
+        scipy=metadata.version("scipy"),
+        pillow=metadata.version("pillow"),
+        system=f"{platform.system()} {platform.machine()}",
+        processor=processor_name(),
+        device=model,
+        threads=threads,
+        precision=precision,
+        compiled=compiled,
+        deterministic=flags,
+    )
+
+
+def processor_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

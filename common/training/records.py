@@ -1,0 +1,187 @@
+"""Records: one JSON file for one seed, written whole or not at all, never edited."""
+
+import datetime
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from common.base import paths
+from common.base.errors import NumbersError, UsageError
+from common.base.files import write_whole
+from common.base.metrics import METRICS
+from common.base.schema import Checked, check, read
+from common.training.provenance import Environment
+
+SCHEMA = 1
+MEASURED = ("metrics", "curves", "details")  # what a run hands over besides its weights
+Metrics = dict[str, dict[str, float]]  # protocol to metric to value
+
+
+class DataUsed(Checked):
+    dataset: str
+    edition: str
+    files: dict[str, str]
+    split: str  # sha256 over which examples train and which test
+
+
+class Code(Checked):
+    commit: str | None
+    committed: bool
+    sources: str
+
+
+class Times(Checked):
+    wall_seconds: float
+    training_seconds: float
+    samples_per_second: float
+
+
+class Weights(Checked):
+    sha256: str
+    file: str | None = None
+
+
+class Record(Checked):
+    schema_version: int = SCHEMA
+    status: Literal["finished", "failed"]
+    failure: str | None = None
+    paper: str
+    variant: str
+    preset: Literal["full", "quick", "smoke"]
+    seed: int
+    modified: bool
+    date: str
+    metrics: Metrics = {}
+    remeasured: Metrics | None = None
+    curves: dict[str, list[float]] = {}
+    details: dict[str, list] = {}
+    recipe: dict[str, bool | int | float | str | list | None]
+    recipe_hash: str
+    data: DataUsed
+    code: Code
+    environment: Environment
+    command: str
+    times: Times
+    weights: Weights | None = None
+
+    @property
+    def standin(self) -> bool:
+        return self.data.edition == paths.STANDIN
+
+    @property
+    def counts_for_paper(self) -> bool:
+        """Whether it is the paper's run: the whole recipe, unchanged, on real data."""
+        return self.preset == "full" and not self.modified and not self.standin
+
+    @property
+    def name(self) -> str:
+        """Its path below results/records, without the ending."""
+        return f"{self.paper}/{self.variant}/{self.data.edition}/seed-{self.seed}"
+
+    def path(self) -> Path:
+        """Where this record belongs once published."""
+        return paths.RECORDS / f"{self.name}.json"
+
+
+def make_record(**fields) -> Record:
+    """A checked record.
+
+    Raises:
+        NumbersError: a metric, a curve or a detail holds NaN or infinity.
+        UsageError: a field is missing or of the wrong kind.
+    """
+    for name in MEASURED:
+        for place, value in _not_finite(fields.get(name), name):
+            raise NumbersError(f"{place} is {value}")
+    fields.setdefault("date", datetime.date.today().isoformat())
+    return _meaningful(check(fields, Record, "record"), "record")
+
+
+def write_record(record: Record, path: Path) -> None:
+    content = record.model_dump()
+    # What a record of before did not say is not put into it when it is written again.
+    content["environment"] = record.environment.model_dump(exclude_unset=True)
+    write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_record(path: Path) -> Record:
+    """
+    Raises:
+        UsageError: the file is no record of this schema.
+    """
+    return _meaningful(read(path, Record), str(path))
+
+
+def read_run(path: Path) -> Record:
+    """The record that a run left in its folder.
+
+    Raises:
+        UsageError: the file is no record of this schema; the message says how to be rid of it.
+    """
+    try:
+        return read_record(path)
+    except UsageError as error:
+        if not path.is_file():  # --fresh removes no folder
+            raise
+        raise UsageError(f"{error}. Start over with --fresh.") from None
+
+
+def _meaningful(record: Record, source: str) -> Record:
+    """Checks that go across fields, and into those of no fixed form."""
+
+    def fault(text: str) -> UsageError:
+        return UsageError(f"{source}: {text}")
+
+    if record.schema_version != SCHEMA:
+        raise fault(f"schema_version: is {record.schema_version}, this program reads {SCHEMA}")
+    if record.status == "failed" and not record.failure:
+        raise fault("failure: a failed run says why")
+    if record.status == "finished" and not (record.metrics and record.weights):
+        raise fault("metrics: a finished run has metrics and weights")
+    for name in ("recipe", "details"):
+        for place, value in _not_finite(getattr(record, name), name):
+            raise fault(f"{place}: {value} is no finite number")
+    for protocol, values in record.metrics.items():
+        for metric, value in values.items():
+            if metric not in METRICS:
+                raise fault(f"metrics.{protocol}.{metric}: is no metric")
+            low, high = METRICS[metric].range
+            if not low <= value <= high:
+                raise fault(f"metrics.{protocol}.{metric}: {value} is out of range")
+    return record
+
+
+def _not_finite(content: object, place: str) -> Iterator[tuple[str, float]]:
+    """Every NaN and infinity in plain content, however deep, with its place."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield place, content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _not_finite(value, f"{place}.{key}")
+    elif isinstance(content, list | tuple):
+        for position, value in enumerate(content):
+            yield from _not_finite(value, f"{place}.{position}")
+
+
+def published_records(paper: str | None = None) -> list[Record]:
+    """All published records, or one paper's, by variant, edition and seed.
+
+    Raises:
+        UsageError: a file is no record, or stands where it does not belong.
+    """
+    root = paths.RECORDS / paper if paper else paths.RECORDS
+    records = []
+    for path in root.rglob("seed-*.json"):
+        record = read_record(path)
+        if record.path() != path:
+            raise UsageError(f"{path}: belongs at {record.path().relative_to(paths.ROOT)}")
+        records.append(record)
+    return sorted(records, key=lambda r: (r.paper, r.variant, r.data.edition, r.seed))
+
+
+def published_seed(record: Record) -> Record | None:
+    """The published record of the same paper, variant, edition and seed, if there is one."""
+    path = record.path()
+    return read_record(path) if path.exists() else None

@@ -1,0 +1,87 @@
+"""Weights as safetensors: nothing is unpickled, and what is loaded fits exactly."""
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.base.errors import NumbersError, UsageError
+from common.base.files import write_whole
+
+RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
+RUN = "run"  # the only key of a file's metadata: several would stand in another order each time, and the bytes differ
+
+
+def weights_hash(weights: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bits, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy knows no bfloat16
+    return digest.hexdigest()
+
+
+def save_weights(weights: dict[str, Tensor], path: Path, run: str | None = None) -> Path:
+    """
+    Args:
+        run: PAPER/VARIANT/seed-K that gave the weights, for `trained_as`.
+    """
+    import safetensors.torch
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_whole(path, safetensors.torch.save(plain, {RUN: run} if run else None))
+    return path
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """
+    Raises:
+        UsageError: no such file, or no whole safetensors file.
+        NumbersError: NaN or infinity in it, from which nonsense would be measured.
+    """
+    with _opened(path) as file:
+        weights = file.get_tensors()
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise NumbersError(f"{path}: NaN or infinity in {name}.")
+    return weights
+
+
+def trained_as(path: Path) -> tuple[str, str] | None:
+    """Of which paper and variant a file says that it holds the weights; None if it does not say.
+
+    Raises:
+        UsageError: no such file, or no whole safetensors file.
+    """
+    with _opened(path) as file:
+        said = (file.metadata() or {}).get(RUN, "").split("/")
+    return (said[0], said[1]) if len(said) == 3 else None
+
+
+@contextlib.contextmanager
+def _opened(path: Path):
+    import safetensors
+
+    if not path.is_file():
+        raise UsageError(f"{path}: no such weights file.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is no whole safetensors file ({error}). Pickled weights are not read.") from None
+
+
+def fit_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights that fit the model exactly.
+
+    Raises:
+        UsageError: a name or a shape differs.
+    """
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        first = " ".join(str(error).split("\n\t")[-1].split())
+        raise UsageError(f"These are weights of another model: {first}") from None

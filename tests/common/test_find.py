@@ -1,0 +1,35 @@
+"""Where a run's data comes from, and what is said where it cannot be had."""
+
+import pytest
+
+from common.base import paths
+from common.base.errors import DataAbsent, DataError
+from common.data.find import find_data, real_data
+
+
+@pytest.fixture
+def absent(toy, tmp_path):
+    (tmp_path / "disk").mkdir()
+    return toy.passport(), tmp_path / "disk"
+
+
+def test_advice_that_is_followed_finds_the_data(toy, absent):
+    passport, disk = absent
+    advice = r"Put it into data/shapes, or name the folder that holds shapes/ with --data-dir\.$"
+    with pytest.raises(DataAbsent, match=advice):
+        find_data(passport, "full", "real", disk)
+    folder = toy.put_data(disk)
+    assert folder.name == "shapes"
+    assert find_data(passport, "full", "real", disk).folder == folder
+
+
+def test_only_absent_data_becomes_the_stand_in_and_only_where_a_run_may(toy, absent, capsys):
+    passport, disk = absent
+    assert find_data(passport, "full", "auto", disk).edition == paths.STANDIN
+    assert "STAND-IN DATA" in capsys.readouterr().err
+    with pytest.raises(DataAbsent):
+        real_data(passport, disk)
+    (toy.put_data(disk) / "test.bin").write_bytes(b"")
+    with pytest.raises(DataError, match="is not what its passport says"):
+        find_data(passport, "full", "auto", disk)
+    assert find_data(passport, "smoke", "auto", disk).standin and find_data(passport, "full", "standin", disk).standin
