@@ -135,13 +135,6 @@ class Paper:
         return importlib.import_module(f"papers.{self.name}.{name}")
 
     @cached_property
-    def code(self) -> dict:
-        """Commit and hash of the sources as they were when first asked for: they may be edited while a run is on."""
-        from common.training.provenance import code
-
-        return code(self.name)
-
-    @cached_property
     def has_figures(self) -> bool:
         return (self.folder / "figures.py").exists()
 
