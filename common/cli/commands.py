@@ -328,9 +328,7 @@ def _memory_told():
     except RuntimeError as error:
         torch = sys.modules.get("torch")  # not imported for this: only torch raises what is looked for
         if torch and isinstance(error, torch.OutOfMemoryError):
-            raise MachineError(
-                "The GPU's memory is full. Lower the --batch-size of a run, or take --device cpu."
-            ) from None
+            raise MachineError("The GPU's memory is full. Use a smaller --batch-size, or --device cpu.") from None
         raise
 
 

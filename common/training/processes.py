@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from common.base import paths
 from common.base.errors import Interrupted, MachineError, UserError
 from common.base.progress import silence
 
@@ -155,9 +157,10 @@ def launch(count: int, words: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)  # what the processes print, and what is raised here, says it all
     os.environ[LAUNCHED] = "1"
     os.environ["PYTHONSAFEPATH"] = "1"  # a common/ in the caller's folder is not ours
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
@@ -174,7 +177,8 @@ def launch(count: int, words: list[str]) -> int:
 
 def _first_cause(failures: dict, count: int) -> int:
     """The exit code of the process that failed by itself, rather than for want of another."""
-    causes = [(rank, failure) for rank, failure in failures.items() if failure.exitcode != LOST_PEER]
+    ended_for_another = (LOST_PEER, -signal.SIGTERM)  # torchrun ends by SIGTERM whoever is left
+    causes = [(rank, failure) for rank, failure in failures.items() if failure.exitcode not in ended_for_another]
     if not causes:
         raise MachineError("The processes of this run have lost each other; the same command goes on from here.")
     rank, failure = min(causes, key=lambda cause: (cause[1].timestamp, cause[0]))
