@@ -7,6 +7,7 @@ prediction interval of one more run)? All seeds 0 to n-1 count, none left out.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 REPRODUCED = "reproduced"
 EXCEEDS = "exceeds"
@@ -55,8 +56,6 @@ def summarise(
             largest spread of a value that falls on one of two neighbouring counts. None has zero width then.
         value_range: where intervals are cut off, since no mean and no run can lie beyond.
     """
-    from scipy import stats
-
     n = len(values)
     if all(value == values[0] for value in values):
         mean, sd = values[0], 0.0 if n > 1 else None
@@ -66,8 +65,8 @@ def summarise(
     if sd is None:
         return Summary(mean, None, n, None, None, None, None)
     spread = math.hypot(sd, count / 2)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread / math.sqrt(n)
-    half_next = stats.t.ppf((1 + NEXT_RUN) / 2, n - 1) * spread * math.sqrt(1 + 1 / n)
+    half = _t(CONFIDENCE, n) * spread / math.sqrt(n)
+    half_next = _t(NEXT_RUN, n) * spread * math.sqrt(1 + 1 / n)
     least, most = value_range
     return Summary(
         mean,
@@ -78,6 +77,14 @@ def summarise(
         max(least, mean - half_next),
         min(most, mean + half_next),
     )
+
+
+@cache
+def _t(level: float, n: int) -> float:
+    """How many standard errors of n values an interval of this level reaches to each side."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, n - 1))
 
 
 def verdict(
@@ -132,8 +139,7 @@ def power(n: int, spread: float, printed_is_a_draw: bool = False) -> float:
     # reproduced <=> |d| + t s / sqrt(n) <= 1, where d, our mean less the printed number, is normal and
     # s^2 ~ spread^2 chi2(n-1)/(n-1) independent of it: one integral over s.
     sd_of_d = spread * math.sqrt(1 / n + printed_is_a_draw)
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
     quantiles = (np.arange(20_000) + 0.5) / 20_000
     s = spread * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
-    room = np.maximum(0, 1 - t * s / math.sqrt(n))
+    room = np.maximum(0, 1 - _t(CONFIDENCE, n) * s / math.sqrt(n))
     return float(np.mean(2 * stats.norm.cdf(room / sd_of_d) - 1))

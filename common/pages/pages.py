@@ -19,8 +19,8 @@ def results_page(comparisons: list[Comparison]) -> str:
         "The same as data: [comparison.json](comparison.json), [comparison.csv](comparison.csv), "
         "[comparison.tex](comparison.tex), [index.html](index.html).\n\n"
         "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
-        "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean less the printed number, with "
-        "its 90 % interval. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
+        "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean less the printed number, "
+        "with its 90 % interval. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
     ]
     for comparison in comparisons:
         citation = comparison.paper.citation
@@ -192,12 +192,21 @@ def _links(paper: Paper) -> list[str]:
 
 
 def power_table() -> str:
-    """How often a true number passes."""
-    lines = [[f"{n} seeds", *(f"{100 * v.power(n, s):.0f} %" for s in POWER_SPREADS)] for n in POWER_SEEDS]
-    headings = ["", *(f"spread = {s:g} × tolerance" for s in POWER_SPREADS)]
+    """How often `reproduced` comes out where nothing differs from the paper, for both kinds of printed number."""
+
+    def chances(n: int, spread: float) -> str:
+        fixed, drawn = (100 * v.power(n, spread, printed_is_a_draw) for printed_is_a_draw in (False, True))
+        return f"{fixed:.0f} % / {drawn:.0f} %"
+
+    lines = [[f"{n} seeds", *(chances(n, spread) for spread in POWER_SPREADS)] for n in POWER_SEEDS]
+    headings = ["", *(f"spread = {spread:g} × margin" for spread in POWER_SPREADS)]
     return (
-        "The chance of `reproduced` when the true mean is exactly the printed number, "
-        f"by the number of seeds and their spread.\n\n{markdown_table(lines, headings)}"
+        "The chance of `reproduced` where nothing differs from the paper, by the number of seeds and their spread. "
+        "First for a printed number that is the true mean, as the mean of very many runs would be; then for one that is a "
+        "single run itself, as most papers print it.\n\n"
+        f"{markdown_table(lines, headings)}\n\n"
+        "In the second case the printed number lies within the prediction interval 95 times in 100, and the verdict is "
+        "then `reproduced` or `consistent`."
     )
 
 

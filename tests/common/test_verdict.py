@@ -209,3 +209,48 @@ def test_power_speaks_of_the_verdict_itself():
     draws = np.random.default_rng(0).normal(REPORTED, 0.5 * TOLERANCE, (1000, 3)).tolist()
     share = np.mean([judge(summarise(values))[0] == v.REPRODUCED for values in draws])
     assert power(3, 0.5) == pytest.approx(share, abs=0.063)  # four standard errors
+
+
+TRIALS = 10_000
+AT_MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / TRIALS)  # three Monte Carlo standard errors
+SPREADS = (0.1, 0.25, 0.5, 1.0, 2.0)  # in margins
+
+
+def share_reproduced(draws: np.ndarray, margin: float, count: float) -> float:
+    """Of trials (N, n), where 0 is printed."""
+    words = [verdict(summarise(values, count), 0.0, margin, None) for values in draws.tolist()]
+    return words.count(v.REPRODUCED) / len(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("side", [-1, 1])
+def test_at_a_difference_of_the_margin_reproduced_is_an_error_of_5_percent(n, spread, side):
+    draws = np.random.default_rng([n, int(100 * spread), side + 1]).normal(side, spread, (TRIALS, n))
+    assert share_reproduced(draws, margin=1.0, count=0.0) <= AT_MOST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("counts", [1, 1.95, 2.5, 4.4, 19])
+def test_ties_on_a_count_make_no_more_errors(n, spread, counts):
+    """The margin is a few counts. A value between two counts falls on either, so that its mean stays where it is:
+    exactly at the edge, wherever between two counts the edge lies."""
+    for offset in (0.0, 0.3, 0.5, 0.7):
+        generator = np.random.default_rng([n, int(100 * spread), int(10 * counts), int(10 * offset)])
+        at_the_edge = generator.normal(offset, spread * counts, (TRIALS, n))
+        below = np.floor(at_the_edge)
+        counted = below + (generator.random((TRIALS, n)) < at_the_edge - below)
+        from_the_printed = counted - offset + counts
+        assert share_reproduced(from_the_printed, margin=counts, count=1.0) <= AT_MOST
+
+
+def test_without_half_a_count_ties_would_reproduce_what_lies_at_the_edge():
+    """The simulation can fail: with n = 3, margin and spread of 2 and 0.2 counts, nearly a third pass."""
+    draws = np.random.default_rng(0).normal(0, 0.2, (TRIALS // 10, 3))
+    counted = np.floor(draws) + (np.random.default_rng(1).random(draws.shape) < draws - np.floor(draws))
+    assert (
+        share_reproduced(counted + 2, margin=2, count=0.0) > 0.25 > 0.05 > share_reproduced(counted + 2, 2, count=1.0)
+    )
