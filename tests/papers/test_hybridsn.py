@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from sklearn.decomposition import PCA
 
+from common.base import paths
 from common.base.errors import DataError, UsageError
 from common.claims.papers import load_paper
 from common.data.passports import DataAbsent, LocatedData, find_passport, locate
@@ -260,10 +261,11 @@ def test_components_know_other_pixels_than_those_that_train_under_the_papers_pro
 @pytest.mark.parametrize("name", ["pavia_university", "salinas"])
 def test_split_sizes_of_the_other_scenes_on_their_real_ground_truth(name):
     paper, files = load_paper("hybridsn"), SCENES[name]
-    folder = Path(os.environ.get("REPRO_DATA", ".")) / paper.passport(f"{name}-random30").folder
-    if not (folder / files.truth).exists():
-        pytest.skip(f"needs real data: no {files.truth} in $REPRO_DATA.")
-    truth = read_variable(folder / files.truth, files.truth_variable).astype(np.int64)
+    _, truth_file = files.editions["official"]
+    file = Path(os.environ.get("REPRO_DATA", "."), paper.passport(f"{name}-random30").folder, truth_file)
+    if not file.exists():
+        pytest.skip(f"needs real data: no {truth_file} in $REPRO_DATA.")
+    truth = read_variable(file, files.truth_variable).astype(np.int64)
     for share in (30, 20, 10, 5):
         variant = f"{name}-random{share}"
         split = split_pixels(truth, VARIANTS[variant], 0)
@@ -372,8 +374,9 @@ def made_up(name: str, folder) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     truth = draw.integers(0, len(files.classes) + 1, files.shape[:2])
     cube = draw.integers(0, 9000, files.shape).astype(np.uint16)
-    savemat(folder / files.truth, {files.truth_variable: truth.astype(np.uint8)})
-    savemat(folder / files.cubes["official"], {files.cube_variable: cube})
+    cube_file, truth_file = files.editions["official"]
+    savemat(folder / truth_file, {files.truth_variable: truth.astype(np.uint8)})
+    savemat(folder / cube_file, {files.cube_variable: cube})
     return cube, truth
 
 
@@ -390,7 +393,7 @@ def test_the_passport_lists_what_is_read(name):
     passport = find_passport(name, load_paper("hybridsn").folder)
     files = SCENES[name]
     assert {edition: set(entry.files) for edition, entry in passport.editions.items()} == {
-        edition: {cube, files.truth} for edition, cube in files.cubes.items()
+        edition: set(names) for edition, names in files.editions.items()
     }
     sizes = {"indian_pines": 10_249, "pavia_university": 42_776, "salinas": 54_129}
     assert passport.splits == {"labelled": sizes[name]}
@@ -402,6 +405,50 @@ def test_the_passport_lists_what_is_read(name):
 def test_the_real_ground_truth_has_as_many_labels_as_the_passport_says(real_scene):
     assert np.count_nonzero(real_scene.truth) == INDIAN_PINES.splits["labelled"]
     assert real_scene.cube.shape == (145, 145, 200)
+
+
+SHIPPED = INDIAN_PINES.editions["tensorly"]
+
+
+@pytest.fixture(scope="module")
+def shipped_scene() -> Scene:
+    """Indian Pines as it is there right after the install."""
+    folder = SHIPPED.package.locate()
+    if folder is None:
+        pytest.skip("needs the Python package tensorly.")
+    return load(LocatedData("indian_pines", "tensorly", folder, {}))
+
+
+def test_the_scene_is_there_after_the_install(shipped_scene, monkeypatch, tmp_path):
+    monkeypatch.delenv("REPRO_DATA", raising=False)
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    found = locate(INDIAN_PINES)
+    assert (found.edition, found.folder) == ("tensorly", SHIPPED.package.locate())
+    assert found.files == {name: file.sha256 for name, file in SHIPPED.files.items()}
+    assert INDIAN_PINES.counts("tensorly")
+
+
+def test_the_shipped_arrays_are_those_of_the_evidence(shipped_scene):
+    cube, truth = shipped_scene.arrays()
+    assert (cube["type"], cube["shape"], truth["shape"]) == ("uint16", [145, 145, 200], [145, 145])
+    assert cube["sha256"] in SHIPPED.evidence and truth["sha256"] in SHIPPED.evidence
+    assert (shipped_scene.cube.min(), shipped_scene.cube.max()) == (955, 9604)
+    assert " ".join(map(str, shipped_scene.cube[0, 0, :10])) in SHIPPED.evidence
+
+
+def test_a_mat_file_and_an_npy_file_of_a_scene_give_the_same_hashes(shipped_scene, tmp_path):
+    files = SCENES["indian_pines"]
+    cube_file, truth_file = files.editions["official"]
+    savemat(tmp_path / cube_file, {files.cube_variable: shipped_scene.cube})
+    savemat(tmp_path / truth_file, {files.truth_variable: shipped_scene.truth.astype(np.uint8)})
+    assert load(LocatedData("indian_pines", "official", tmp_path, {})).arrays() == shipped_scene.arrays()
+
+
+def test_hashes_of_arrays_notice_one_changed_value(shipped_scene):
+    cube = shipped_scene.cube.copy()
+    cube[7, 8, 9] += 1
+    changed = replace(shipped_scene, cube=cube).arrays()
+    assert [one == two for one, two in zip(changed, shipped_scene.arrays(), strict=True)] == [False, True]
 
 
 def small(monkeypatch):
@@ -424,20 +471,22 @@ def test_wrong_content_is_told(mistake, monkeypatch, tmp_path):
     files, cube, truth = small(monkeypatch)
     change, said = WRONG[mistake]
     cube, truth = change(cube, truth)
-    savemat(tmp_path / files.cubes["official"], {files.cube_variable: cube})
-    savemat(tmp_path / files.truth, {files.truth_variable: truth})
+    cube_file, truth_file = files.editions["official"]
+    savemat(tmp_path / cube_file, {files.cube_variable: cube})
+    savemat(tmp_path / truth_file, {files.truth_variable: truth})
     with pytest.raises(DataError, match=said):
         load(LocatedData("indian_pines", "official", tmp_path, {}))
 
 
 def test_a_missing_variable_and_a_file_that_is_none_are_told(monkeypatch, tmp_path):
     files, cube, truth = small(monkeypatch)
-    savemat(tmp_path / files.cubes["official"], {"something_else": cube})
+    cube_file, _ = files.editions["official"]
+    savemat(tmp_path / cube_file, {"something_else": cube})
     located = LocatedData("indian_pines", "official", tmp_path, {})
     with pytest.raises(DataError, match="has no variable 'indian_pines_corrected'"):
         load(located)
     for content in (b"", b"no matrix", b"MATLAB 5.0 MAT-file" + bytes(200)):
-        (tmp_path / files.cubes["official"]).write_bytes(content)
+        (tmp_path / cube_file).write_bytes(content)
         with pytest.raises(DataError, match="cannot be read as a MATLAB file"):
             load(located)
 
