@@ -16,6 +16,7 @@ from common.base.errors import DataError, UsageError
 from common.claims.papers import load_paper
 from common.data.passports import DataAbsent, LocatedData, find_passport, locate
 from common.training.determinism import generator
+from common.training.recipes import option_name, override
 from papers.hybridsn import data, train
 from papers.hybridsn.data import (
     SCENES,
@@ -244,7 +245,7 @@ def reduced_at(pixels: np.ndarray, scene: Scene, split, rules: Recipe) -> torch.
 
 
 @pytest.mark.parametrize("variant", ["indian_pines-disjoint", "indian_pines-random30"])
-def test_components_know_other_pixels_than_those_that_train_under_the_papers_protocol_only(scene, variant):
+def test_components_see_pixels_to_test_on_in_the_papers_protocol_only(scene, variant):
     rules = recipe(variant, "smoke")
     split = split_pixels(scene.truth, rules, 0)
     other = scene.cube.copy().reshape(-1, scene.cube.shape[2])
@@ -324,7 +325,7 @@ def test_the_share_counts_windows_that_meet(scene):
     assert share_of_windows_with_training_pixels(split, scene.truth.shape, 9) == pytest.approx(100 * np.mean(met))
 
 
-def test_a_disjoint_split_scores_the_classes_on_both_sides_and_lists_the_others(real_scene):
+def test_a_disjoint_split_scores_classes_on_both_sides_and_lists_others(real_scene):
     truth = real_scene.truth
     split = disjoint_split(truth, 0.3, window=25, blocks=4, seed=0)
     trained, tested = (set(truth.flat[part]) for part in (split.train, split.test))
@@ -497,7 +498,7 @@ def test_a_missing_variable_and_a_file_that_is_none_are_told(monkeypatch, tmp_pa
 def test_the_recipe_is_the_papers():
     for name, components in (("indian_pines", 30), ("pavia_university", 15), ("salinas", 15)):
         full = VARIANTS[f"{name}-random30"]
-        assert (full.components, full.window, full.epochs, full.batch) == (components, 25, 100, 256)
+        assert (full.components, full.window, full.epochs, full.batch_size) == (components, 25, 100, 256)
         assert [learning_rate(full, step) for step in (0, 1, 1300)] == [0.001] * 3
     assert [VARIANTS[f"salinas-random{share}"].training_share for share in (30, 20, 10, 5)] == [0.3, 0.2, 0.1, 0.05]
 
@@ -510,7 +511,7 @@ def test_the_decay_of_the_authors_code():
 
 
 NEVER_NEGATIVE = [
-    "epochs", "batch", "blocks", "training_share", "decay", "learning_rate", "epsilon", "components", "window",
+    "epochs", "batch_size", "blocks", "training_share", "decay", "learning_rate", "epsilon", "components", "window",
 ]  # fmt: skip
 
 
@@ -518,11 +519,12 @@ NEVER_NEGATIVE = [
     ("field", "value"),
     [(field, -1) for field in NEVER_NEGATIVE]
     + [("window", 101), ("window", 24), ("blocks", 51)]
-    + [("epochs", 10**21), ("batch", 10**21)],
+    + [("epochs", 10**21), ("batch_size", 10**21)],
 )
 def test_values_that_make_no_sense_are_refused(field, value):
-    with pytest.raises(UsageError, match=f"--{field.replace('_', '-')} {value}"):
-        Recipe(**{field: value})
+    option = option_name(field)
+    with pytest.raises(UsageError, match=f"{option} {value}"):
+        override(Recipe(), [option, str(value)])
 
 
 def test_presets_shorten_and_nothing_else():
@@ -606,7 +608,7 @@ def test_weights_bring_along_what_they_were_trained_on(scene):
 
 
 @pytest.mark.parametrize("pixels", [None, np.array([], int), np.array([0]), np.array([10**6])])
-def test_weights_without_their_training_pixels_or_of_another_scene_are_refused(scene, pixels):
+def test_weights_without_training_pixels_or_of_another_scene_are_refused(scene, pixels):
     smoke = recipe("indian_pines-random30", "smoke")
     assert scene.truth.flat[0] == 0
     weights = weights_of(np.array([0]) if pixels is None else pixels, smoke)
