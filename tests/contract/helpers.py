@@ -168,26 +168,28 @@ def killed_after(advances: int):
     """Within this process: the run that is on keeps its state when it advances for the `advances`-th time, and dies."""
     from common.training.run import Run
 
-    honest, done = Run.advance, 0
+    done = 0
 
-    def advance(run, samples, state, detail=""):
+    def kill(run: Run) -> None:
         nonlocal done
-        honest(run, samples, state, detail)
         done += 1
         if done == advances:
-            run.keep(state)
+            run.keep()
             raise Killed
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "advance", advance)
-        yield
+    Run.watchers.append(kill)
+    try:
+        with pytest.raises(Killed):
+            yield
+    finally:
+        Run.watchers.remove(kill)
 
 
 def save_often() -> None:
-    """To `prepare` a command: it keeps its state at every step that could be its last."""
-    import common.training.run
+    """To `prepare` a command: it keeps its state at every step."""
+    from common.training.run import Run
 
-    common.training.run.SECONDS_BETWEEN_SAVES = 0.0
+    Run.watchers.append(Run.keep)
 
 
 def save_often_on_two_threads() -> None:
