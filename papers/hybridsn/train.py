@@ -38,18 +38,18 @@ WINDOWS_AT_ONCE = {"cpu": 32, "cuda": 256}
 class Recipe:
     """Everything that makes the numbers. 'Open' marks what the paper does not say."""
 
-    protocol: Literal["random", "disjoint"] = "random"  # Sec. III: random
-    training_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # Sec. III-B; Table V: 0.1; supplement: 0.2 and 0.05
-    # 50 blocks on a side of Indian Pines have three pixels each, far smaller than a window.
-    blocks: Annotated[int, Field(ge=2, le=50)] = 4  # ours: a disjoint split cuts the scene into 4 x 4 regions
-    components: int = 30  # Sec. III: 30 for Indian Pines, 15 for the others
-    window: int = 25  # Sec. III
+    protocol: Literal["random", "disjoint"] = "random"  # how pixels are split; Sec. III draws them at random
+    training_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the labelled pixels; Sec. III-B, Table V, supplement
+    # With 50 blocks on a side those of Indian Pines have three pixels each, far smaller than a window.
+    blocks: Annotated[int, Field(ge=2, le=50)] = 4  # a disjoint split cuts the scene into 4 x 4 regions; ours
+    components: int = 30  # principal components; Sec. III: 30 for Indian Pines, 15 for the others
+    window: int = 25  # side of a window in pixels; Sec. III
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 100  # Sec. III
     batch_size: Annotated[int, Field(ge=1, le=100_000)] = 256  # Sec. III
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.001  # Sec. III, Adam
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.001  # of Adam; Sec. III
     decay: Annotated[float, Field(ge=0)] = 0.0  # open: step t divides the rate by 1 + decay * t; authors' code: 1e-6
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-7  # open: Adam's; that of Keras
-    precision: Literal["fast", "float32"] = "fast"  # ours: of the products; weights and sums are float32
+    precision: Literal["fast", "float32"] = "fast"  # of the products; weights and sums are float32; ours
 
     def __post_init__(self) -> None:
         check_sizes(self.window, self.components)
