@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.papers import Claim, Paper
-from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, with_unit
-from common.training.records import Record
+from common.claims.papers import Claim, Paper, find_papers, load_paper
+from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
+from common.training.records import Record, published_records
 
 NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
 
@@ -160,6 +160,14 @@ class Comparison:
                 description = edition.description if edition else "not an edition of the passport"
                 notes[row.dataset, row.edition] = EditionNote(row.edition, row.dataset, description.strip().rstrip("."))
         return list(notes.values())
+
+
+def all_comparisons() -> list[Comparison]:
+    """Every paper's: first those of which claims were tried, then those of which anything was measured, by name."""
+    papers = [load_paper(name) for name in find_papers()]
+    published = [published_records(paper.name) for paper in papers]
+    comparisons = [Comparison(paper, paper_rows(paper, of), of) for paper, of in zip(papers, published, strict=True)]
+    return sorted(comparisons, key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
 
 
 def seed_of(record: str) -> str:

@@ -6,6 +6,7 @@ from common.claims import verdict as v
 from common.claims.comparison import Comparison, seed_of
 from common.claims.papers import Claim, Paper
 from common.claims.rows import UNVERIFIED, Row, difference, label, measured, reported_as, with_unit
+from common.pages.figures import FOREST
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
@@ -22,6 +23,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean less the printed number, "
         "with its 90 % interval. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
     ]
+    parts += filter(None, [_forest("")])
     for comparison in comparisons:
         citation = comparison.paper.citation
         parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
@@ -53,12 +55,20 @@ def front_block(comparisons: list[Comparison]) -> str:
     standing = [[_link(c), str(sum(c.standing.values())), _in_words(c.standing)] for c in comparisons]
     parts = [
         markdown_table(verdicts, ["paper", *COLUMNS]),
+        _forest("results/"),
         beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
         beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
         "Where the claims stand:",
         markdown_table(standing, ["paper", "claims", "of these"]),
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _forest(results: str) -> str:
+    """All claims in one figure, where it is drawn; `results` is the way to results/."""
+    if not (paths.FIGURES / FOREST).exists():
+        return ""
+    return f"![every measured claim, its difference to the printed number in margins]({results}figures/{FOREST})"
 
 
 def _link(comparison: Comparison) -> str:
@@ -202,8 +212,8 @@ def power_table() -> str:
     headings = ["", *(f"spread = {spread:g} × margin" for spread in POWER_SPREADS)]
     return (
         "The chance of `reproduced` where nothing differs from the paper, by the number of seeds and their spread. "
-        "First for a printed number that is the true mean, as the mean of very many runs would be; then for one that is a "
-        "single run itself, as most papers print it.\n\n"
+        "First for a printed number that is the true mean, as the mean of very many runs would be; then for one that "
+        "is a single run itself, as most papers print it.\n\n"
         f"{markdown_table(lines, headings)}\n\n"
         "In the second case the printed number lies within the prediction interval 95 times in 100, and the verdict is "
         "then `reproduced` or `consistent`."
