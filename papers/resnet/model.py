@@ -239,7 +239,8 @@ def build(
     Raises:
         UsageError: no such network.
     """
-    _check("family", family, ("cifar", "imagenet"))
+    if family not in ("cifar", "imagenet"):
+        raise UsageError(f"--family {family}: must be cifar or imagenet.")
     if family == "imagenet":
         return ImageNetResNet(depth, shortcuts, stride_at, classes or 1000)
     _check("stride_at", stride_at, ("1x1",))
@@ -248,7 +249,7 @@ def build(
 
 def _check(field: str, value: str, possible: tuple[str, ...]) -> None:
     if value not in possible:
-        raise UsageError(f"--{field.replace('_', '-')} {value}: in this network {_listed(possible, ' or ')}.")
+        raise UsageError(f"--{field.replace('_', '-')} {value}: must be {_listed(possible, ' or ')} in this network.")
 
 
 def _listed(values: Iterable, last: str = " and ") -> str:
