@@ -17,10 +17,11 @@ from common.base.schema import Checked, read
 
 
 class DataFile(Checked):
-    """A file and the checksum that is known of it: sha256, or git's own hash where only that one is
-    published. A file of which none is known is taken by its name; what is seen is recorded."""
+    """A file and the checksum that is known of it: sha256, or MD5 or git's own hash where only that one
+    is published. A file of which none is known is taken by its name; what is seen is recorded."""
 
     sha256: str | None = None
+    md5: str | None = None
     git_blob: str | None = None
     bytes: int | None = None
     urls: list[str] = []
@@ -29,6 +30,8 @@ class DataFile(Checked):
         """Whether what lies there is this file, as far as can be known."""
         if self.sha256:
             return file_sha256(path) == self.sha256
+        if self.md5:
+            return file_md5(path) == self.md5
         return self.git_blob is None or git_blob(path) == self.git_blob
 
 
@@ -54,6 +57,9 @@ class Edition(Checked):
 
     Where nobody publishes a list of files with their checksums, `folders` says how
     many files each folder holds; what is found there is recorded as it is.
+
+    Where the files are published in one tar archive, `archive` has its addresses; their names are those
+    that they have in it.
     """
 
     description: str
@@ -62,6 +68,7 @@ class Edition(Checked):
     files: dict[str, DataFile] = {}
     folders: dict[str, int] = {}
     package: Package | None = None
+    archive: DataFile | None = None
 
 
 class PassportFile(Checked):
@@ -243,6 +250,11 @@ def _visible_files(folder: Path) -> list[Path]:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_md5(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def git_blob(path: Path) -> str:

@@ -191,6 +191,15 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
 
+def test_a_file_of_which_only_the_md5_sum_is_known_is_checked_by_it(toy):
+    content = toy.content("train.bin")
+    shapes = changed_passport("official", **{"train.bin": {"md5": hashlib.md5(content).hexdigest()}})
+    folder = toy.put_data(paths.DATA)
+    assert locate(shapes).files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    (folder / "train.bin").write_bytes(content[:-1] + b"E")
+    damaged(shapes, "train.bin is not what its passport says (altered content)")
+
+
 def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_seen_is_recorded(toy):
     shapes = changed_passport("bundle", **{"shapes.npz": {}})
     folder = toy.put_data(paths.DATA, "bundle")
@@ -206,7 +215,9 @@ def test_no_edition_counts_for_a_claim_unless_its_files_can_be_checked():
     for passport in passports.all_passports().values():
         for edition in passport.editions.values():
             if edition.equivalent:
-                assert edition.evidence and all(file.sha256 or file.git_blob for file in edition.files.values())
+                assert edition.evidence and all(
+                    file.sha256 or file.md5 or file.git_blob for file in edition.files.values()
+                )
 
 
 def test_files_that_the_passport_does_not_know_are_no_matter(toy, shapes):
