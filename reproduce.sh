@@ -203,9 +203,13 @@ install_for_users() {
 }
 
 install_for_developers() {  # never touches what users have, and mends what an interruption left of itself
+  local package
   can_be_changed || fail ".venv was made by uv, which is gone: install uv (https://docs.astral.sh/uv/) or delete .venv."
   say "installing what the tests need into .venv, once: about 100 MB (progress: .venv/install.log)"
   : >"$LOG"
+  for package in "$VENV"/lib/python*/site-packages/*.dist-info; do
+    [ -f "$package/RECORD" ] || rm -rf "$package"  # half there, and pip would refuse to replace it
+  done
   bring_in "$DEVELOPERS" "$DEVELOPERS_STAMP" --no-deps --force-reinstall
 }
 

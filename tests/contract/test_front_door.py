@@ -340,6 +340,17 @@ def test_interrupted_install_for_tests_leaves_users_alone(house):
     assert house.count("-m venv") == 1
 
 
+def test_half_a_package_of_the_tests_is_made_anew(house):
+    """What pip leaves when it is killed between a package and the list of its files; it cannot replace that itself."""
+    house.start()
+    packages = house.venv / "lib" / "python3.12" / "site-packages"
+    for file in ("half-1.dist-info/METADATA", "whole-1.dist-info/METADATA", "whole-1.dist-info/RECORD"):
+        (packages / file).parent.mkdir(parents=True, exist_ok=True)
+        (packages / file).touch()
+    said(house.start("test"))
+    assert [path.name for path in packages.iterdir()] == ["whole-1.dist-info"]
+
+
 def test_offline_install_for_tests_leaves_users_alone(house):
     house.start()
     house.require("fake==2")
