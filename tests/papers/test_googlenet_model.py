@@ -211,6 +211,14 @@ def test_heads_fit_the_pictures_that_train(side):
     assert [tuple(logits.shape) for logits in model(pictures(1, side), generator(0, "dropout"))] == [(1, 5)] * 3
 
 
+@pytest.mark.parametrize("side", [80, 96, 112, 128, 224])
+def test_a_head_sees_its_whole_map_whatever_the_side(side):
+    head = network(side=side).heads["4a"]
+    seen = torch.ones(1, 512, side // 16, side // 16, requires_grad=True)
+    head.pool(seen).sum().backward()
+    assert (seen.grad > 0).all()
+
+
 @pytest.mark.parametrize("side", [79, 513])
 def test_a_side_that_does_not_fit_is_refused(side):
     with pytest.raises(UsageError, match=f"--side {side}: from 80 to 512"):
