@@ -35,7 +35,7 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
     edition = next((e for e in editions if e.archive or all(f.urls for f in e.files.values())), None)
     if edition is None:
         raise DataAbsent(f"{passport.title} cannot be fetched; get it from {passport.page} ({passport.terms}).")
-    folder = paths.DATA / passport.folder
+    folder = paths.DATA / (edition.folder or passport.folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

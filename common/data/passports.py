@@ -56,17 +56,20 @@ class Edition(Checked):
     Where a Python package ships the files, `package` says so: they are there once it is installed.
 
     Where nobody publishes a list of files with their checksums, `folders` says how
-    many files each folder holds; what is found there is recorded as it is.
+    many files each folder holds; what is found there is recorded as it is, unless
+    `digest` says what it must be (`folder_digest`).
 
     Where the files are published in one tar archive, `archive` has its addresses; their names are those
-    that they have in it.
+    that they have in it. `folder` is where the files lie, if not in that of the dataset.
     """
 
     description: str
     equivalent: bool
     evidence: str | None = None
+    folder: str | None = None
     files: dict[str, DataFile] = {}
     folders: dict[str, int] = {}
+    digest: str | None = None
     package: Package | None = None
     archive: DataFile | None = None
 
@@ -83,6 +86,13 @@ class PassportFile(Checked):
 
 class Passport(PassportFile):
     name: str
+
+    def by_folder(self) -> list["Passport"]:
+        """This passport once for each folder that editions lie in, with the editions that lie there."""
+        editions: dict[str, dict[str, Edition]] = {}
+        for name, edition in self.editions.items():
+            editions.setdefault(edition.folder or self.folder, {})[name] = edition
+        return [self.model_copy(update={"folder": folder, "editions": part}) for folder, part in editions.items()]
 
     def counts(self, edition: str) -> bool:
         """Whether a number measured on this edition may stand beside a claim."""
@@ -152,16 +162,15 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         DataAbsent: none of the folders holds all of the files, and no package does.
         DataError: a copy is damaged, altered or unreadable; or as `search_folders` raises.
     """
-    folders = search_folders(data_dir)
-    names = {name for edition in passport.editions.values() for name in edition.files}
+    places = [(root / part.folder, part) for root in search_folders(data_dir) for part in passport.by_folder()]
     incomplete = []
-    for root in folders:
-        folder = root / passport.folder
+    for folder, part in places:
+        names = {name for edition in part.editions.values() for name in edition.files}
         try:
             present = [name for name in sorted(names) if (folder / name).exists()]
             if present:
-                return _identify(passport, folder, present)
-            if given := _given(passport, folder):
+                return _identify(part, folder, present)
+            if given := _given(part, folder):
                 return given
         except DataAbsent as absent:
             incomplete.append(str(absent))
@@ -171,7 +180,7 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         return shipped
     if incomplete:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
-    looked = [str(root / passport.folder) for root in folders]
+    looked = [str(folder) for folder, _ in places]
     looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
     raise DataAbsent(f"{passport.title} is not on this disk (looked in {', '.join(looked)}).")
 
@@ -230,7 +239,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
 def _given(passport: Passport, folder: Path) -> LocatedData | None:
     """A copy of an edition that is known by its folders, or None where there is not one of them."""
     for name, edition in passport.editions.items():
-        found = {part: _visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
+        found = {part: visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
         if not found:
             continue
         for part, count in edition.folders.items():
@@ -239,12 +248,28 @@ def _given(passport: Passport, folder: Path) -> LocatedData | None:
             if len(found[part]) != count:
                 raise DataError(f"{folder / part} holds {len(found[part])} files where {count} belong.")
         files = {f"{part}/{path.name}": file_sha256(path) for part, paths in found.items() for path in paths}
+        if edition.digest not in (None, folder_digest(files)):
+            raise DataError(f"{folder} is not what its passport says (altered content). Remove it and get it again.")
         return LocatedData(passport.name, name, folder, files)
     return None
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+def visible_files(folder: Path) -> list[Path]:
+    """The files in a folder, sorted; neither hidden ones nor those that Windows puts into folders by itself."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not _stray(path.name))
+
+
+def _stray(name: str) -> bool:
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def folder_digest(files: dict[str, str]) -> str:
+    """One hash for many files: sha256 over what `find * -type f | LC_ALL=C sort | xargs sha256sum` prints of them.
+
+    Args:
+        files: name to sha256.
+    """
+    return hashlib.sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -355,3 +355,56 @@ def test_a_package_without_the_files_is_absent(toy, shipped):
 def test_a_package_with_other_files_is_reported(toy, shipped):
     (shipped / "test.bin").write_bytes(toy.content("test.bin", "resized"))
     damaged(packaged_passport(), str(shipped / "test.bin"), "Install triangles again")
+
+
+def test_what_windows_puts_into_folders_is_passed_over(given):
+    folder = put_given(paths.DATA, train=2, test=1)
+    for name in ("Thumbs.db", "desktop.ini"):
+        (folder / "train" / name).write_bytes(b"no picture")
+    assert sorted(locate(given).files) == ["test/0.png", "train/0.png", "train/1.png"]
+
+
+@pytest.fixture
+def digested(given):
+    """The same pictures, known by one hash of them all: that of `find * -type f | LC_ALL=C sort | xargs sha256sum`."""
+    known = "folder: small, digest: 601b9a9cd87fe9456665f340f6f75b970b5321f2eeeaecb9be994661cb376ea0"
+    file = paths.PASSPORTS / "given.yaml"
+    file.write_text(file.read_text().replace("equivalent: false", f"equivalent: false, {known}"))
+    return find_passport("given")
+
+
+def test_an_edition_may_lie_in_a_folder_of_its_own(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    assert (locate(digested).edition, locate(digested).folder) == ("given", folder)
+
+
+def test_in_the_folder_of_the_dataset_such_an_edition_is_not_looked_for(digested):
+    put_given(paths.DATA, train=2, test=1)
+    with pytest.raises(DataAbsent, match=r"not on this disk \(looked in .*small\)"):
+        locate(digested)
+
+
+def test_one_changed_bit_in_folders_with_a_digest_is_noticed(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    (folder / "train" / "1.png").write_bytes(b"trainer")
+    damaged(digested, str(folder), "altered content")
+
+
+def test_two_renamed_files_in_folders_with_a_digest_are_noticed(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    (folder / "train" / "0.png").rename(folder / "train" / "2.png")
+    damaged(digested, str(folder), "altered content")
+
+
+def test_an_edition_in_a_folder_of_its_own_does_not_hide_another(toy, shapes):
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"]["resized"]["folder"] = "small_shapes"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    moved = find_passport("shapes")
+    small = toy.put_data(paths.DATA, "resized").rename(paths.DATA / "small_shapes")
+    assert (locate(moved).edition, locate(moved).folder) == ("resized", small)
+    (small / "train.bin").write_bytes(b"half")
+    damaged(moved, str(small / "train.bin"))
+    official = toy.put_data(paths.DATA)
+    assert (locate(moved).edition, locate(moved).folder) == ("official", official)
