@@ -1,7 +1,6 @@
 """Pairs of a picture's and a text's features with one label: the authors' .mat files, the features
 that the Wikipedia dataset itself came with in 2010, and a seeded stand-in."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from common.base.errors import DataError
 from common.data.passports import LocatedData, find_passport
+from common.data.splits import split_hash
 from common.data.unreadable import NO_MATLAB_FILE
 from common.training.determinism import generator
 
@@ -46,8 +46,7 @@ class Pairs:
 
     def split_hash(self) -> str:
         """sha256 over the labels of the parts in their order: which pairs train, which are measured."""
-        parts = (self.train, self.validation, self.test)
-        return hashlib.sha256(b"|".join(part.labels.numpy().tobytes() for part in parts)).hexdigest()
+        return split_hash(train=self.train.labels, validation=self.validation.labels, test=self.test.labels)
 
 
 def load(data: LocatedData) -> Pairs:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from common.base.errors import DataError, UsageError
 from common.data.passports import LocatedData
+from common.data.splits import split_hash
 from common.data.unreadable import NO_MATLAB_FILE
 from common.training.determinism import generator
 
@@ -114,7 +115,7 @@ class Split:
 
     def hash(self) -> str:
         """sha256 over both lists of pixels."""
-        return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in (self.train, self.test))).hexdigest()
+        return split_hash(train=self.train, test=self.test)
 
 
 # ---- the scenes -----------------------------------------------------------------------
