@@ -12,7 +12,7 @@ from scipy.io.matlab import MatReadError
 
 from common.base.errors import DataError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # What NumPy, SciPy and h5py raise over a file that is damaged or of another format.
 UNREADABLE = (
     OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, EOFError, MatReadError, zlib.error,
