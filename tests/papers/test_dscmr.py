@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score
 
 from common.base.errors import DataAbsent, DataError, Interrupted, UsageError
 from common.claims.papers import load_paper
+from common.data.matlab import read_matrix
 from common.data.passports import LocatedData, find_passport, locate
 from common.training import checkpoint, provenance
 from common.training.determinism import generator
@@ -24,7 +25,7 @@ from common.training.records import Record
 from common.training.run import Job, Run, run_job
 from papers.dscmr import figures, retrieval, train
 from papers.dscmr.backpropagation import Backpropagation
-from papers.dscmr.data import Pairs, _matrix, load
+from papers.dscmr.data import Pairs, load
 from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
 from papers.dscmr.train import VARIANTS, Recipe, chosen_epochs, order_of_epoch, recipe
@@ -355,7 +356,8 @@ def write_authors_layout(folder, classes=3, train_pairs=30, test_pairs=100, **ch
 
 
 def authors_data(folder, dataset="pascal_sentence", **how) -> LocatedData:
-    return LocatedData(dataset, "official", folder, write_authors_layout(folder, **how))
+    files = write_authors_layout(folder, **how)
+    return LocatedData(dataset, "official", folder, files, vouched=tuple(files))
 
 
 def test_the_authors_layout_is_read(tmp_path):
@@ -383,11 +385,11 @@ def test_files_in_a_folder_of_their_own_are_read_from_there(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"train_img": None}, "holds no matrix train_img"),
+        ({"train_img": None}, "has no variable 'train_img', only another"),
         ({"train_img": np.ones((29, 12))}, "29 pictures, 30 texts and 30 labels are no pairs"),
-        ({"test_txt": np.full((100, 5), np.nan)}, "test_txt is no matrix of finite numbers"),
-        ({"train_img": np.array([["a"] * 12] * 30)}, "train_img is no matrix"),
-        ({"train_img": np.empty((0, 12))}, "train_img is no matrix"),
+        ({"test_txt": np.full((100, 5), np.nan)}, "test_txt is not a matrix of finite numbers"),
+        ({"train_img": np.array([["a"] * 12] * 30)}, "train_img is not an array of numbers"),
+        ({"train_img": np.empty((0, 12))}, "train_img is not a matrix"),
         ({"test_img": np.ones((100, 13))}, "differ in length"),
         ({"train_img_lab": np.full((30, 1), -1)}, "labels are whole numbers"),
         ({"train_img_lab": np.full((30, 1), 0.5)}, "labels are whole numbers"),
@@ -407,33 +409,6 @@ def test_a_broken_mat_file_is_a_data_error(tmp_path, content):
     (tmp_path / "train_txt.mat").write_bytes(content)
     with pytest.raises(DataError, match=r"train_txt\.mat"):
         load(data)
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-def test_a_mat_file_cut_off_anywhere_is_a_data_error(tmp_path, compressed):
-    data = authors_data(tmp_path)
-    file = tmp_path / "test_txt.mat"
-    savemat(file, {"test_txt": _matrix(file, "test_txt")}, do_compression=compressed)
-    whole = file.read_bytes()
-    for end in range(0, len(whole), 7):
-        file.write_bytes(whole[:end])
-        with pytest.raises(DataError, match=r"test_txt"):
-            load(data)
-
-
-def test_a_wrong_byte_in_a_mat_file_is_a_data_error_or_another_matrix(tmp_path):
-    data = authors_data(tmp_path)
-    file = tmp_path / "test_txt.mat"
-    savemat(file, {"test_txt": _matrix(file, "test_txt")}, do_compression=True)
-    whole = file.read_bytes()
-    refused = 0
-    for place in range(128, len(whole), 5):  # behind the header, which is words
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        try:
-            load(data)
-        except DataError as error:
-            refused += "test_txt" in str(error)
-    assert refused
 
 
 needs_data = pytest.mark.skipif(
@@ -471,9 +446,9 @@ def test_the_pascal_files_are_the_authors_and_missing_ones_are_named():
     except DataAbsent as absent:
         assert "train_img.mat is missing" in str(absent)
         folder = Path(os.environ["REPRO_DATA"], passport.folder)
-        labels = _matrix(folder / "train_img_lab.mat", "train_img_lab")[:, 0]
-        assert _matrix(folder / "test_img.mat", "test_img").shape == (100, 4096)
-        assert _matrix(folder / "train_txt.mat", "train_txt").shape == (800, 300)
+        labels = read_matrix(folder / "train_img_lab.mat", "train_img_lab")[:, 0]
+        assert read_matrix(folder / "test_img.mat", "test_img").shape == (100, 4096)
+        assert read_matrix(folder / "train_txt.mat", "train_txt").shape == (800, 300)
     else:
         pairs = load(data)
         assert (len(pairs.train), len(pairs.test), pairs.classes) == (800, 100, 20)
