@@ -7,23 +7,24 @@ from dataclasses import dataclass
 class Metric:
     label: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None  # None where neither side is better
     decimals: int
     range: tuple[float, float]
     counted_on: str | None = None  # the split whose examples a percentage counts
+    by_class: bool = False  # the mean of what is counted class by class
     fixed_tolerance: float | None = None  # the margin where nothing is counted
 
 
 PERCENT = (0.0, 100.0)
 METRICS = {
     "test_error": Metric("test error", "%", False, 2, PERCENT, "test"),
-    "train_error": Metric("training error", "%", False, 2, PERCENT, "train"),
+    "train_error": Metric("training error", "%", None, 2, PERCENT, "train"),
     "top1_error": Metric("top-1 error", "%", False, 2, PERCENT, "test"),
     "top5_error": Metric("top-5 error", "%", False, 2, PERCENT, "test"),
     "oa": Metric("overall accuracy", "%", True, 2, PERCENT, "test"),
-    "aa": Metric("average accuracy", "%", True, 2, PERCENT, "test"),
+    "aa": Metric("average accuracy", "%", True, 2, PERCENT, "test", by_class=True),
     "kappa": Metric("kappa", "%", True, 2, (-100.0, 100.0), "test"),
-    "seen_windows": Metric("test windows with training pixels", "%", False, 1, PERCENT),
+    "seen_windows": Metric("test windows with training pixels", "%", None, 1, PERCENT),
     "psnr": Metric("PSNR", "dB", True, 2, (-float("inf"), float("inf")), fixed_tolerance=0.05),
     "ssim": Metric("SSIM", "", True, 4, (-1.0, 1.0), fixed_tolerance=0.005),
     "map_i2t": Metric("mAP image to text", "", True, 3, (0.0, 1.0), fixed_tolerance=0.02),

@@ -1,5 +1,6 @@
 """What a run says while it works: a bar on a terminal, now and then a line elsewhere."""
 
+import os
 import sys
 import time
 
@@ -9,6 +10,12 @@ from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
 QUIET_LINE_EVERY_S = 60.0
+
+
+def silence() -> None:
+    """Print nothing from here on: of several processes that work together only one speaks."""
+    console.quiet = True
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -37,9 +44,10 @@ class WorkBar:
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "samples"):
         self.title, self.total, self.done, self.first, self.unit = title, total, done, done, unit
+        self.detail = ""  # what is said beside the title
         self.started = self.spoke = time.monotonic()
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not console.quiet:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -49,19 +57,26 @@ class WorkBar:
             )
             self.bar = Progress(*columns, console=console, transient=True, speed_estimate_period=10)
 
-    def __enter__(self) -> "WorkBar":
+    def start(self) -> None:
         if self.bar:
             self.bar.start()
             self.task = self.bar.add_task(self.title, total=self.total, completed=self.done)
-        return self
 
-    def __exit__(self, *_) -> None:
+    def stop(self) -> None:
+        """Once or more often."""
         if self.bar:
             self.bar.stop()
 
-    def advance(self, samples: int, detail: str = "") -> None:
+    def __enter__(self) -> "WorkBar":
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    def advance(self, samples: int) -> None:
         self.done += samples
-        title = f"{self.title} {detail}".strip()
+        title = f"{self.title} {self.detail}".strip()
         if self.bar:
             self.bar.update(self.task, completed=self.done, description=title)
             return

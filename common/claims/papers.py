@@ -89,6 +89,7 @@ class PaperFile(Checked):
     variants: dict[str, Variant]
     claims: list[Claim]
     protocols: dict[str, str]  # what each evaluation protocol means
+    class_sizes: dict[str, list[int]] = {}  # by dataset, where a metric is counted class by class
 
 
 class Paper:
@@ -105,6 +106,7 @@ class Paper:
         self.variants = content.variants
         self.claims = content.claims
         self.protocols = content.protocols
+        self.class_sizes = content.class_sizes
         self._passports: dict[str, Passport] = {}
         self._check()
 
@@ -130,16 +132,32 @@ class Paper:
             self._passports[dataset] = find_passport(dataset, self.folder)
         return self._passports[dataset]
 
+    def splits(self, variant: str) -> dict[str, int]:
+        """How many examples each side of the variant's split has, as far as that is known."""
+        return self.variants[variant].splits or self.passport(variant).splits
+
+    def examples(self, variant: str, metric: str) -> float | None:
+        """How many examples a metric counts; None where it counts nothing, or their number is not known.
+
+        A mean over C classes of n_c examples is as coarse as a share of C² / Σ 1/n_c examples is. Each side of a
+        split is taken to have its share of every class.
+        """
+        on, by_class = METRICS[metric].counted_on, METRICS[metric].by_class
+        examples = self.splits(variant).get(on)
+        sizes = self.class_sizes.get(self.variants[variant].dataset)
+        if examples and by_class and sizes:
+            return len(sizes) ** 2 / sum(1 / size for size in sizes) * examples / sum(sizes)
+        return examples
+
+    def count(self, variant: str, metric: str) -> float:
+        """By how much a metric changes with one example. Where nothing is counted, one unit of the last digit that
+        the tables print: no difference below it is ever claimed."""
+        examples = self.examples(variant, metric)
+        return 100 / examples if examples else 10.0 ** -METRICS[metric].decimals
+
     def module(self, name: str) -> ModuleType:
         """`papers.<paper>.<name>`, imported."""
         return importlib.import_module(f"papers.{self.name}.{name}")
-
-    @cached_property
-    def code(self) -> dict:
-        """Commit and hash of the sources as they were when first asked for: they may be edited while a run is on."""
-        from common.training.provenance import code
-
-        return code(self.name)
 
     @cached_property
     def has_figures(self) -> bool:
@@ -159,6 +177,10 @@ class Paper:
                 self.passport(name)
             except UsageError as error:
                 raise fault(f"variants.{name}.dataset: {error}") from None
+            sizes = self.class_sizes.get(self.variants[name].dataset)
+            splits = self.variants[name].splits
+            if sizes and splits and sum(sizes) != sum(splits.values()):
+                raise fault(f"variants.{name}.splits: do not add up to the {sum(sizes)} examples of class_sizes")
         ids = [claim.id for claim in self.claims]
         for claim in self.claims:
             where = f"claims.{claim.id}"
@@ -174,19 +196,19 @@ class Paper:
             low, high = metric.range
             if not low <= claim.value <= high:
                 raise fault(f"{where}.reported: {claim.reported} is out of range")
-            splits = self.variants[claim.variant].splits or self.passport(claim.variant).splits
+            splits = self.splits(claim.variant)
             if metric.counted_on not in (None, *splits):
                 raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, and there is no such split")
-            rule = tolerance_by_rule(claim, splits)
+            rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
 
 
-def tolerance_by_rule(claim: Claim, splits: dict[str, int]) -> float:
+def tolerance_by_rule(claim: Claim, examples: float | None) -> float:
     """The equivalence margin of a claim, by the one rule for all papers.
 
     Args:
-        splits: how many examples each split has.
+        examples: how many the metric counts, as `Paper.examples` gives them.
 
     Two standard deviations where the paper gives its spread; else 1.96 binomial
     standard errors of the reported value on the examples it was counted on; else
@@ -200,7 +222,6 @@ def tolerance_by_rule(claim: Claim, splits: dict[str, int]) -> float:
         margin = metric.fixed_tolerance
     else:
         share = claim.value / 100
-        examples = splits[metric.counted_on]
         margin = 1.96 * 100 * math.sqrt(share * (1 - share) / examples)
     last_digit = 10.0 ** Decimal(claim.reported).as_tuple().exponent
     return max(float(f"{margin:.2g}"), last_digit)

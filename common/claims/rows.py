@@ -4,19 +4,22 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.base import paths
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.papers import Claim, Paper
 from common.training.records import Record
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
-OTHER_DATA = "not the paper's data"  # a number is printed, but this edition does not count for it
+NUMBERS = tuple(v.Summary.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of results/comparison.json. Numbers are in the metric's unit; mean, sd, low and
-    high (the 90 % interval) are None where there is nothing to take them from. Metric and
+    """One line of results/comparison.json. Numbers are in the metric's unit, and None where there is nothing to take
+    them from: the mean and its 90 % interval (low, high), the 95 % prediction interval of one more run (next_low,
+    next_high), the mean less the printed number and its interval. `claim` is the one that the row settles; a row that
+    is measured on other data than the paper's settles none and has the printed number all the same. Metric and
     protocol are None where every seed failed and no claim says what was to be measured."""
 
     paper: str
@@ -33,6 +36,11 @@ class Row:
     n: int
     low: float | None
     high: float | None
+    next_low: float | None
+    next_high: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
     verdict: str
     records: list[str]
     note: str
@@ -104,13 +112,19 @@ def _row(
     metric: str | None,
     group: list[Record],
 ) -> Row:
+    """The row that settles `claim`, or with None one that settles nothing."""
     finished = [
         record for record in group if record.status == "finished" and metric in record.metrics.get(protocol, {})
     ]
-    summary = v.summarise([r.metrics[protocol][metric] for r in finished], METRICS[metric].range) if finished else None
-    claimed = any((c.variant, c.protocol, c.metric) == (variant, protocol, metric) for c in paper.claims)
-    word, note = _judge(paper, claim, metric, group, finished, summary, other_data=claimed and claim is None)
-    numbers = dataclasses.asdict(summary) if summary else dict.fromkeys(("mean", "sd", "low", "high")) | {"n": 0}
+    summary = None
+    if finished:
+        values = [record.metrics[protocol][metric] for record in finished]
+        summary = v.summarise(values, paper.count(variant, metric), METRICS[metric].range)
+    subject = variant, protocol, metric
+    same = [c for c in paper.claims if (c.variant, c.protocol, c.metric) == subject and edition != paths.STANDIN]
+    printed = claim or next(iter(same), None)
+    word, note = _judge(paper, claim, printed, metric, group, finished, summary)
+    numbers = dataclasses.asdict(summary) if summary else dict.fromkeys(NUMBERS) | {"n": 0}
     return Row(
         paper=paper.name,
         claim=claim.id if claim else None,
@@ -119,28 +133,37 @@ def _row(
         edition=edition,
         metric=metric,
         protocol=protocol,
-        reported=claim.reported if claim else None,
+        reported=printed.reported if printed else None,
         tolerance=claim.tolerance if claim else None,
         verdict=word,
         records=[record.name for record in group],
         note=note,
         **numbers,
+        **_differences(summary, printed),
     )
+
+
+def _differences(summary: v.Summary | None, printed: Claim | None) -> dict[str, float | None]:
+    """The mean and the ends of its interval, less the printed number."""
+
+    def less(value: float | None) -> float | None:
+        return value - printed.value if printed and value is not None else None
+
+    ends = (summary.mean, summary.low, summary.high) if summary else (None,) * 3
+    return dict(zip(("difference", "difference_low", "difference_high"), map(less, ends), strict=True))
 
 
 def _judge(
     paper: Paper,
     claim: Claim | None,
+    printed: Claim | None,
     metric: str | None,
     group: list[Record],
     finished: list[Record],
     summary: v.Summary | None,
-    other_data: bool,
 ) -> tuple[str, str]:
     """The verdict and what must be said beside it."""
-    notes = [UNVERIFIED] if claim and claim.unverified else []
-    if other_data:
-        notes.append(OTHER_DATA)
+    notes = [UNVERIFIED] if printed and printed.unverified else []
     failed = [record for record in group if record.status == "failed"]
     present = {record.seed for record in finished + failed}
     last = max((record.seed for record in group), default=-1)
@@ -154,7 +177,7 @@ def _judge(
     if not finished:
         word = v.FAILED if failed else v.NOT_ATTEMPTED
     elif claim is None:
-        word = v.NO_PUBLISHED_NUMBER
+        word = v.OTHER_DATA if printed else v.NO_PUBLISHED_NUMBER
     else:
         seeds = paper.variants[claim.variant].seeds
         word = v.verdict(summary, claim.value, claim.tolerance, METRICS[metric].higher_is_better, seeds)
@@ -193,8 +216,11 @@ def with_unit(value: str, metric: str) -> str:
 
 
 def reported_as(of: Row | Claim) -> str:
-    """The printed value and its margin as the tables print them, '–' where there is none."""
-    return with_unit(f"{of.reported} ± {of.tolerance:g}", of.metric) if of.reported else "–"
+    """The printed value and, where it counts, its margin as the tables print them, '–' where there is none."""
+    if of.reported is None:
+        return "–"
+    margin = f" ± {of.tolerance:g}" if of.tolerance is not None else ""
+    return with_unit(of.reported + margin, of.metric)
 
 
 def measured(row: Row) -> str:
@@ -204,3 +230,19 @@ def measured(row: Row) -> str:
     decimals = METRICS[row.metric].decimals
     spread = f" ± {row.sd:.{decimals}f}" if row.sd is not None else ""
     return f"{with_unit(f'{row.mean:.{decimals}f}{spread}', row.metric)} (n = {row.n})"
+
+
+def difference(row: Row) -> str:
+    """The mean less the printed number, and the 90 % interval of that, as the tables print them; '–' where there is
+    no printed number."""
+    if row.difference is None:
+        return "–"
+    decimals = METRICS[row.metric].decimals
+
+    def signed(value: float) -> str:
+        text = f"{value:+.{decimals}f}"
+        return (text if float(text) else text[1:]).replace("-", "−")  # no sign at zero
+
+    if row.difference_low is None:
+        return signed(row.difference)
+    return f"{signed(row.difference)} ({signed(row.difference_low)} to {signed(row.difference_high)})"

@@ -1,44 +1,61 @@
-"""Verdicts: whether the measured seeds settle what the paper printed.
+"""Verdicts: what the measured seeds say about a printed number.
 
-Two one-sided tests at 5 %: the 90 % t-interval of the mean against the claim's
-margin. All seeds 0 to n-1 count, none left out.
+Two questions are asked. Is the mean of our runs within the margin of the printed number (two one-sided tests at
+5 %: the 90 % t-interval of the mean)? And could the printed number, itself one draw, be one of our runs (the 95 %
+prediction interval of one more run)? All seeds 0 to n-1 count, none left out.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 REPRODUCED = "reproduced"
 EXCEEDS = "exceeds"
-NOT_REPRODUCED = "not reproduced"
+CONSISTENT = "consistent"
 INCONCLUSIVE = "inconclusive"
+LOWER, HIGHER = "lower", "higher"  # beyond the margin, where the metric has no better side
+NOT_REPRODUCED = "not reproduced"
 TOO_FEW_SEEDS = "too few seeds"
+OTHER_DATA = "other data"
 NO_PUBLISHED_NUMBER = "no published number"
 NOT_ATTEMPTED = "not attempted"
 FAILED = "failed"
-WORDS = (
-    REPRODUCED, EXCEEDS, INCONCLUSIVE, NOT_REPRODUCED, TOO_FEW_SEEDS, FAILED, NOT_ATTEMPTED, NO_PUBLISHED_NUMBER
+WORDS = (  # the best first
+    REPRODUCED, EXCEEDS, CONSISTENT, INCONCLUSIVE, LOWER, HIGHER, NOT_REPRODUCED, TOO_FEW_SEEDS, FAILED, NOT_ATTEMPTED,
+    OTHER_DATA, NO_PUBLISHED_NUMBER,
 )  # fmt: skip
+CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"  # of released weights
 
-CONFIDENCE = 0.90
+CONFIDENCE = 0.90  # of the interval of the mean
+NEXT_RUN = 0.95  # of the prediction interval
 LEAST_SEEDS = 3
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, sample standard deviation and 90 % t-interval of n seeds; sd is None for one."""
+    """Mean and sample standard deviation of n seeds, the 90 % t-interval of the mean (low, high) and the
+    95 % prediction interval of one more run (next_low, next_high). For one seed there is only the mean."""
 
     mean: float
     sd: float | None
     n: int
     low: float | None
     high: float | None
+    next_low: float | None
+    next_high: float | None
 
 
-def summarise(values: list[float], value_range: tuple[float, float] = (-math.inf, math.inf)) -> Summary:
-    """Summary of at least one value. The interval is cut off at the ends of `value_range`,
-    since a mean cannot lie beyond them; with zero spread it is the mean itself."""
-    from scipy import stats
+def summarise(
+    values: list[float], count: float = 0.0, value_range: tuple[float, float] = (-math.inf, math.inf)
+) -> Summary:
+    """Summary of at least one value.
 
+    Args:
+        count: by how much the metric changes when one example more is counted. Seeds that tie on a count may
+            still differ by less than one, so the intervals add half a count to their spread, in quadrature: the
+            largest spread of a value that falls on one of two neighbouring counts. None has zero width then.
+        value_range: where intervals are cut off, since no mean and no run can lie beyond.
+    """
     n = len(values)
     if all(value == values[0] for value in values):
         mean, sd = values[0], 0.0 if n > 1 else None
@@ -46,51 +63,83 @@ def summarise(values: list[float], value_range: tuple[float, float] = (-math.inf
         mean = math.fsum(values) / n
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     if sd is None:
-        return Summary(mean, None, n, None, None)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / math.sqrt(n)
-    low, high = value_range
-    return Summary(mean, sd, n, max(low, mean - half), min(high, mean + half))
+        return Summary(mean, None, n, None, None, None, None)
+    spread = math.hypot(sd, count / 2)
+    half = _t(CONFIDENCE, n) * spread / math.sqrt(n)
+    half_next = _t(NEXT_RUN, n) * spread * math.sqrt(1 + 1 / n)
+    least, most = value_range
+    return Summary(
+        mean,
+        sd,
+        n,
+        max(least, mean - half),
+        min(most, mean + half),
+        max(least, mean - half_next),
+        min(most, mean + half_next),
+    )
+
+
+@cache
+def _t(level: float, n: int) -> float:
+    """How many standard errors of n values an interval of this level reaches to each side."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, n - 1))
 
 
 def verdict(
-    summary: Summary, reported: float, tolerance: float, higher_is_better: bool, seeds: int = LEAST_SEEDS
+    summary: Summary, reported: float, tolerance: float, higher_is_better: bool | None, seeds: int = LEAST_SEEDS
 ) -> str:
     """The verdict of a claim that has been measured.
 
     Edges belong to the margin: an interval that ends exactly on one is inside it.
 
     Args:
+        higher_is_better: None for a metric that has no better side.
         seeds: how many were fixed before the first run; fewer make no verdict.
     """
-    if summary.n < seeds:
+    if summary.n < max(seeds, LEAST_SEEDS):
         return TOO_FEW_SEEDS
-    # Decimal numbers such as 0.95 + 0.19 are not exact in binary; an edge is an
-    # edge to a part in 10^9.
-    slack = 1e-9 * max(1.0, abs(reported))
+    slack = _slack(reported)
     lower, upper = reported - tolerance - slack, reported + tolerance + slack
     if lower <= summary.low and summary.high <= upper:
         return REPRODUCED
-    if summary.low > upper:
-        return EXCEEDS if higher_is_better else NOT_REPRODUCED
-    if summary.high < lower:
-        return NOT_REPRODUCED if higher_is_better else EXCEEDS
-    return INCONCLUSIVE
+    if summary.next_low - slack <= reported <= summary.next_high + slack:
+        return CONSISTENT
+    above, below = summary.low > upper, summary.high < lower
+    if not (above or below):
+        return INCONCLUSIVE
+    if higher_is_better is None:
+        return HIGHER if above else LOWER
+    return EXCEEDS if above == higher_is_better else NOT_REPRODUCED
 
 
-def power(n: int, spread: float) -> float:
-    """Chance of `reproduced` when the true mean is the reported number.
+def confirmation(value: float, reported: float, tolerance: float) -> str:
+    """The verdict of released weights: they were trained once, so their value lies within the margin or it does not."""
+    return CONFIRMED if abs(value - reported) <= tolerance + _slack(reported) else NOT_CONFIRMED
+
+
+def _slack(reported: float) -> float:
+    """Decimal numbers such as 0.95 + 0.19 are not exact in binary; an edge is an edge to a part in 10^9."""
+    return 1e-9 * max(1.0, abs(reported))
+
+
+def power(n: int, spread: float, printed_is_a_draw: bool = False) -> float:
+    """Chance of `reproduced` when nothing differs from the paper.
 
     Args:
         n: seeds.
         spread: standard deviation over seeds, in units of the tolerance.
+        printed_is_a_draw: whether the printed number is one more run, as a paper that ran once prints it; else it
+            is the true mean.
     """
     import numpy as np
     from scipy import stats
 
-    # reproduced <=> |mean| + t s / sqrt(n) <= 1, with mean ~ N(0, spread^2/n) and
+    # reproduced <=> |d| + t s / sqrt(n) <= 1, where d, our mean less the printed number, is normal and
     # s^2 ~ spread^2 chi2(n-1)/(n-1) independent of it: one integral over s.
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    sd_of_d = spread * math.sqrt(1 / n + printed_is_a_draw)
     quantiles = (np.arange(20_000) + 0.5) / 20_000
     s = spread * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
-    room = np.maximum(0, 1 - t * s / math.sqrt(n))
-    return float(np.mean(2 * stats.norm.cdf(room * math.sqrt(n) / spread) - 1))
+    room = np.maximum(0, 1 - _t(CONFIDENCE, n) * s / math.sqrt(n))
+    return float(np.mean(2 * stats.norm.cdf(room / sd_of_d) - 1))

@@ -10,7 +10,7 @@ from common.base.progress import warn
 from common.base.terminal import print_table
 from common.claims import verdict as v
 from common.claims.papers import Paper
-from common.claims.rows import OTHER_DATA, UNVERIFIED, Row, label, measured, paper_rows, reported_as
+from common.claims.rows import UNVERIFIED, Row, label, measured, paper_rows, reported_as
 from common.training.records import Record, published_records, published_seed
 
 HOLDS = (v.REPRODUCED, v.EXCEEDS)
@@ -111,25 +111,14 @@ def print_closing(closing: Closing) -> None:
 
 def _line(row: Row, closing: Closing) -> list[str]:
     beside, verdict = closing.beside(row), closing.verdict(row) or "–"
-    if closing.verdict(row) and row.note in (UNVERIFIED, OTHER_DATA):
-        verdict += f" ({row.note})"
     return [
         label(row),
         row.protocol or "–",
-        _printed(row, closing.paper),
+        reported_as(row) + (f" ({UNVERIFIED})" if row.reported and row.note.startswith(UNVERIFIED) else ""),
         measured(beside) if beside else "–",
         measured(row),
         verdict,
     ]
-
-
-def _printed(row: Row, paper: Paper) -> str:
-    """What the paper prints, beside its own data and, as a warning says there, beside a stand-in; not
-    beside other real data, where the two numbers could be taken for comparable."""
-    claims = [claim for claim in paper.claims if (claim.variant, claim.metric, claim.protocol) == _subject(row)]
-    if not claims or not (row.edition == paths.STANDIN or paper.passport(row.variant).counts(row.edition)):
-        return "–"
-    return reported_as(claims[0]) + (f" ({UNVERIFIED})" if claims[0].unverified else "")
 
 
 def _subject(row: Row) -> tuple[str, str | None, str | None]:

@@ -8,6 +8,7 @@ that a single paper uses may have it in that paper's folder passports/.
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from common.base import paths
@@ -31,9 +32,25 @@ class DataFile(Checked):
         return self.git_blob is None or git_blob(path) == self.git_blob
 
 
+class Package(Checked):
+    """An installed Python package that ships the files of an edition, and the folder inside it where they lie."""
+
+    name: str
+    folder: str
+
+    def locate(self) -> Path | None:
+        """That folder, without importing the package; None where it is not installed or has no such folder."""
+        spec = find_spec(self.name)
+        roots = spec.submodule_search_locations if spec else None
+        folders = [Path(root) / self.folder for root in roots or []]
+        return next((folder for folder in folders if folder.is_dir()), None)
+
+
 class Edition(Checked):
     """One exact set of files. Only an edition that is `equivalent`, with the
     evidence, counts for a claim.
+
+    Where a Python package ships the files, `package` says so: they are there once it is installed.
 
     Where nobody publishes a list of files with their checksums, `folders` says how
     many files each folder holds; what is found there is recorded as it is.
@@ -44,6 +61,7 @@ class Edition(Checked):
     evidence: str | None = None
     files: dict[str, DataFile] = {}
     folders: dict[str, int] = {}
+    package: Package | None = None
 
 
 class PassportFile(Checked):
@@ -121,10 +139,10 @@ def search_folders(data_dir: Path | None = None) -> list[Path]:
 
 
 def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
-    """Find a complete, unaltered copy.
+    """Find a complete, unaltered copy: in the folders where data is looked for, else in an installed package.
 
     Raises:
-        DataAbsent: none of the folders holds all of the files.
+        DataAbsent: none of the folders holds all of the files, and no package does.
         DataError: a copy is damaged, altered or unreadable; or as `search_folders` raises.
     """
     folders = search_folders(data_dir)
@@ -142,10 +160,38 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
             incomplete.append(str(absent))
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
+    if shipped := _shipped(passport):
+        return shipped
     if incomplete:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
-    looked = ", ".join(str(root / passport.folder) for root in folders)
-    raise DataAbsent(f"{passport.title} is not on this disk (looked in {looked}).")
+    looked = [str(root / passport.folder) for root in folders]
+    looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
+    raise DataAbsent(f"{passport.title} is not on this disk (looked in {', '.join(looked)}).")
+
+
+def _shipped(passport: Passport) -> LocatedData | None:
+    """The first edition that an installed Python package ships whole.
+
+    Raises:
+        DataError: the package holds other files than the passport says, or they cannot be read.
+    """
+    for name, edition in passport.editions.items():
+        folder = edition.package and edition.package.locate()
+        if not folder or not all((folder / file).is_file() for file in edition.files):
+            continue
+        try:
+            altered = [file for file, entry in edition.files.items() if not entry.is_at(folder / file)]
+            hashes = {file: file_sha256(folder / file) for file in edition.files}
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
+        if altered:
+            package = edition.package.name
+            raise DataError(
+                f"{folder / altered[0]} is not what its passport says (altered content). "
+                f"Install {package} again, in the version that requirements.txt names."
+            )
+        return LocatedData(passport.name, name, folder, hashes)
+    return None
 
 
 def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:

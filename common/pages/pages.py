@@ -5,9 +5,9 @@ from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.comparison import Comparison, seed_of
 from common.claims.papers import Claim, Paper
-from common.claims.rows import UNVERIFIED, Row, label, measured, reported_as, with_unit
+from common.claims.rows import UNVERIFIED, Row, difference, label, measured, reported_as, with_unit
 
-COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "verdict"]
+COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
 UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."
 
@@ -19,8 +19,8 @@ def results_page(comparisons: list[Comparison]) -> str:
         "The same as data: [comparison.json](comparison.json), [comparison.csv](comparison.csv), "
         "[comparison.tex](comparison.tex), [index.html](index.html).\n\n"
         "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
-        "run. *Here* is mean ± standard deviation over n seeds. How a verdict comes about: "
-        "[README](../README.md#how-to-read-a-verdict)."
+        "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean less the printed number, "
+        "with its 90 % interval. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
     ]
     for comparison in comparisons:
         citation = comparison.paper.citation
@@ -73,8 +73,12 @@ def _measured_beside(comparison: Comparison, rows: list[Row]) -> list[str]:
         first.variant,
         first.edition,
         label(first),
-        "; ".join(f"{row.protocol}: {measured(row)}" for row in rows),
+        "; ".join(f"{row.protocol}: {measured(row)}{_printed_for_other_data(row)}" for row in rows),
     ]
+
+
+def _printed_for_other_data(row: Row) -> str:
+    return f", where the paper prints {reported_as(row)} for its own data" if row.reported else ""
 
 
 def _in_words(standing: dict[str, int]) -> str:
@@ -119,6 +123,7 @@ def _cells(row: Row) -> list[str]:
         row.edition or "–",
         reported_as(row),
         measured(row),
+        difference(row),
         verdict,
     ]
 
@@ -187,12 +192,21 @@ def _links(paper: Paper) -> list[str]:
 
 
 def power_table() -> str:
-    """How often a true number passes."""
-    lines = [[f"{n} seeds", *(f"{100 * v.power(n, s):.0f} %" for s in POWER_SPREADS)] for n in POWER_SEEDS]
-    headings = ["", *(f"spread = {s:g} × tolerance" for s in POWER_SPREADS)]
+    """How often `reproduced` comes out where nothing differs from the paper, for both kinds of printed number."""
+
+    def chances(n: int, spread: float) -> str:
+        fixed, drawn = (100 * v.power(n, spread, printed_is_a_draw) for printed_is_a_draw in (False, True))
+        return f"{fixed:.0f} % / {drawn:.0f} %"
+
+    lines = [[f"{n} seeds", *(chances(n, spread) for spread in POWER_SPREADS)] for n in POWER_SEEDS]
+    headings = ["", *(f"spread = {spread:g} × margin" for spread in POWER_SPREADS)]
     return (
-        "The chance of `reproduced` when the true mean is exactly the printed number, "
-        f"by the number of seeds and their spread.\n\n{markdown_table(lines, headings)}"
+        "The chance of `reproduced` where nothing differs from the paper, by the number of seeds and their spread. "
+        "First for a printed number that is the true mean, as the mean of very many runs would be; then for one that is a "
+        "single run itself, as most papers print it.\n\n"
+        f"{markdown_table(lines, headings)}\n\n"
+        "In the second case the printed number lies within the prediction interval 95 times in 100, and the verdict is "
+        "then `reproduced` or `consistent`."
     )
 
 

@@ -10,7 +10,7 @@ from common.base import paths
 from common.base.files import fill, write_whole
 from common.claims.comparison import Comparison
 from common.claims.papers import find_papers, load_paper
-from common.claims.rows import Row, label, measured, paper_rows, reported_as
+from common.claims.rows import Row, difference, label, measured, paper_rows, reported_as
 from common.pages.pages import front_block, paper_block, power_table, results_page
 from common.training.records import published_records
 
@@ -71,13 +71,13 @@ def _latex(rows: list[Row]) -> str:
     lines = [
         [
             r.paper, r.variant, label(r), r.protocol or "–", r.edition or "–", reported_as(r), measured(r),
-            f"{r.verdict} ({r.note})" if r.note else r.verdict,
+            difference(r), f"{r.verdict} ({r.note})" if r.note else r.verdict,
         ]
         for r in attempted
     ]  # fmt: skip
-    headings = ["paper", "variant", "metric", "protocol", "edition", "paper says", "here", "verdict"]
+    headings = ["paper", "variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
     table = tabulate(lines, headings, tablefmt="latex_booktabs", disable_numparse=True)
-    return table.replace("±", r"$\pm$").replace("–", "--") + "\n"
+    return table.replace("±", r"$\pm$").replace("–", "--").replace("−", "$-$") + "\n"
 
 
 def _html(comparisons: list[Comparison]) -> str:
@@ -91,7 +91,7 @@ def _html(comparisons: list[Comparison]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"label": label, "reported_as": reported_as, "measured": measured}
+    environment.globals |= {"label": label, "reported_as": reported_as, "measured": measured, "difference": difference}
     names = [comparison.paper.name for comparison in comparisons]
     figures = {name: [file.name for file in sorted((paths.FIGURES / name).glob("*.png"))] for name in names}
     return environment.get_template("index.html").render(comparisons=comparisons, figures=figures)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from common.base import paths
 from common.base.errors import DataAbsent, UsageError
@@ -99,9 +100,10 @@ def recorded_recipe(paper: Paper, record: Record):
     """
     try:
         return paper.module("train").Recipe(**record.recipe)
-    except TypeError as error:
+    except ValidationError as error:
+        why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise UsageError(
-            f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({error})."
+            f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({why})."
         ) from None
 
 

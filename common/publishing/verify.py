@@ -102,6 +102,7 @@ def _measured(paper: Paper, record: Record, data: LocatedData) -> Finding:
 
 def _determinism(paper: Paper, data_dir: Path | None) -> list[Finding]:
     """The smoke run of the default variant, twice: the same bits?"""
+    from common.training.provenance import code
     from common.training.run import Job, run_job
 
     variant = paper.default_variant
@@ -110,7 +111,9 @@ def _determinism(paper: Paper, data_dir: Path | None) -> list[Finding]:
     hashes = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(paper, variant, "smoke", 0, recipe, False, data, "cpu", Path(folder), False, "verify")
+            job = Job(
+                paper.name, variant, "smoke", 0, recipe, False, data, "cpu", Path(folder), "verify", code(paper.name)
+            )
             hashes.append(run_job(job)[0].weights.sha256)
     same = hashes[0] == hashes[1]
     return [

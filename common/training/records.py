@@ -62,6 +62,7 @@ class Record(Checked):
     data: DataUsed
     code: Code
     environment: Environment
+    earlier_environments: list[Environment] = []  # where the training began, if it went on elsewhere
     command: str
     times: Times
     weights: Weights | None = None
@@ -103,6 +104,8 @@ def write_record(record: Record, path: Path) -> None:
     content = record.model_dump()
     # What a record of before did not say is not put into it when it is written again.
     content["environment"] = record.environment.model_dump(exclude_unset=True)
+    if not record.earlier_environments:
+        del content["earlier_environments"]
     write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 

@@ -24,6 +24,11 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now, in main memory."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
 def save_weights(weights: dict[str, Tensor], path: Path, run: str | None = None) -> Path:
     """
     Args:

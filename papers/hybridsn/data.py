@@ -25,9 +25,8 @@ CANDIDATES = 100  # maps of training blocks drawn for a disjoint split
 class SceneFiles:
     """What the files of a scene are called, and what must be in them."""
 
-    cubes: dict[str, str]  # edition: file
+    editions: dict[str, tuple[str, str]]  # the files of the cube and of its ground truth
     cube_variable: str
-    truth: str
     truth_variable: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
@@ -35,9 +34,11 @@ class SceneFiles:
 
 SCENES = {
     "indian_pines": SceneFiles(
-        cubes={"official": "Indian_pines_corrected.mat", "8bit": "Indian_pines_corrected_8bit.mat"},
+        editions={
+            "official": ("Indian_pines_corrected.mat", "Indian_pines_gt.mat"),
+            "tensorly": ("Indian_pines_corrected.npy", "Indian_pines_gt.npy"),
+        },
         cube_variable="indian_pines_corrected",
-        truth="Indian_pines_gt.mat",
         truth_variable="indian_pines_gt",
         shape=(145, 145, 200),
         classes=(
@@ -47,9 +48,8 @@ SCENES = {
         ),
     ),
     "pavia_university": SceneFiles(
-        cubes={"official": "PaviaU.mat"},
+        editions={"official": ("PaviaU.mat", "PaviaU_gt.mat")},
         cube_variable="paviaU",
-        truth="PaviaU_gt.mat",
         truth_variable="paviaU_gt",
         shape=(610, 340, 103),
         classes=(
@@ -58,9 +58,8 @@ SCENES = {
         ),
     ),
     "salinas": SceneFiles(
-        cubes={"official": "Salinas_corrected.mat"},
+        editions={"official": ("Salinas_corrected.mat", "Salinas_gt.mat")},
         cube_variable="salinas_corrected",
-        truth="Salinas_gt.mat",
         truth_variable="salinas_gt",
         shape=(512, 217, 204),
         classes=(
@@ -86,6 +85,19 @@ class Scene:
     cube: np.ndarray
     truth: np.ndarray
     classes: tuple[str, ...]
+
+    def arrays(self) -> list[dict]:
+        """For the record: what the files held, whatever their format. sha256 of each array in C order."""
+        parts = {"cube": self.cube, "truth": self.truth.astype(np.uint8)}
+        return [
+            {
+                "array": name,
+                "type": str(array.dtype),
+                "shape": list(array.shape),
+                "sha256": hashlib.sha256(np.ascontiguousarray(array)).hexdigest(),
+            }
+            for name, array in parts.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -117,17 +129,20 @@ def load(data: LocatedData) -> Scene:
     if data.standin:
         return synthetic_scene()
     files = SCENES[data.dataset]
-    cube = read_variable(data.folder / files.cubes[data.edition], files.cube_variable)
-    truth = read_variable(data.folder / files.truth, files.truth_variable)
+    cube_file, truth_file = files.editions[data.edition]
+    cube = read_variable(data.folder / cube_file, files.cube_variable)
+    truth = read_variable(data.folder / truth_file, files.truth_variable)
     return checked_scene(cube, truth, files)
 
 
 def read_variable(file: Path, name: str) -> np.ndarray:
-    """One array of a MATLAB file.
+    """One array of a MATLAB file; or the array of an .npy file, which has no name.
 
     Raises:
         DataError: no MATLAB file, or it has no such variable.
     """
+    if file.suffix == ".npy":
+        return np.load(file, allow_pickle=False)
     try:
         content = loadmat(file, variable_names=[name])
     except NO_MATLAB_FILE as error:

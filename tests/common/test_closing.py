@@ -52,9 +52,9 @@ def test_published_beside_a_run_is_its_own_edition_or_else_the_official_one(toy,
 
 @pytest.mark.parametrize(
     ("edition", "printed"),
-    [("official", "0.95 ± 0.19 %"), ("bundle", "0.95 ± 0.19 %"), ("resized", "–"), ("stand-in", "0.95 ± 0.19 %")],
+    [("official", "0.95 ± 0.19 %"), ("bundle", "0.95 ± 0.19 %"), ("resized", "0.95 %"), ("stand-in", "–")],
 )
-def test_what_the_paper_prints_never_stands_beside_other_real_data(toy, record, lines, edition, printed):
+def test_what_the_paper_prints_never_stands_beside_a_stand_in(toy, record, lines, edition, printed):
     content = toy.paper_content()
     records = [record(0, 9.0, edition=edition)]
     assert lines(records, content)[0][2] == printed
@@ -78,7 +78,7 @@ def test_failed_seeds_are_in_the_table_and_named(toy, record, failed_record, lin
         ({"preset": "smoke"}, "–"),
         ({"modified": True}, "–"),
         ({"edition": "stand-in"}, "–"),
-        ({"edition": "resized"}, "no published number (not the paper's data)"),
+        ({"edition": "resized"}, "other data"),
     ],
 )
 def test_only_the_papers_own_run_gets_a_verdict(toy, record, lines, how, shown):
@@ -86,9 +86,9 @@ def test_only_the_papers_own_run_gets_a_verdict(toy, record, lines, how, shown):
     assert lines(records)[0][-1] == shown
     content = toy.paper_content()
     content["claims"][0]["unverified"] = True
-    assert lines(records, content)[0][-1] == (shown if shown != "reproduced" else "reproduced (unverified)")
+    assert lines(records, content)[0][-1] == shown
     (row,) = close(toy.paper(), records).as_dict()["rows"]
-    assert row["verdict"] == (None if shown == "–" else shown.partition(" (")[0])
+    assert row["verdict"] == (None if shown == "–" else shown)
 
 
 def test_the_json_of_a_run_says_what_it_is_and_what_is_published_beside_it(toy, record, failed_record):

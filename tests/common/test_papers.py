@@ -1,5 +1,6 @@
 """paper.yaml: what is wrong is told in one line that names file, claim and field; the one rule for margins."""
 
+import numpy as np
 import pytest
 
 from common.base import paths
@@ -42,6 +43,13 @@ BROKEN = {
     "unknown dataset": (
         lambda c: c["variants"]["wide"].update(dataset="shape"),
         "variants.wide.dataset: No dataset is called 'shape'. Did you mean shapes?",
+    ),
+    "class sizes of another dataset": (
+        lambda c: (
+            c["variants"]["plain"].update(splits={"train": 5, "test": 6}),
+            c.update(class_sizes={"shapes": [9]}),
+        ),
+        "variants.plain.splits: do not add up to the 9 examples of class_sizes",
     ),
     "tolerance too wide": (first_claim(tolerance=0.2), "claims.plain-test.tolerance: is 0.2, the rule gives 0.19"),
     "tolerance too narrow": (first_claim(tolerance=0.18), "claims.plain-test.tolerance: is 0.18, the rule gives 0.19"),
@@ -156,4 +164,32 @@ def test_an_unknown_paper_or_variant_gets_a_suggestion(toy):
     ],
 )
 def test_the_rule_for_margins(toy, changes, margin):
-    assert tolerance_by_rule(toy.claim(**changes), toy.passport().splits) == pytest.approx(margin, rel=1e-12)
+    claim = toy.claim(**changes)
+    examples = toy.paper().examples(claim.variant, claim.metric)
+    assert tolerance_by_rule(claim, examples) == pytest.approx(margin, rel=1e-12)
+
+
+def with_classes(content) -> None:
+    """Two classes of 100 and 300 examples; half of each tests."""
+    content["variants"]["plain"]["splits"] = {"train": 200, "test": 200}
+    content["class_sizes"] = {"shapes": [100, 300]}
+
+
+def test_average_accuracy_is_as_coarse_as_its_small_classes_make_it(toy):
+    """With p right in classes of 50 and 150, its variance is p(1 - p)(1/50 + 1/150)/4 = p(1 - p)/150."""
+    content = toy.paper_content()
+    with_classes(content)
+    content["claims"] = [content["claims"][0] | {"metric": "aa", "reported": "90.0", "tolerance": 4.8}]
+    paper = toy.paper(content=content)
+    assert [paper.examples("plain", metric) for metric in ("oa", "aa")] == [200, pytest.approx(150)]
+    assert paper.count("plain", "aa") == pytest.approx(100 / 150)
+    draws = np.random.default_rng(0).binomial([50, 150], 0.9, (100_000, 2)) / [50, 150]
+    assert 100 * draws.mean(axis=1).std() == pytest.approx(4.8 / 1.96, rel=0.01)
+
+
+def test_average_accuracy_goes_by_the_split_where_no_class_sizes_are_known(toy):
+    assert toy.paper().examples("plain", "aa") == 10000
+
+
+def test_where_nothing_is_counted_a_count_is_the_last_digit_of_the_tables(toy):
+    assert [toy.paper().count("plain", metric) for metric in ("test_error", "psnr", "map_avg")] == [0.01, 0.01, 0.001]

@@ -283,3 +283,64 @@ def test_no_folder_is_absent_and_cannot_be_fetched(given):
         locate(given)
     with pytest.raises(DataAbsent, match="cannot be fetched; get it from https://given.example/"):
         fetch(given)
+
+
+# ---- editions that an installed Python package ships --------------------------------------------
+
+
+@pytest.fixture
+def shipped(toy, shapes, tmp_path, monkeypatch):
+    """The folder of a package `triangles` that ships the official files; importing the package fails."""
+    folder = tmp_path / "site-packages" / "triangles" / "datasets" / "data"
+    toy.put_data(folder.parent)
+    (folder.parent / "shapes").rename(folder)
+    (tmp_path / "site-packages" / "triangles" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    return folder
+
+
+def packaged_passport(package: str = "triangles"):
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"]["official"]["package"] = {"name": package, "folder": "datasets/data"}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return find_passport("shapes")
+
+
+def test_files_in_an_installed_package_are_found_without_importing_it(toy, shipped):
+    passport = packaged_passport()
+    found = locate(passport)
+    assert (found.edition, found.folder) == ("official", shipped)
+    assert found.files == {name: file.sha256 for name, file in passport.editions["official"].files.items()}
+
+
+def test_a_copy_in_a_folder_comes_before_the_package(toy, shipped, tmp_path):
+    assert locate(packaged_passport(), toy.put_data(tmp_path / "mine", "resized").parent).edition == "resized"
+    folder = toy.put_data(paths.DATA)
+    assert locate(packaged_passport()).folder == folder
+
+
+def test_an_incomplete_copy_is_passed_over_for_the_package(toy, shipped):
+    (toy.put_data(paths.DATA) / "test.bin").unlink()
+    assert locate(packaged_passport()).folder == shipped
+
+
+def test_an_altered_copy_is_reported_though_the_package_is_whole(toy, shipped):
+    (toy.put_data(paths.DATA) / "test.bin").write_bytes(b"half")
+    damaged(packaged_passport(), "test.bin is not what its passport says")
+
+
+def test_a_package_that_is_not_installed_is_named_and_absent(toy, shipped):
+    with pytest.raises(DataAbsent, match=r"not on this disk \(looked in .*, the Python package circles\)"):
+        locate(packaged_passport("circles"))
+
+
+def test_a_package_without_the_files_is_absent(toy, shipped):
+    (shipped / "test.bin").unlink()
+    with pytest.raises(DataAbsent, match="not on this disk"):
+        locate(packaged_passport())
+
+
+def test_a_package_with_other_files_is_reported(toy, shipped):
+    (shipped / "test.bin").write_bytes(toy.content("test.bin", "resized"))
+    damaged(packaged_passport(), str(shipped / "test.bin"), "Install triangles again")

@@ -5,7 +5,7 @@ import pytest
 from common.base import paths
 from common.claims import verdict as v
 from common.claims.papers import Paper
-from common.claims.rows import Row, label, measured, paper_rows, reported_as
+from common.claims.rows import Row, difference, label, measured, paper_rows, reported_as
 
 
 @pytest.fixture
@@ -74,14 +74,55 @@ def test_an_edition_that_is_not_equivalent_has_its_own_row_and_no_claim(paper, r
     rows = paper_rows(paper, [record(k, edition="resized") for k in range(3)])
     assert row_of(rows, "plain-test").verdict == v.NOT_ATTEMPTED
     row = row_of(rows, None)
-    assert (row.edition, row.n, row.verdict) == ("resized", 3, v.NO_PUBLISHED_NUMBER)
-    assert (row.reported, row.tolerance, row.note) == (None, None, "not the paper's data")
+    assert (row.edition, row.n, row.verdict) == ("resized", 3, v.OTHER_DATA)
+    assert (row.reported, row.tolerance, row.note) == ("0.95", None, "")
+    assert reported_as(row) == "0.95 %"
 
 
-def test_a_stand_in_never_meets_a_claim(paper, record):
+def test_other_data_of_what_the_paper_does_not_print_has_no_published_number(paper, record):
+    row = row_of(paper_rows(paper, [record(k, protocol="best", edition="resized") for k in range(3)]), None)
+    assert (row.verdict, row.reported, row.difference) == (v.NO_PUBLISHED_NUMBER, None, None)
+
+
+def test_a_stand_in_meets_neither_a_claim_nor_a_printed_number(paper, record):
     rows = paper_rows(paper, [record(k, edition="stand-in") for k in range(3)])
     assert row_of(rows, "plain-test").n == 0
-    assert row_of(rows, None).edition == "stand-in"
+    row = row_of(rows, None)
+    assert (row.edition, row.reported, row.difference) == ("stand-in", None, None)
+
+
+@pytest.mark.parametrize("edition", ["official", "resized"])
+def test_a_row_carries_its_difference_to_the_printed_number(paper, record, edition):
+    records = [record(k, value, edition=edition) for k, value in enumerate((0.9, 0.95, 1.03))]
+    row = next(row for row in paper_rows(paper, records) if row.n == 3)
+    differences = row.difference, row.difference_low, row.difference_high
+    assert differences == pytest.approx((row.mean - 0.95, row.low - 0.95, row.high - 0.95))
+    assert difference(row) == "+0.01 (−0.10 to +0.12)"
+    one = next(row for row in paper_rows(paper, records[1:2]) if row.n == 1)
+    assert (one.difference, one.difference_low, difference(one)) == (0.0, None, "0.00")
+
+
+def test_a_row_carries_the_interval_of_one_more_run(paper, record):
+    values = 0.9, 0.95, 1.03
+    row = row_of(paper_rows(paper, [record(k, value) for k, value in enumerate(values)]), "plain-test")
+    expected = v.summarise(list(values), 0.01, (0.0, 100.0))
+    assert (row.next_low, row.next_high) == (expected.next_low, expected.next_high)
+    assert row.next_low < row.low and row.high < row.next_high
+
+
+def test_ties_are_known_no_better_than_to_half_of_one_example(paper, record):
+    row = row_of(paper_rows(paper, [record(k) for k in range(3)]), "plain-test")  # 10,000 examples to test on
+    assert row.high - row.mean == pytest.approx(2.92 * 0.005 / 3**0.5, rel=1e-3)
+    row = row_of(paper_rows(paper, [record(k, metric="psnr") for k in range(3)]), None)  # to the printed 0.01 dB
+    assert row.high - row.mean == pytest.approx(2.92 * 0.005 / 3**0.5, rel=1e-3)
+
+
+def test_training_error_far_from_the_printed_one_is_neither_better_nor_worse(toy, record):
+    content = toy.paper_content()
+    content["claims"][0] |= {"metric": "train_error", "tolerance": 0.078}
+    paper = toy.paper(content=content)
+    far = [[record(k, value, "train_error") for k in range(3)] for value in (0.1, 5.0)]
+    assert [row_of(paper_rows(paper, records), "plain-test").verdict for records in far] == [v.LOWER, v.HIGHER]
 
 
 def test_editions_are_never_averaged(paper, record):
@@ -163,7 +204,12 @@ def test_failed_seeds_on_an_edition_that_does_not_count_have_a_row_beside_the_cl
 def test_one_seed_that_failed_among_others_has_no_row_of_its_own(paper, record, failed_record):
     rows = paper_rows(paper, [record(0, edition="resized"), failed_record(1, edition="resized")])
     row = row_of(rows, None)
-    assert (row.metric, row.n, row.note) == ("test_error", 1, "not the paper's data; seed 1 failed: the loss is nan")
+    assert (row.metric, row.n, row.verdict, row.note) == (
+        "test_error",
+        1,
+        v.OTHER_DATA,
+        "seed 1 failed: the loss is nan",
+    )
 
 
 def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):

@@ -17,7 +17,8 @@ from common.pages.tables import BEGIN, END
 
 FIELDS = [
     "paper", "claim", "variant", "dataset", "edition", "metric", "protocol", "reported", "tolerance", "mean", "sd", "n",
-    "low", "high", "verdict", "records", "note", "reported_text",
+    "low", "high", "next_low", "next_high", "difference", "difference_low", "difference_high", "verdict", "records",
+    "note", "reported_text",
 ]  # fmt: skip
 PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
 
@@ -144,11 +145,11 @@ def test_every_claim_is_on_the_page_whatever_was_measured(world):
 
 def test_verdicts_and_their_reasons_stand_in_the_results(world):
     page = text_of("README.md")
-    assert "0.95 ± 0.05 % (n = 3) | **reproduced** |" in " ".join(page.split())
+    assert "0.95 ± 0.05 % (n = 3) | 0.00 (−0.08 to +0.08) | **reproduced** |" in " ".join(page.split())
     assert "**failed** (seed 0 failed: the loss is <nan>" in page
     assert "**too few seeds** (unverified)" in page
     assert "- *unverified*: nobody could check the printed number against the paper." in page
-    assert "**no published number**" in page
+    assert "**other data**" in page
 
 
 def test_an_edition_that_does_not_count_is_explained_where_it_appears(world):
@@ -220,7 +221,7 @@ def test_comparison_json_has_its_fields_and_one_object_a_row(world):
     assert all(list(row) == FIELDS for row in rows)
     assert [(row["paper"], row["claim"], row["verdict"]) for row in rows] == [
         ("alpha_2001", "plain-test", "reproduced"),
-        ("alpha_2001", None, "no published number"),
+        ("alpha_2001", None, "other data"),
         ("alpha_2001", "wide-psnr", "too few seeds"),
         ("beta_2010", "plain-test", "failed"),
         ("beta_2010", "wide-psnr", "not attempted"),
@@ -230,7 +231,7 @@ def test_comparison_json_has_its_fields_and_one_object_a_row(world):
 def test_what_is_reported_is_a_number_and_keeps_its_digits(world):
     rows = json.loads(text_of("comparison.json"))
     told = {row["claim"]: (row["reported"], row["reported_text"]) for row in rows}
-    assert told == {"plain-test": (0.95, "0.95"), "wide-psnr": (30.1, "30.10"), None: (None, None)}
+    assert told == {"plain-test": (0.95, "0.95"), "wide-psnr": (30.1, "30.10"), None: (0.95, "0.95")}
     assert {"30.1", "30.10"} <= set(text_of("comparison.csv").replace("\n", ",").split(","))
 
 
@@ -240,7 +241,7 @@ def test_csv_reads_back_as_the_same_rows(world):
     frame = pandas.read_csv(io.StringIO(text), dtype={"reported_text": str})
     assert list(frame.columns) == FIELDS
     assert frame["n"].tolist() == [row["n"] for row in rows]
-    for column in ("tolerance", "mean", "sd", "low", "high", "reported", "reported_text", "note"):
+    for column in [field for field in FIELDS if field not in ("n", "records")]:
         read = frame[column].astype(object).where(frame[column].notna(), None).tolist()
         assert read == [None if row[column] == "" else row[column] for row in rows], column
     assert [line["records"].split() for line in csv.DictReader(io.StringIO(text))] == [row["records"] for row in rows]
@@ -250,7 +251,7 @@ def test_latex_is_escaped_and_balanced(world):
     text = text_of("comparison.tex")
     lines = [line for line in text.splitlines() if "&" in line]
     assert len(lines) == 5  # the heading and the four rows that have records
-    assert {line.count(" & ") for line in lines} == {7}
+    assert {line.count(" & ") for line in lines} == {8}
     assert r"failed (seed 0 failed: the loss is" in text and "too few seeds (unverified)" in text
     assert r"alpha\_2001" in text and r"0.95 $\pm$ 0.19 \%" in text
     bare = text.replace(r"\_", "").replace(r"\%", "")
@@ -345,7 +346,8 @@ def test_the_front_page_has_the_attempted_claims_and_where_all_of_them_stand(wor
         ["plain", "test error", "last", "official", "0.95 ± 0.19 %"],
         ["wide", "PSNR", "last", "official", "30.10 ± 0.05 dB"],
     ]
-    assert beside == ["plain", "resized", "test error", "last: 3.33 ± 0.33 % (n = 3)"]
+    printed = ", where the paper prints 0.95 % for its own data"
+    assert beside == ["plain", "resized", "test error", f"last: 3.33 ± 0.33 % (n = 3){printed}"]
     assert standing == ["2", "1 reproduced, 1 too few seeds"]
     *verdicts, standing = front_lines("Bare")
     assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "1 failed, 1 not attempted"]
@@ -363,8 +365,9 @@ def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, r
         *(record(variant="wide", metrics=two, edition=e) for e in ("resized", "official")),
     )
     both = "last: 1.00 % (n = 1); best: 0.50 % (n = 1)"
+    printed = both.replace(";", ", where the paper prints 0.95 % for its own data;")
     assert front_lines("alpha_2001") == [
-        ["plain", "resized", "test error", both],
+        ["plain", "resized", "test error", printed],
         ["wide", "official", "test error", both],
         ["wide", "resized", "test error", both],
         ["1", "1 not attempted"],
@@ -382,7 +385,7 @@ def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
     for path in (*results, paths.RESULTS / "README.md", paths.RESULTS / "index.html", paths.ROOT / "README.md"):
         assert "failed" in files[path].replace(r"\_", "_").split("gamma_2020", 1)[1], path
     assert "**failed** (seed 0" in files[paths.PAPERS / "gamma_2020" / "README.md"]
-    assert ["plain", "–", "–", "official", "–", "–", "**failed** (seed 0 failed: the loss is nan)"] in front_lines(
+    assert ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)"] in front_lines(
         "A page"
     )
 

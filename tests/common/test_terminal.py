@@ -5,6 +5,8 @@ import io
 import pytest
 from rich import console
 
+from common.base import terminal
+
 ADDRESS = "https://example.org/" + "where-the-data-is/" * 30
 
 
