@@ -18,10 +18,10 @@ from common.training.records import Metrics
 from common.training.weights import fit_weights
 from papers.dncnn import degrade
 from papers.dncnn.data import SCALES, load
-from papers.dncnn.model import TILE, denoise, for_inference
+from papers.dncnn.model import TILE, DnCNN, denoise, for_inference
 from papers.dncnn.noisy_sets import as_label, denoised_groups, labels_of, mean_psnr, noisy_groups
 from papers.dncnn.scores import PEAK, psnr, ssim, to_8bit
-from papers.dncnn.train import Recipe, build_model
+from papers.dncnn.train import Recipe
 
 PICTURE_BY_PICTURE = "set12"  # the test set whose pictures the paper lists (Table III)
 DENOISED = ("bsd68", "set12", "cbsd68", "held-out")
@@ -61,11 +61,13 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
 
 
 def load_network(weights: dict[str, Tensor], recipe: Recipe, device: str) -> nn.Module:
-    """
+    """With or without batch normalization, as the weights are: those that the authors released have it merged.
+
     Raises:
         UsageError: the weights are another model's.
     """
-    model = build_model(recipe)
+    batch_norm = any(name.endswith("running_mean") for name in weights)
+    model = DnCNN(recipe.depth, recipe.channels, batch_norm=batch_norm)
     fit_weights(model, weights)
     return for_inference(model.to(device))
 
