@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.papers import Claim, Paper, Released
-from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, with_unit
-from common.training.records import Record, ReleasedRecord
+from common.claims.papers import Claim, Paper, Released, find_papers, load_paper
+from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
+from common.training.records import Record, ReleasedRecord, published_records, published_released
 
 NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
 
@@ -186,6 +186,17 @@ class Comparison:
                 description = edition.description if edition else "not an edition of the passport"
                 notes[row.dataset, row.edition] = EditionNote(row.edition, row.dataset, description.strip().rstrip("."))
         return list(notes.values())
+
+
+def all_comparisons() -> list[Comparison]:
+    """Every paper's: first those of which claims were tried, then those of which anything was measured, by name."""
+    comparisons = [_comparison(load_paper(name)) for name in find_papers()]
+    return sorted(comparisons, key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
+
+
+def _comparison(paper: Paper) -> Comparison:
+    records, released = published_records(paper.name), published_released(paper.name)
+    return Comparison(paper, paper_rows(paper, records, released), records, released)
 
 
 def seed_of(record: str) -> str:

@@ -17,10 +17,11 @@ from common.base.schema import Checked, read
 
 
 class DataFile(Checked):
-    """A file and the checksum that is known of it: sha256, or git's own hash where only that one is
-    published. A file of which none is known is taken by its name; what is seen is recorded."""
+    """A file and the checksum that is known of it: sha256, or MD5 or git's own hash where only that one
+    is published. A file of which none is known is taken by its name; what is seen is recorded."""
 
     sha256: str | None = None
+    md5: str | None = None
     git_blob: str | None = None
     bytes: int | None = None
     urls: list[str] = []
@@ -29,6 +30,8 @@ class DataFile(Checked):
         """Whether what lies there is this file, as far as can be known."""
         if self.sha256:
             return file_sha256(path) == self.sha256
+        if self.md5:
+            return file_md5(path) == self.md5
         return self.git_blob is None or git_blob(path) == self.git_blob
 
 
@@ -57,17 +60,24 @@ class Edition(Checked):
     edition of the same name lists there belong to this one too.
 
     Where nobody publishes a list of files with their checksums, `folders` says how
-    many files each folder holds; what is found there is recorded as it is.
+    many files each folder holds; what is found there is recorded as it is, unless
+    `digest` says what it must be (`folder_digest`).
+
+    Where the files are published in one tar archive, `archive` has its addresses; their names are those
+    that they have in it. `folder` is where the files lie, if not in that of the dataset.
     """
 
     description: str
     equivalent: bool
     evidence: str | None = None
+    folder: str | None = None
     urls: list[str] = []
     files: dict[str, DataFile] = {}
     parts: dict[str, str] = {}
     folders: dict[str, int] = {}
+    digest: str | None = None
     package: Package | None = None
+    archive: DataFile | None = None
 
 
 class PassportFile(Checked):
@@ -87,6 +97,13 @@ class Passport(PassportFile):
     def known_files(self) -> set[str]:
         """The names of the files of all editions that list them."""
         return {name for edition in self.editions.values() for name in edition.files}
+
+    def by_folder(self) -> list["Passport"]:
+        """This passport once for each folder that editions lie in, with the editions that lie there."""
+        editions: dict[str, dict[str, Edition]] = {}
+        for name, edition in self.editions.items():
+            editions.setdefault(edition.folder or self.folder, {})[name] = edition
+        return [self.model_copy(update={"folder": folder, "editions": part}) for folder, part in editions.items()]
 
     def counts(self, edition: str) -> bool:
         """Whether a number measured on this edition may stand beside a claim."""
@@ -175,15 +192,14 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         DataAbsent: none of the folders holds all of the files, and no package does.
         DataError: a copy is damaged, altered or unreadable; or as `search_folders` raises.
     """
-    folders = search_folders(data_dir)
+    places = [(root / part.folder, part) for root in search_folders(data_dir) for part in passport.by_folder()]
     incomplete = []
-    for root in folders:
-        folder = root / passport.folder
+    for folder, part in places:
         try:
-            present = [name for name in sorted(passport.known_files) if (folder / name).exists()]
+            present = [name for name in sorted(part.known_files) if (folder / name).exists()]
             if present:
-                return _identify(passport, folder, present)
-            if given := _given(passport, folder):
+                return _identify(part, folder, present)
+            if given := _given(part, folder):
                 return given
         except DataAbsent as absent:
             incomplete.append(str(absent))
@@ -193,7 +209,7 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         return shipped
     if incomplete:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
-    looked = [str(root / passport.folder) for root in folders]
+    looked = [str(folder) for folder, _ in places]
     looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
     raise DataAbsent(f"{passport.title} is not on this disk (looked in {', '.join(looked)}).")
 
@@ -252,7 +268,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
 def _given(passport: Passport, folder: Path) -> LocatedData | None:
     """A copy of an edition that is known by its folders, or None where there is not one of them."""
     for name, edition in passport.editions.items():
-        found = {part: _visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
+        found = {part: visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
         if not found:
             continue
         for part, count in edition.folders.items():
@@ -261,17 +277,38 @@ def _given(passport: Passport, folder: Path) -> LocatedData | None:
             if len(found[part]) != count:
                 raise DataError(f"{folder / part} holds {len(found[part])} files where {count} belong.")
         files = {f"{part}/{path.name}": file_sha256(path) for part, paths in found.items() for path in paths}
+        if edition.digest not in (None, folder_digest(files)):
+            raise DataError(f"{folder} is not what its passport says (altered content). Remove it and get it again.")
         return LocatedData(passport.name, name, folder, files)
     return None
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+def visible_files(folder: Path) -> list[Path]:
+    """The files in a folder, sorted; neither hidden ones nor those that Windows puts into folders by itself."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not _stray(path.name))
+
+
+def _stray(name: str) -> bool:
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def folder_digest(files: dict[str, str]) -> str:
+    """One hash for many files: sha256 over what `find * -type f | LC_ALL=C sort | xargs sha256sum` prints of them.
+
+    Args:
+        files: name to sha256.
+    """
+    return hashlib.sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_md5(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def git_blob(path: Path) -> str:

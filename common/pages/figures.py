@@ -2,17 +2,20 @@
 
 import io
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from common.base import paths
 from common.base.errors import DataError
 from common.base.files import write_whole
 from common.base.progress import say
+from common.claims.comparison import all_comparisons
 from common.claims.papers import Paper, find_papers, load_paper
 from common.data.passports import LocatedData, find_passport, locate
-from common.training.records import Record, published_records
+from common.pages.forest import forest
+from common.training.records import published_records
 
+FOREST = "claims.png"  # below results/figures
 Data = Callable[[str], LocatedData | None]  # a dataset's data by its name, None where it is not on this disk
 STYLE = {
     "figure.dpi": 160,
@@ -30,7 +33,7 @@ STYLE = {
 
 
 def draw_all() -> list[Path]:
-    """Draw every paper's figures from its published records.
+    """Draw every paper's figures from its published records, and all claims in one.
 
     A paper's figures.py has FIGURES, a dict from name to a function
     (records, data) -> matplotlib Figure, or None where it lacks what it needs:
@@ -47,10 +50,13 @@ def draw_all() -> list[Path]:
         data = _data_of(paper)
         for figure_name, draw in paper.module("figures").FIGURES.items():
             path = paths.FIGURES / name / f"{figure_name}.png"
-            if _draw(draw, records, data, path):
+            if _draw(partial(draw, records, data), path):
                 written.append(path)
             else:
                 say(f"{path.relative_to(paths.ROOT)} is left as it is: what it is drawn from is not here")
+    path = paths.FIGURES / FOREST
+    if _draw(lambda: forest(all_comparisons()), path):
+        written.append(path)
     return written
 
 
@@ -67,14 +73,14 @@ def _data_of(paper: Paper) -> Data:
     return data
 
 
-def _draw(draw: Callable, records: list[Record], data: Data, path: Path) -> bool:
+def _draw(draw: Callable, path: Path) -> bool:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        figure = draw(records, data)
+        figure = draw()
         if figure is None:
             return False
         picture = io.BytesIO()

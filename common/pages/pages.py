@@ -16,6 +16,7 @@ from common.claims.rows import (
     reported_as,
     with_unit,
 )
+from common.pages.figures import FOREST
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
 RELEASED_COLUMN = "released weights, measured here"
@@ -34,6 +35,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         "with its 90 % interval. *Released weights, measured here*: what weights that others trained measure by our "
         "evaluation. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
     ]
+    parts += filter(None, [_forest("")])
     for comparison in comparisons:
         citation = comparison.paper.citation
         parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
@@ -68,12 +70,20 @@ def front_block(comparisons: list[Comparison]) -> str:
     ]
     parts = [
         markdown_table(verdicts, ["paper", *COLUMNS, RELEASED_COLUMN]),
+        _forest("results/"),
         beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
         beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
         "Where the claims stand:",
         markdown_table(standing, ["paper", "claims", "of these", "by released weights"]),
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _forest(results: str) -> str:
+    """All claims in one figure, where it is drawn; `results` is the way to results/."""
+    if not (paths.FIGURES / FOREST).exists():
+        return ""
+    return f"![every measured claim, its difference to the printed number in margins]({results}figures/{FOREST})"
 
 
 def _link(comparison: Comparison) -> str:
@@ -241,8 +251,8 @@ def power_table() -> str:
     headings = ["", *(f"spread = {spread:g} × margin" for spread in POWER_SPREADS)]
     return (
         "The chance of `reproduced` where nothing differs from the paper, by the number of seeds and their spread. "
-        "First for a printed number that is the true mean, as the mean of very many runs would be; then for one that is a "
-        "single run itself, as most papers print it.\n\n"
+        "First for a printed number that is the true mean, as the mean of very many runs would be; then for one that "
+        "is a single run itself, as most papers print it.\n\n"
         f"{markdown_table(lines, headings)}\n\n"
         "In the second case the printed number lies within the prediction interval 95 times in 100, and the verdict is "
         "then `reproduced` or `consistent`."

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -139,7 +140,7 @@ def left_to_launcher(error: UserError) -> bool:
     ended only for want of another."""
     if not processes_here().first and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         with open(file, "w") as stream:
-            json.dump({"message": {"message": str(error), "extraInfo": {}}}, stream)
+            json.dump({"message": {"message": str(error), "extraInfo": {"timestamp": int(time.time())}}}, stream)
         return True
     return isinstance(error, LostPeer) and LAUNCHED in os.environ
 
@@ -176,12 +177,13 @@ def launch(count: int, words: list[str]) -> int:
 
 
 def _first_cause(failures: dict, count: int) -> int:
-    """The exit code of the process that failed by itself, rather than for want of another."""
+    """The exit code of the process that failed by itself, rather than for want of another; the first, which has said
+    why, before the others."""
     ended_for_another = (LOST_PEER, -signal.SIGTERM)  # torchrun ends by SIGTERM whoever is left
     causes = [(rank, failure) for rank, failure in failures.items() if failure.exitcode not in ended_for_another]
     if not causes:
         raise MachineError("The processes of this run have lost each other; the same command goes on from here.")
-    rank, failure = min(causes, key=lambda cause: (cause[1].timestamp, cause[0]))
+    rank, failure = min(causes, key=lambda cause: cause[0])
     if failure.exitcode < 0:
         raise MachineError(
             f"Process {rank} of {count} was killed (signal {-failure.exitcode}); "

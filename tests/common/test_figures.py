@@ -85,7 +85,7 @@ def test_a_figure_that_cannot_be_drawn_is_left_as_it_is(toy, record, draw):
     path = paths.FIGURES / "alpha_2001" / f"{FIGURE}.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"as it was")
-    assert draw(lambda records, data: None) == []
+    assert draw(lambda records, data: None) == [paths.FIGURES / figures.FOREST]
     assert path.read_bytes() == b"as it was"
 
 

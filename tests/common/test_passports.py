@@ -191,6 +191,15 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
 
+def test_a_file_of_which_only_the_md5_sum_is_known_is_checked_by_it(toy):
+    content = toy.content("train.bin")
+    shapes = changed_passport("official", **{"train.bin": {"md5": hashlib.md5(content).hexdigest()}})
+    folder = toy.put_data(paths.DATA)
+    assert locate(shapes).files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    (folder / "train.bin").write_bytes(content[:-1] + b"E")
+    damaged(shapes, "train.bin is not what its passport says (altered content)")
+
+
 def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_seen_is_recorded(toy):
     shapes = changed_passport("bundle", **{"shapes.npz": {}})
     folder = toy.put_data(paths.DATA, "bundle")
@@ -206,7 +215,9 @@ def test_no_edition_counts_for_a_claim_unless_its_files_can_be_checked():
     for passport in passports.all_passports().values():
         for edition in passport.editions.values():
             if edition.equivalent:
-                assert edition.evidence and all(file.sha256 or file.git_blob for file in edition.files.values())
+                assert edition.evidence and all(
+                    file.sha256 or file.md5 or file.git_blob for file in edition.files.values()
+                )
 
 
 def test_files_that_the_passport_does_not_know_are_no_matter(toy, shapes):
@@ -344,3 +355,56 @@ def test_a_package_without_the_files_is_absent(toy, shipped):
 def test_a_package_with_other_files_is_reported(toy, shipped):
     (shipped / "test.bin").write_bytes(toy.content("test.bin", "resized"))
     damaged(packaged_passport(), str(shipped / "test.bin"), "Install triangles again")
+
+
+def test_what_windows_puts_into_folders_is_passed_over(given):
+    folder = put_given(paths.DATA, train=2, test=1)
+    for name in ("Thumbs.db", "desktop.ini"):
+        (folder / "train" / name).write_bytes(b"no picture")
+    assert sorted(locate(given).files) == ["test/0.png", "train/0.png", "train/1.png"]
+
+
+@pytest.fixture
+def digested(given):
+    """The same pictures, known by one hash of them all: that of `find * -type f | LC_ALL=C sort | xargs sha256sum`."""
+    known = "folder: small, digest: 601b9a9cd87fe9456665f340f6f75b970b5321f2eeeaecb9be994661cb376ea0"
+    file = paths.PASSPORTS / "given.yaml"
+    file.write_text(file.read_text().replace("equivalent: false", f"equivalent: false, {known}"))
+    return find_passport("given")
+
+
+def test_an_edition_may_lie_in_a_folder_of_its_own(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    assert (locate(digested).edition, locate(digested).folder) == ("given", folder)
+
+
+def test_in_the_folder_of_the_dataset_such_an_edition_is_not_looked_for(digested):
+    put_given(paths.DATA, train=2, test=1)
+    with pytest.raises(DataAbsent, match=r"not on this disk \(looked in .*small\)"):
+        locate(digested)
+
+
+def test_one_changed_bit_in_folders_with_a_digest_is_noticed(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    (folder / "train" / "1.png").write_bytes(b"trainer")
+    damaged(digested, str(folder), "altered content")
+
+
+def test_two_renamed_files_in_folders_with_a_digest_are_noticed(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    (folder / "train" / "0.png").rename(folder / "train" / "2.png")
+    damaged(digested, str(folder), "altered content")
+
+
+def test_an_edition_in_a_folder_of_its_own_does_not_hide_another(toy, shapes):
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"]["resized"]["folder"] = "small_shapes"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    moved = find_passport("shapes")
+    small = toy.put_data(paths.DATA, "resized").rename(paths.DATA / "small_shapes")
+    assert (locate(moved).edition, locate(moved).folder) == ("resized", small)
+    (small / "train.bin").write_bytes(b"half")
+    damaged(moved, str(small / "train.bin"))
+    official = toy.put_data(paths.DATA)
+    assert (locate(moved).edition, locate(moved).folder) == ("official", official)

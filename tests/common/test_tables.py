@@ -13,6 +13,7 @@ import pytest
 from common.base import paths
 from common.claims import verdict
 from common.pages import tables
+from common.pages.figures import FOREST
 from common.pages.tables import BEGIN, END
 
 FIELDS = [
@@ -70,7 +71,9 @@ def test_the_same_records_give_the_same_bytes_in_whatever_order_they_lie(world, 
 def test_rebuild_writes_what_tables_say_and_again_changes_nothing(world):
     written = tables.rebuild()
     first = {path: path.read_bytes() for path in written}
-    assert first == {path: text.encode() for path, text in tables.tables().items()}
+    texts = {path: content for path, content in first.items() if path.suffix != ".png"}
+    assert texts == {path: text.encode() for path, text in tables.tables().items()}
+    assert set(first) - set(texts) == {paths.FIGURES / FOREST}
     tables.rebuild()
     assert first == {path: path.read_bytes() for path in written}
 
@@ -309,6 +312,14 @@ def test_figures_that_exist_are_shown(world):
     files = tables.tables()
     assert "![curve](../../results/figures/alpha_2001/curve.png)" in files[paths.PAPERS / "alpha_2001" / "README.md"]
     assert '<img src="figures/alpha_2001/curve.png"' in files[paths.RESULTS / "index.html"]
+
+
+def test_the_forest_plot_is_shown_where_there_is_one(world):
+    shown = {paths.ROOT / "README.md": "(results/figures/", paths.RESULTS / "README.md": "(figures/"}
+    assert not any(FOREST in text for text in tables.tables().values())
+    tables.rebuild()
+    assert all(f"]({way[1:]}{FOREST})" in tables.tables()[page] for page, way in shown.items())
+    assert f'<img src="figures/{FOREST}"' in text_of("index.html")
 
 
 def test_a_figure_that_the_page_shows_already_is_not_shown_again(world):
