@@ -17,6 +17,7 @@ from common.base.errors import DataError, UsageError
 from common.claims.papers import load_paper
 from common.data.passports import LocatedData, find_passport, locate
 from common.training.determinism import generator
+from common.training.recipes import described_fields, override
 from papers.dncnn import choose, degrade, noisy_sets, train
 from papers.dncnn import data as preparing
 from papers.dncnn import eval as measuring
@@ -444,7 +445,7 @@ def test_dncnn_3_shares_patches_equally_and_adds_noise_to_a_third():
     torch.testing.assert_close(v[noisy], noise[noisy], rtol=0, atol=1e-6)
 
 
-def test_patches_of_the_grid_keep_their_turn_and_others_are_turned_anew_in_every_epoch():
+def test_patches_of_the_grid_keep_their_turn_and_others_change_theirs():
     made, recipe = material()
     assert torch.equal(train.turns_of_epoch(0, 5, made.patches, recipe), made.patches.turn)
     made, recipe = material(cutting="random", patches=4000)
@@ -459,7 +460,7 @@ def test_patches_of_the_grid_keep_their_turn_and_others_are_turned_anew_in_every
 # ---- the recipe ---------------------------------------------------------------------
 
 
-def test_the_printed_rate_falls_exponentially_from_a_tenth_to_a_ten_thousandth():
+def test_the_printed_rate_falls_exponentially_from_1e_1_to_1e_4():
     for variant in ("sigma15-printed", "sigma25-printed", "sigma50-printed", "blind-printed"):
         rates = [rate_of_epoch(VARIANTS[variant], epoch) for epoch in range(1, 51)]
         assert rates == pytest.approx([10 ** (-1 - 3 * (epoch - 1) / 49) for epoch in range(1, 51)])
@@ -475,10 +476,10 @@ def test_the_authors_rate_is_1e_3_for_30_epochs_and_1e_4_for_20():
 
 
 def test_recipes_have_the_papers_numbers():
-    assert (PRINTED.optimiser, PRINTED.momentum, PRINTED.weight_decay, PRINTED.batch) == ("sgd", 0.9, 1e-4, 128)
-    assert (PRINTED.noise, PRINTED.weights, PRINTED.restart) == ("fresh", "he", False)
-    assert (AUTHORS.optimiser, AUTHORS.noise, AUTHORS.batch) == ("adam", "once", 128)
-    assert (AUTHORS.restart, AUTHORS.weights, AUTHORS.bn_momentum) == (True, "authors", 1.0)
+    assert (PRINTED.optimiser, PRINTED.momentum, PRINTED.weight_decay, PRINTED.batch_size) == ("sgd", 0.9, 1e-4, 128)
+    assert (PRINTED.noise, PRINTED.initial_weights, PRINTED.restart) == ("fresh", "he", False)
+    assert (AUTHORS.optimiser, AUTHORS.noise, AUTHORS.batch_size) == ("adam", "once", 128)
+    assert (AUTHORS.restart, AUTHORS.initial_weights, AUTHORS.bn_momentum) == (True, "authors", 1.0)
     assert (AUTHORS.clip, AUTHORS.weight_decay) == (0.0, 0.0)
     for name, variant in VARIANTS.items():
         special = name.startswith("sigma")
@@ -522,7 +523,7 @@ def test_loss_and_step_against_the_formulas():
         gradient = torch.autograd.grad(loss, convolutions(copy)[1].weight)[0]
         velocity = 0.9 * velocity + gradient + 1e-4 * expected
         expected = expected - 0.1 * velocity
-        assert train.update(model, optimiser, y, v, bf16=False).item() == pytest.approx(loss.item(), rel=1e-5)
+        assert train.update(model, optimiser, y, v, torch.float32).item() == pytest.approx(loss.item(), rel=1e-5)
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -542,7 +543,7 @@ def test_the_authors_step_is_adams():
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * gradient**2
         expected = expected - 1e-3 * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
-        train.update(model, optimiser, y, v, bf16=False)
+        train.update(model, optimiser, y, v, torch.float32)
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -551,9 +552,8 @@ def test_a_clipped_step_goes_no_farther_than_the_limit():
     initialise(model, "he", generator(0, "clip"))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimiser = train.make_optimiser(model, Recipe(weight_decay=0.0))
-    train.update(
-        model, optimiser, uniform(4, 1, 9, 9), uniform(4, 1, 9, 9, seed=1) * 9, False, gradient_limit=0.005 / 0.1
-    )
+    y, v = uniform(4, 1, 9, 9), uniform(4, 1, 9, 9, seed=1) * 9
+    train.update(model, optimiser, y, v, torch.float32, gradient_limit=0.005 / 0.1)
     steps = [(now - was).abs().max().item() for now, was in zip(model.parameters(), before, strict=True)]
     assert max(steps) == pytest.approx(0.005 / 4, rel=1e-3)  # the limit is of the batch's sum, here of four
 
@@ -567,15 +567,20 @@ def test_weight_decay_is_for_convolutions_only():
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"sigma": (30, 20)}, {"sigma": (-1, 5)}, {"rates": ()}, {"rates": ((0, 1.0, 1.0),)}, {"rates": ((3, 1.0, 0.0),)},
-     {"batch": 1}, {"depth": 2}, {"side": 4}, {"epoch_patches": 0}, {"noise_draws": 0}, {"clip": -1.0},
-     {"momentum": -0.1}, {"bn_momentum": 1.5}, {"weight_decay": -1e-4}, {"side": 20_000}, {"depth": 10_000},
-     {"patches": 10**11}, {"batch": 10**6}, {"noise_draws": 10**9}],
+    "words",
+    ["--sigma [30,20]", "--sigma [-1,5]", "--learning-rate []", "--learning-rate [[0,1,1]]",
+     "--learning-rate [[3,1,0]]", "--batch-size 1", "--batch-size 1000000", "--depth 2", "--depth 10000", "--side 4",
+     "--side 20000", "--patches 100000000000", "--epoch-patches 0", "--noise-draws 0", "--noise-draws 1000000000",
+     "--clip -1", "--momentum -0.1", "--bn-momentum 1.5", "--weight-decay -1e-4"],
 )  # fmt: skip
-def test_a_recipe_that_makes_no_sense_is_refused(changes):
-    with pytest.raises(UsageError):
-        Recipe(**changes)
+def test_a_recipe_that_makes_no_sense_is_refused(words):
+    with pytest.raises(UsageError, match=words.split()[0]):
+        override(PRINTED, words.split())
+
+
+def test_every_field_of_the_recipe_is_explained_as_an_option():
+    for option, explained in described_fields(Recipe):
+        assert re.match("(Sec|code|open|ours).*default: ", explained), option
 
 
 def test_a_recipe_that_does_not_fit_the_pictures_is_refused():
@@ -716,7 +721,7 @@ def brightening(channels: int = 1) -> nn.Sequential:
     [("sigma25-authors", "bsd68", 25), ("blind-authors", "bsd68", 15), ("blind-authors", "set12", 50),
      ("three-tasks", "bsd68", 25)],
 )  # fmt: skip
-def test_denoising_is_measured_as_written_and_the_common_mistake_by_its_cost(variant, test, sigma, monkeypatch, capsys):
+def test_denoising_is_measured_as_written_and_the_mistake_by_its_cost(variant, test, sigma, monkeypatch, capsys):
     """Against NumPy and scikit-image, picture by picture and draw by draw."""
     monkeypatch.setattr(measuring, "load_network", lambda *_: brightening())
     metrics = evaluate({}, recipe(variant, "smoke"), standin(variant), "cpu").metrics
@@ -775,7 +780,7 @@ def on_average(pairs) -> list[float]:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_super_resolution_is_measured_on_unrounded_luminance_without_its_border(scale):
+def test_super_resolution_is_measured_unrounded_and_without_its_border(scale):
     """Of a network that leaves pictures as they are: that of the enlarged picture itself."""
     pictures = [picture(40, 51, 3, seed=1), picture(45, 38, seed=2)]
     found = mean_of_pictures(super_resolved(identity(), pictures, scale, "cpu"))
@@ -830,8 +835,8 @@ def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
     tries, runs = choose.known_tries(choose.FILE), choose.known_tries(choose.QUICK_FILE)
     assert choose.page_block(tries, runs) in choose.PAGE.read_text(encoding="utf-8")
     assert len(tries) == sum(len(seeds) for _, seeds in choose.TRIES)
-    frozen = {"rate": PRINTED.rates[0][1], "last_rate": PRINTED.rates[0][2]}
-    frozen |= {"weights": PRINTED.weights, "clip": PRINTED.clip}
+    ((_, first, last),) = PRINTED.learning_rate
+    frozen = {"rate": first, "last_rate": last, "initial_weights": PRINTED.initial_weights, "clip": PRINTED.clip}
     (found,) = [row for row in tries if all(row[name] == str(value) for name, value in frozen.items())]
     assert found["held_out_psnr"] != choose.DIVERGED
 
@@ -839,9 +844,9 @@ def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
 def test_the_quick_preset_is_one_that_was_run():
     quick = recipe("sigma25-authors", "quick")
     as_kept = {
-        "batch": str(quick.batch),
+        "batch_size": str(quick.batch_size),
         "bn_momentum": str(quick.bn_momentum),
-        "rates": str([list(r) for r in quick.rates]),
+        "learning_rate": str([list(part) for part in quick.learning_rate]),
     }
     runs = [run for run in choose.known_tries(choose.QUICK_FILE) if run["variant"] == "sigma25-authors"]
     assert any(as_kept.items() <= run.items() for run in runs)
