@@ -1,13 +1,13 @@
 """A paper's rows, sorted for the pages that show them."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.papers import Claim, Paper, find_papers, load_paper
+from common.claims.papers import Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
-from common.training.records import Record, published_records
+from common.training.records import Record, ReleasedRecord, published_records, published_released
 
 NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
 
@@ -44,6 +44,15 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class ReleasedEvidence:
+    """What was measured with the weights of one file that somebody released."""
+
+    weights: Released
+    records: list[ReleasedRecord]
+    command: str
+
+
+@dataclass(frozen=True)
 class EditionNote:
     """An edition that does not count for the paper's claims, in the words of its passport."""
 
@@ -59,6 +68,7 @@ class Comparison:
     paper: Paper
     rows: list[Row]
     records: list[Record]
+    released: list[ReleasedRecord] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -69,8 +79,8 @@ class Comparison:
 
     @property
     def attempted(self) -> list[Row]:
-        """The rows with records, those of failed seeds too."""
-        return [row for row in self.rows if row.records]
+        """The rows with records, those of failed seeds and of released weights too."""
+        return [row for row in self.rows if row.records or row.released_record]
 
     @property
     def by_variant(self) -> dict[str, list[Row]]:
@@ -103,7 +113,7 @@ class Comparison:
 
     @property
     def evidence(self) -> list[Evidence]:
-        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
+        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.rows if row.records)
         commits = {record.name: (record.code.commit or NO_COMMIT)[:7] for record in self.records}
         return [
             Evidence(
@@ -115,6 +125,16 @@ class Comparison:
             )
             for variant, edition, records in groups
         ]
+
+    @property
+    def released_evidence(self) -> list[ReleasedEvidence]:
+        """Of all released weights that were measured."""
+        found = []
+        for weights in self.paper.released:
+            if records := [record for record in self.released if record.id == weights.id]:
+                command = f"bash reproduce.sh eval {self.paper.name} --released --variant {weights.variants[0]}"
+                found.append(ReleasedEvidence(weights, records, command))
+        return found
 
     def _command(self, variant: str, seeds: str | None = None) -> str:
         seeds = seeds or ",".join(map(str, range(self.paper.variants[variant].seeds)))
@@ -138,6 +158,12 @@ class Comparison:
         """How many claims have each verdict, the best first; those that are a detail do not count."""
         verdicts = [row.verdict for row in self.without_details().rows if row.claim]
         return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
+
+    @property
+    def released_standing(self) -> dict[str, int]:
+        """How many of these claims released weights confirm, and how many they do not."""
+        verdicts = [row.released_verdict for row in self.without_details().rows if row.claim]
+        return {word: verdicts.count(word) for word in (v.CONFIRMED, v.NOT_CONFIRMED) if word in verdicts}
 
     @property
     def beside(self) -> list[list[Row]]:
@@ -164,10 +190,13 @@ class Comparison:
 
 def all_comparisons() -> list[Comparison]:
     """Every paper's: first those of which claims were tried, then those of which anything was measured, by name."""
-    papers = [load_paper(name) for name in find_papers()]
-    published = [published_records(paper.name) for paper in papers]
-    comparisons = [Comparison(paper, paper_rows(paper, of), of) for paper, of in zip(papers, published, strict=True)]
+    comparisons = [_comparison(load_paper(name)) for name in find_papers()]
     return sorted(comparisons, key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
+
+
+def _comparison(paper: Paper) -> Comparison:
+    records, released = published_records(paper.name), published_released(paper.name)
+    return Comparison(paper, paper_rows(paper, records, released), records, released)
 
 
 def seed_of(record: str) -> str:

@@ -113,7 +113,7 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
         )  # fmt: skip
     epochs = "PSNR after epochs " + ", ".join(map(str, QUICK_EPOCHS_SHOWN))
     head = ["variant", "`batch_size`", "`bn_momentum`", "`learning_rate`", "seed", epochs]
-    quick = markdown_table(rows, [*head, "at the end, mean over draws", "minutes", "commit"])
+    quick = markdown_table(rows, [*head, "at the end", "minutes", "commit"])
     runs_of = "Every run of `--preset quick`, in their order; minutes are by the clock, other work and pauses included:"
     return f"Every try: {about}\n\n{printed}\n\n{runs_of}\n\n{quick}"
 

@@ -81,7 +81,6 @@ class Recipe:
     initial_weights: Literal["he", "authors"] = "he"  # Sec. IV-A: He's; code: normal with one deviation everywhere
     bn_momentum: Share = 0.1  # open: of batch normalization's moments; code: 1, those of the very last batch
     held_out: bool = False  # ours: every tenth training picture is measured on instead of the test sets
-    noise_draws: Annotated[int, Field(ge=1, le=1000)] = 10  # ours: of the test noise; the paper has one, by Matlab
     precision: Literal["fast", "float32"] = "fast"  # ours: of convolutions; weights, statistics and loss are float32
 
     def __post_init__(self) -> None:
@@ -134,10 +133,10 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
     full = VARIANTS[variant]
     if preset == "smoke":
         short = shortened(full.learning_rate, 2)
-        return replace(full, learning_rate=short, side=24, epoch_patches=12, batch_size=4, noise_draws=2)
+        return replace(full, learning_rate=short, side=24, epoch_patches=12, batch_size=4)
     if standin:
         short = shortened(full.learning_rate, 3)
-        return replace(full, learning_rate=short, epoch_patches=512, batch_size=32, noise_draws=2)
+        return replace(full, learning_rate=short, epoch_patches=512, batch_size=32)
     if preset == "quick":
         patches = 20_480 if full.side == PRINTED.side else 10_240  # the others cost nearly twice as much each
         short = QUICK_ADAM_RATES if full.optimiser == "adam" else shortened(full.learning_rate, QUICK_EPOCHS)
@@ -176,9 +175,9 @@ def train(run: Run, recipe: Recipe) -> Trained:
     """Minibatches of noisy patches, for as many epochs as the recipe has (Sec. III-B, IV-A)."""
     collection = load(run.data, recipe.held_out)
     material = prepare(collection, recipe, run.seed, run.device)
-    test, pictures = next(iter(collection.tests.items()))  # the curve is measured on BSD68, as in Fig. 2
+    pictures = next(iter(collection.tests.values()))  # the curve is measured on BSD68, as in Fig. 2
     labels = labels_of(pictures.values(), recipe.channels)
-    watched = list(noisy_groups(labels, test, curve_sigma(recipe), 0, run.device))
+    watched = list(noisy_groups(labels, curve_sigma(recipe), run.device))
 
     model = build_model(recipe)
     initialise(model, recipe.initial_weights, generator(run.seed, "initial weights"))
