@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ from common.base.metrics import METRICS
 from common.base.schema import Checked, read
 from common.claims.verdict import LEAST_SEEDS
 from common.data.passports import Passport, find_passport
+
+NUMBER = r"-?\d+(\.\d+)?"
 
 
 class Variant(Checked):
@@ -55,7 +58,7 @@ class Claim(Checked):
     id: str
     variant: str
     metric: str
-    reported: Annotated[str, pydantic.Field(pattern=r"^-?\d+(\.\d+)?$")]
+    reported: Annotated[str, pydantic.Field(pattern=f"^{NUMBER}$")]
     where: str
     protocol: str
     tolerance: float
@@ -63,11 +66,23 @@ class Claim(Checked):
     spread: Spread | None = None
     second_reference: Reference | None = None
     unverified: bool = False
+    remark: str | None = None  # what else the paper says of the number
     detail: bool = False  # stands in results/README.md only, not on the pages that give the overview
 
     @property
     def value(self) -> float:
         return float(self.reported)
+
+
+class AlsoReported(Checked):
+    """Numbers that the paper prints beside its claims: of the methods it compares with, which then are ranked with
+    the claim, or of settings that are no variant here."""
+
+    what: str
+    where: str
+    claim: str | None = None
+    values: Annotated[dict[str, str], pydantic.Field(min_length=1)]
+    unverified: bool = False
 
 
 class Citation(Checked):
@@ -88,6 +103,7 @@ class PaperFile(Checked):
     headline: list[str]  # the metrics that the front page shows where no claim speaks of what was measured
     variants: dict[str, Variant]
     claims: list[Claim]
+    also_reported: list[AlsoReported] = []
     protocols: dict[str, str]  # what each evaluation protocol means
     class_sizes: dict[str, list[int]] = {}  # by dataset, where a metric is counted class by class
 
@@ -105,6 +121,7 @@ class Paper:
         self.headline = content.headline
         self.variants = content.variants
         self.claims = content.claims
+        self.also_reported = content.also_reported
         self.protocols = content.protocols
         self.class_sizes = content.class_sizes
         self._passports: dict[str, Passport] = {}
@@ -209,6 +226,12 @@ class Paper:
             rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
+        for of in self.also_reported:
+            where = f"also_reported.{of.what}"
+            if of.claim not in (None, *ids):
+                raise fault(f"{where}.claim: {of.claim!r} is no claim.{nearest(of.claim, ids)}")
+            if of.claim and (wrong := [text for text in of.values.values() if not re.fullmatch(NUMBER, text)]):
+                raise fault(f"{where}.values: {wrong[0]!r} is no number to rank a claim with")
 
 
 def tolerance_by_rule(claim: Claim, examples: float | None) -> float:
