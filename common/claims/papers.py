@@ -99,6 +99,8 @@ class PaperFile(Checked):
     """The content of a paper.yaml."""
 
     citation: Citation
+    # The commit of this file at which seeds, printed numbers and margins were fixed; `verify` compares it with today's.
+    frozen: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{40}$")] | None = None
     default_variant: str
     headline: list[str]  # the metrics that the front page shows where no claim speaks of what was measured
     variants: dict[str, Variant]
@@ -117,6 +119,7 @@ class Paper:
         self.file = folder / "paper.yaml"
         content = read(self.file, PaperFile)
         self.citation = content.citation
+        self.frozen = content.frozen
         self.default_variant = content.default_variant
         self.headline = content.headline
         self.variants = content.variants

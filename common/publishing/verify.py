@@ -16,6 +16,7 @@ from common.data.find import real_data
 from common.data.passports import LocatedData, search_folders
 from common.pages.tables import tables
 from common.publishing.checks import paper_faults
+from common.publishing.frozen import NoHistory, counting_records, frozen_faults
 from common.publishing.measure import measure_record, same_data, with_weights
 from common.training.records import Record, published_records
 
@@ -35,7 +36,12 @@ def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> 
     checks = [
         (f"{paper.name}: {what}", partial(check, paper, data_dir))
         for paper in papers
-        for what, check in (("records", _records), ("weights", _weights), ("determinism", _determinism))
+        for what, check in (
+            ("records", _records),
+            ("claims", _claims),
+            ("weights", _weights),
+            ("determinism", _determinism),
+        )
     ]
     for what, check in [*checks, ("tables", _tables)]:
         for finding in _found(what, check):
@@ -61,6 +67,20 @@ def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
     what, faults = f"{paper.name}: records", paper_faults(paper)
     read = f"{len(published_records(paper.name))} read, valid and consistent"
     return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, read)]
+
+
+def _claims(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """Whether what the claims are judged by stood before the runs."""
+    what = f"{paper.name}: claims"
+    try:
+        faults = frozen_faults(paper)
+    except NoHistory as why:
+        return [(SKIPPED, what, str(why))]
+    ran = (
+        f"none of {len(counting_records(paper))} records ran under other seeds, printed numbers or margins than today's"
+    )
+    since = f", which are those of {paper.frozen[:7]}" if paper.frozen else ""
+    return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, ran + since)]
 
 
 def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
