@@ -239,11 +239,11 @@ def _shipped(passport: Passport) -> LocatedData | None:
                 f"{folder / altered[0]} is not what its passport says (altered content). "
                 f"Install {package} again, in the version that requirements.txt names."
             )
-        return _whole(passport, name, folder)
+        return _whole_copy(passport, name, folder)
     return None
 
 
-def _whole(passport: Passport, edition: str, folder: Path) -> LocatedData:
+def _whole_copy(passport: Passport, edition: str, folder: Path) -> LocatedData:
     """A folder that holds every file of an edition as it should be."""
     files = passport.editions[edition].files
     vouched = tuple(name for name, file in files.items() if file.has_checksum)
@@ -258,7 +258,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
     }
     for name, edition in passport.editions.items():
         if len(right[name]) == len(edition.files) and all(right[name].values()):
-            return _whole(passport, name, folder)
+            return _whole_copy(passport, name, folder)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
     # before what is missing: an altered copy is never passed over.
     nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))

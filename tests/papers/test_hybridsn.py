@@ -288,6 +288,14 @@ def test_the_sizes_that_paper_yaml_states_are_those_of_the_splits(real_scene):
             assert variant.splits == {"train": len(split.train), "test": len(split.test)}
 
 
+def test_the_class_sizes_that_paper_yaml_states_are_those_of_the_ground_truth(real_scene):
+    paper, truth = load_paper("hybridsn"), real_scene.truth
+    assert paper.class_sizes["indian_pines"] == np.bincount(truth.flat)[1:].tolist()
+    tested = np.bincount(truth.flat[random_split(truth, 0.3, seed=0).test])[1:]
+    examples = len(tested) ** 2 / np.sum(1 / tested)  # of what average accuracy is as coarse as a share
+    assert paper.examples("indian_pines-random30", "aa") == pytest.approx(examples, rel=0.03)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.2, 0.1, 0.05])
 def test_a_random_split_is_stratified_and_complete(scene, share):
     split = random_split(scene.truth, share, seed=0)
