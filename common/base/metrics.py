@@ -1,6 +1,7 @@
 """The metrics the project reports: units, directions, and how they are counted."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,6 @@ METRICS = {
 }
 
 
-def error_percent(predicted, label) -> float:
-    """Share of wrong predictions in percent. Both arrays of shape (N,)."""
+def error_percent(predicted: Any, label: Any) -> float:
+    """Share of wrong predictions in percent. Both of shape (N,), both NumPy arrays or both tensors."""
     return 100.0 * int((predicted != label).sum()) / len(label)

@@ -24,7 +24,7 @@ class Checked(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-C = TypeVar("C", bound=Checked)
+C = TypeVar("C", bound=pydantic.BaseModel)
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, several times as fast, where PyYAML has it
 
 
@@ -91,6 +91,8 @@ def _place(content: Any, location: tuple[str | int, ...]) -> str:
     """'claims.some-id.tolerance': list entries are called by their id."""
     words = []
     for step in location:
+        if isinstance(content, dict) and step not in content and step != location[-1]:
+            continue  # no place in the content, but the kind that it was taken for
         try:
             content = content[step]
         except (KeyError, IndexError, TypeError):

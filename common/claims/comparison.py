@@ -67,7 +67,7 @@ class Ranking:
 
     of: AlsoReported
     claim: Claim
-    row: Row | None  # where the claim was measured
+    measured: float | None  # the mean of what was measured of the claim
 
     def place(self, value: float) -> int:
         """The place of this value among the other methods, from 1; ties share the better one."""
@@ -102,7 +102,7 @@ class Comparison:
     @property
     def attempted(self) -> list[Row]:
         """The rows with records, those of failed seeds and of released weights too."""
-        return [row for row in self.rows if row.records or row.released_record]
+        return [row for row in self.rows if row.records or row.released]
 
     @property
     def by_variant(self) -> dict[str, list[Row]]:
@@ -112,11 +112,10 @@ class Comparison:
 
     @property
     def not_attempted(self) -> list[NotAttempted]:
-        claims = {claim.id: claim for claim in self.paper.claims}
         by_variant: dict[str, list[Claim]] = {}
         for row in self.rows:
-            if not row.records:
-                by_variant.setdefault(row.variant, []).append(claims[row.claim])
+            if row.claim and not row.records:
+                by_variant.setdefault(row.variant, []).append(row.claim)
         return [
             NotAttempted(
                 variant,
@@ -130,12 +129,13 @@ class Comparison:
     @property
     def not_run(self) -> list[str]:
         """The variants that have neither a claim nor a record."""
-        named = {of.variant for of in [*self.paper.claims, *self.records]}  # those that are a detail too
+        claimed = {claim.variant for claim in self.paper.claims}  # those that are a detail too
+        named = claimed | {record.variant for record in self.records}
         return [variant for variant in self.paper.variants if variant not in named]
 
     @property
     def evidence(self) -> list[Evidence]:
-        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.rows if row.records)
+        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.rows if row.edition)
         commits = {record.name: (record.code.commit or NO_COMMIT)[:7] for record in self.records}
         return [
             Evidence(
@@ -165,9 +165,8 @@ class Comparison:
     def without_details(self) -> "Comparison":
         """Without the claims that are a detail, and what was measured under protocols of which every claim is one."""
         claims = self.paper.claims
-        details = {claim.id for claim in claims if claim.detail}
         protocols = {c.protocol for c in claims if c.detail} - {c.protocol for c in claims if not c.detail}
-        shown = [row for row in self.rows if not (row.claim in details if row.claim else row.protocol in protocols)]
+        shown = [row for row in self.rows if not (row.claim.detail if row.claim else row.protocol in protocols)]
         return dataclasses.replace(self, rows=shown)
 
     @property
@@ -183,28 +182,29 @@ class Comparison:
         average accuracy and kappa, are one claim, and the worst of their verdicts is its.
         """
         claims: dict[tuple, list[str]] = {}
-        for row in self.claimed:
-            claims.setdefault((row.variant, row.protocol, METRICS[row.metric].counted_on), []).append(row.verdict)
+        for row, claim in self.claimed:
+            counted_on = METRICS[claim.metric].counted_on
+            claims.setdefault((row.variant, row.protocol, counted_on), []).append(row.verdict)
         verdicts = [max(words, key=v.WORDS.index) for words in claims.values()]
         return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
 
     @property
     def released_standing(self) -> dict[str, int]:
         """How many of these claims released weights confirm, and how many they do not."""
-        verdicts = [row.released_verdict for row in self.without_details().rows if row.claim]
+        verdicts = [row.released.verdict for row in self.without_details().rows if row.released]
         return {word: verdicts.count(word) for word in (v.CONFIRMED, v.NOT_CONFIRMED) if word in verdicts}
 
     @property
-    def claimed(self) -> list[Row]:
-        """The rows of printed numbers, but for details."""
-        return [row for row in self.without_details().rows if row.claim]
+    def claimed(self) -> list[tuple[Row, Claim]]:
+        """The printed numbers and the rows that settle them, but for details."""
+        return [(row, row.claim) for row in self.without_details().rows if row.claim]
 
     @property
     def rankings(self) -> list[Ranking]:
         """Where the paper places its claims among other methods, and where the measured means would stand."""
         claims = {claim.id: claim for claim in self.paper.claims}
-        rows = {row.claim: row for row in self.rows if row.mean is not None}
-        return [Ranking(of, claims[of.claim], rows.get(of.claim)) for of in self.paper.also_reported if of.claim]
+        means = {row.claim.id: row.summary.mean for row in self.rows if row.claim and row.summary}
+        return [Ranking(of, claims[of.claim], means.get(of.claim)) for of in self.paper.also_reported if of.claim]
 
     @property
     def beside(self) -> list[list[Row]]:

@@ -5,7 +5,6 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Collection
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -178,7 +177,7 @@ class Paper:
 
     def _written_out(self) -> dict[str, str]:
         """What each evaluation protocol means."""
-        meanings = {}
+        meanings: dict[str, str] = {}
         for name, meaning in self._protocols.items():
             try:
                 found = {name: meaning} if isinstance(meaning, str) else meaning.written_out(name)
@@ -191,7 +190,7 @@ class Paper:
 
     def meanings(self, used: Collection[str]) -> dict[str, str]:
         """What the protocols in use mean, those that differ in a few words only said once."""
-        meanings = {}
+        meanings: dict[str, str] = {}
         for name, meaning in self._protocols.items():
             if isinstance(meaning, str):
                 meanings |= {name: meaning} if name in used else {}
@@ -238,7 +237,7 @@ class Paper:
         split is taken to have its share of every class.
         """
         on, by_class = METRICS[metric].counted_on, METRICS[metric].by_class
-        examples = self.splits(variant).get(on)
+        examples = self.splits(variant).get(on) if on else None
         sizes = self.class_sizes.get(self.variants[variant].dataset)
         if examples and by_class and sizes:
             return len(sizes) ** 2 / sum(1 / size for size in sizes) * examples / sum(sizes)
@@ -264,9 +263,9 @@ class Paper:
 
         if self.default_variant not in self.variants:
             raise fault(f"default_variant: {self.default_variant!r} is no variant")
-        for metric in self.headline:
-            if metric not in METRICS:
-                raise fault(f"headline: {metric!r} is no metric.{nearest(metric, METRICS)}")
+        for name in self.headline:
+            if name not in METRICS:
+                raise fault(f"headline: {name!r} is no metric.{nearest(name, METRICS)}")
         for name in self.variants:
             try:
                 passport = self.passport(name)
@@ -302,7 +301,7 @@ class Paper:
         self._check_released(fault)
         for of in self.also_reported:
             where = f"also_reported.{of.what}"
-            if of.claim not in (None, *ids):
+            if of.claim is not None and of.claim not in ids:
                 raise fault(f"{where}.claim: {of.claim!r} is no claim.{nearest(of.claim, ids)}")
             if of.claim and (wrong := [text for text in of.values.values() if not re.fullmatch(NUMBER, text)]):
                 raise fault(f"{where}.values: {wrong[0]!r} is no number to rank a claim with")
@@ -342,9 +341,10 @@ def tolerance_by_rule(claim: Claim, examples: float | None) -> float:
     elif metric.fixed_tolerance:
         margin = metric.fixed_tolerance
     else:
+        assert examples is not None, f"{claim.metric} counts nothing and has no fixed margin"
         share = claim.value / 100
         margin = 1.96 * 100 * math.sqrt(share * (1 - share) / examples)
-    last_digit = 10.0 ** Decimal(claim.reported).as_tuple().exponent
+    last_digit = 10.0 ** -len(claim.reported.partition(".")[2])
     return max(float(f"{margin:.2g}"), last_digit)
 
 

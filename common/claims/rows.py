@@ -1,27 +1,24 @@
 """Rows of the comparison: every claim, and every measured value that no claim speaks of."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from common.base import paths
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.papers import Claim, Paper
-from common.training.records import Record, ReleasedRecord
+from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
-NUMBERS = tuple(v.Summary.__dataclass_fields__)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of results/comparison.json. Numbers are in the metric's unit, and None where there is nothing to take
+class RowAsDict(TypedDict):
+    """One object of results/comparison.json. Numbers are in the metric's unit, and None where there is nothing to take
     them from: the mean and its 90 % interval (low, high), the 95 % prediction interval of one more run (next_low,
-    next_high), the mean less the printed number and its interval. `claim` is the one that the row settles; a row that
-    is measured on other data than the paper's settles none and has the printed number all the same. Metric and
-    protocol are None where every seed failed and no claim says what was to be measured. What released weights measure
-    of the claim stands apart from all that was trained here: it has its own verdict and record."""
+    next_high), the mean less the printed number and its interval. What is reported stands there as a number, and as it
+    is printed: the digits of "9.90" say more than 9.9."""
 
     paper: str
     claim: str | None
@@ -30,7 +27,7 @@ class Row:
     edition: str | None
     metric: str | None
     protocol: str | None
-    reported: str | None
+    reported: float | None
     tolerance: float | None
     mean: float | None
     sd: float | None
@@ -45,14 +42,87 @@ class Row:
     verdict: str
     records: list[str]
     note: str
-    released: float | None = None
-    released_verdict: str | None = None
-    released_record: str | None = None
+    released: float | None
+    released_verdict: str | None
+    released_record: str | None
+    reported_text: str | None
 
-    def as_dict(self) -> dict:
-        """What is reported as a number, and as it is printed: the digits of "9.90" say more than 9.9."""
-        value = None if self.reported is None else float(self.reported)
-        return dataclasses.asdict(self) | {"reported": value, "reported_text": self.reported}
+
+@dataclass(frozen=True)
+class ByReleased:
+    """What released weights measure of a claim."""
+
+    value: float
+    verdict: str
+    record: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison.
+
+    Attributes:
+        edition: None where nothing was run.
+        metric, protocol: None where every seed failed and no claim says what was to be measured.
+        claim: the one that the row settles.
+        printed: whose printed number stands beside what was measured. A row that is measured on other data than the
+            paper's settles no claim and has the printed number all the same.
+        summary: of the finished seeds, None where there are none.
+        records: of all seeds, failed ones too.
+        released: stands apart from all that was trained here, with its own verdict and record.
+    """
+
+    paper: str
+    variant: str
+    dataset: str
+    edition: str | None
+    verdict: str
+    records: list[str]
+    note: str
+    metric: str | None = None
+    protocol: str | None = None
+    claim: Claim | None = None
+    printed: Claim | None = None
+    summary: v.Summary | None = None
+    released: ByReleased | None = None
+
+    @property
+    def difference(self) -> v.Summary | None:
+        """The summary less the printed number."""
+        return self.summary.less(self.printed.value) if self.summary and self.printed else None
+
+    def as_dict(self) -> RowAsDict:
+        claim, printed, released = self.claim, self.printed, self.released
+        summary, difference = self.summary, self.difference
+        spread, difference_spread = summary and summary.spread, difference and difference.spread
+        return {
+            "paper": self.paper,
+            "claim": claim.id if claim else None,
+            "variant": self.variant,
+            "dataset": self.dataset,
+            "edition": self.edition,
+            "metric": self.metric,
+            "protocol": self.protocol,
+            "reported": printed.value if printed else None,
+            "tolerance": claim.tolerance if claim else None,
+            "mean": summary.mean if summary else None,
+            "sd": spread.sd if spread else None,
+            "n": summary.n if summary else 0,
+            "low": spread.low if spread else None,
+            "high": spread.high if spread else None,
+            "next_low": spread.next_low if spread else None,
+            "next_high": spread.next_high if spread else None,
+            "difference": difference.mean if difference else None,
+            "difference_low": difference_spread.low if difference_spread else None,
+            "difference_high": difference_spread.high if difference_spread else None,
+            "verdict": self.verdict,
+            "records": self.records,
+            "note": self.note,
+            "released": released.value if released else None,
+            "released_verdict": released.verdict if released else None,
+            "released_record": released.record if released else None,
+            "reported_text": printed.reported if printed else None,
+        }
 
 
 def paper_rows(paper: Paper, records: list[Record], released: Sequence[ReleasedRecord] = ()) -> list[Row]:
@@ -63,17 +133,17 @@ def paper_rows(paper: Paper, records: list[Record], released: Sequence[ReleasedR
         records: of this paper only, failed ones too.
         released: of this paper's released weights.
     """
-    rows = []
+    rows: list[Row] = []
     for variant in paper.variants:
         of_variant = [record for record in records if record.variant == variant]
         rows += sorted(_variant_rows(paper, variant, of_variant), key=_order(paper, variant))
-    claims = {claim.id: claim for claim in paper.claims}
     return [
-        dataclasses.replace(row, **_released(paper, claims[row.claim], released)) if row.claim else row for row in rows
+        dataclasses.replace(row, released=_by_released(paper, row.claim, released)) if row.claim else row
+        for row in rows
     ]
 
 
-def _released(paper: Paper, claim: Claim, records: Sequence[ReleasedRecord]) -> dict:
+def _by_released(paper: Paper, claim: Claim, records: Sequence[ReleasedRecord]) -> ByReleased | None:
     """What released weights measure of a claim: those that stand first in paper.yaml, on data that counts."""
     for released in paper.released:
         for record in records:
@@ -81,8 +151,8 @@ def _released(paper: Paper, claim: Claim, records: Sequence[ReleasedRecord]) -> 
             of_claim = released.id == record.id and claim.variant in released.variants
             if of_claim and value is not None and paper.dataset(record.data.dataset).counts(record.data.edition):
                 word = v.confirmation(value, claim.value, claim.tolerance)
-                return {"released": value, "released_verdict": word, "released_record": record.name}
-    return {}
+                return ByReleased(value, word, record.name)
+    return None
 
 
 def _order(paper: Paper, variant: str) -> Callable[[Row], tuple]:
@@ -102,12 +172,13 @@ def _variant_rows(paper: Paper, variant: str, records: list[Record]) -> list[Row
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.data.edition, []).append(record)
-    counted = [edition for edition in groups if paper.passport(variant).counts(edition)]
+    counted: list[tuple[str | None, list[Record]]]
+    counted = [(edition, group) for edition, group in groups.items() if paper.passport(variant).counts(edition)]
     rows = [
-        _row(paper, claim, variant, edition, claim.protocol, claim.metric, groups.get(edition, []))
+        _row(paper, claim, variant, edition, claim.protocol, claim.metric, group)
         for claim in paper.claims
         if claim.variant == variant
-        for edition in counted or [None]
+        for edition, group in counted or [(None, [])]
     ]
     spoken_for = {(row.edition, row.protocol, row.metric) for row in rows}
     for edition, group in groups.items():
@@ -115,7 +186,8 @@ def _variant_rows(paper: Paper, variant: str, records: list[Record]) -> list[Row
             if (edition, protocol, metric) not in spoken_for:
                 rows.append(_row(paper, None, variant, edition, protocol, metric, group))
         if all(row.edition != edition for row in rows):  # every seed failed, and a failure must be seen
-            rows.append(_row(paper, None, variant, edition, None, None, group))
+            dataset, names = paper.variants[variant].dataset, [record.name for record in group]
+            rows.append(Row(paper.name, variant, dataset, edition, v.FAILED, names, "; ".join(_left_out(group))))
     return rows
 
 
@@ -128,82 +200,70 @@ def _row(
     claim: Claim | None,
     variant: str,
     edition: str | None,
-    protocol: str | None,
-    metric: str | None,
+    protocol: str,
+    metric: str,
     group: list[Record],
 ) -> Row:
     """The row that settles `claim`, or with None one that settles nothing."""
-    finished = [
-        record for record in group if record.status == "finished" and metric in record.metrics.get(protocol, {})
-    ]
+    values = {
+        record.seed: record.metrics[protocol][metric]
+        for record in group
+        if isinstance(record, FinishedRecord) and metric in record.metrics.get(protocol, {})
+    }
     summary = None
-    if finished:
-        values = [record.metrics[protocol][metric] for record in finished]
-        summary = v.summarise(values, paper.count(variant, metric), METRICS[metric].range)
+    if values:
+        summary = v.summarise(list(values.values()), paper.count(variant, metric), METRICS[metric].range)
     subject = variant, protocol, metric
     same = [c for c in paper.claims if (c.variant, c.protocol, c.metric) == subject and edition != paths.STANDIN]
     printed = claim or next(iter(same), None)
-    word, note = _judge(paper, claim, printed, metric, group, finished, summary)
-    numbers = dataclasses.asdict(summary) if summary else dict.fromkeys(NUMBERS) | {"n": 0}
+    left_out = _left_out(group, values)
+    notes = [UNVERIFIED] if printed and printed.unverified else []
+    notes += left_out
+    if claim and not group:
+        notes.append(f"needs {needs(paper, [claim])}")
     return Row(
         paper=paper.name,
-        claim=claim.id if claim else None,
         variant=variant,
         dataset=paper.variants[variant].dataset,
         edition=edition,
+        verdict=_judge(paper, claim, printed, group, summary, all_seeds=not left_out),
+        records=[record.name for record in group],
+        note="; ".join(notes),
         metric=metric,
         protocol=protocol,
-        reported=printed.reported if printed else None,
-        tolerance=claim.tolerance if claim else None,
-        verdict=word,
-        records=[record.name for record in group],
-        note=note,
-        **numbers,
-        **_differences(summary, printed),
+        claim=claim,
+        printed=printed,
+        summary=summary,
     )
 
 
-def _differences(summary: v.Summary | None, printed: Claim | None) -> dict[str, float | None]:
-    """The mean and the ends of its interval, less the printed number."""
-
-    def less(value: float | None) -> float | None:
-        return value - printed.value if printed and value is not None else None
-
-    ends = (summary.mean, summary.low, summary.high) if summary else (None,) * 3
-    return dict(zip(("difference", "difference_low", "difference_high"), map(less, ends), strict=True))
+def _left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
+    """What must be said of seeds that failed, and of those that are missing among the measured ones."""
+    failed = [record for record in group if isinstance(record, FailedRecord)]
+    present = {*measured, *(record.seed for record in failed)}
+    last = max((record.seed for record in group), default=-1)
+    # A gap shows among the first numbers; a seed such as 10^9 must not make a list as long.
+    missing = [seed for seed in range(min(last, len(present)) + 1) if seed not in present]
+    notes = [f"seed {record.seed} failed: {record.failure}" for record in failed]
+    return [*notes, f"seed {', '.join(map(str, missing))} missing"] if missing else notes
 
 
 def _judge(
     paper: Paper,
     claim: Claim | None,
     printed: Claim | None,
-    metric: str | None,
     group: list[Record],
-    finished: list[Record],
     summary: v.Summary | None,
-) -> tuple[str, str]:
-    """The verdict and what must be said beside it."""
-    notes = [UNVERIFIED] if printed and printed.unverified else []
-    failed = [record for record in group if record.status == "failed"]
-    present = {record.seed for record in finished + failed}
-    last = max((record.seed for record in group), default=-1)
-    # A gap shows among the first numbers; a seed such as 10^9 must not make a list as long.
-    missing = [seed for seed in range(min(last, len(present)) + 1) if seed not in present]
-    notes += [f"seed {record.seed} failed: {record.failure}" for record in failed]
-    if missing:
-        notes.append(f"seed {', '.join(map(str, missing))} missing")
-    if not group:
-        return v.NOT_ATTEMPTED, "; ".join([*notes, f"needs {needs(paper, [claim])}"])
-    if not finished:
-        word = v.FAILED if failed else v.NOT_ATTEMPTED
-    elif claim is None:
-        word = v.OTHER_DATA if printed else v.NO_PUBLISHED_NUMBER
-    else:
-        seeds = paper.variants[claim.variant].seeds
-        word = v.verdict(summary, claim.value, claim.tolerance, METRICS[metric].higher_is_better, seeds)
-        if (failed or missing) and word != v.TOO_FEW_SEEDS:
-            word = v.INCONCLUSIVE  # no seed may be left out
-    return word, "; ".join(notes)
+    all_seeds: bool,
+) -> str:
+    """The verdict. No seed may be left out of one."""
+    if summary is None:
+        return v.FAILED if any(isinstance(record, FailedRecord) for record in group) else v.NOT_ATTEMPTED
+    if claim is None:
+        return v.OTHER_DATA if printed else v.NO_PUBLISHED_NUMBER
+    seeds, higher_is_better = paper.variants[claim.variant].seeds, METRICS[claim.metric].higher_is_better
+    word = v.verdict(summary, claim.value, claim.tolerance, higher_is_better, seeds)
+    return word if all_seeds or word == v.TOO_FEW_SEEDS else v.INCONCLUSIVE
 
 
 def needs(paper: Paper, claims: list[Claim]) -> str:
@@ -237,26 +297,27 @@ def with_unit(value: str, metric: str) -> str:
 
 def reported_as(of: Row | Claim) -> str:
     """The printed value and, where it counts, its margin as the tables print them, '–' where there is none."""
-    if of.reported is None:
-        return "–"
-    margin = f" ± {of.tolerance:g}" if of.tolerance is not None else ""
-    return with_unit(of.reported + margin, of.metric)
+    if isinstance(of, Row):
+        if of.claim is None:
+            return with_unit(of.printed.reported, of.printed.metric) if of.printed else "–"
+        of = of.claim
+    return with_unit(f"{of.reported} ± {of.tolerance:g}", of.metric)
 
 
 def measured(row: Row) -> str:
     """Mean, standard deviation and number of seeds as the tables print them, '–' where there are none."""
-    if row.mean is None:
+    if row.summary is None or row.metric is None:
         return "–"
-    decimals = METRICS[row.metric].decimals
-    spread = f" ± {row.sd:.{decimals}f}" if row.sd is not None else ""
-    return f"{with_unit(f'{row.mean:.{decimals}f}{spread}', row.metric)} (n = {row.n})"
+    decimals, spread = METRICS[row.metric].decimals, row.summary.spread
+    sd = f" ± {spread.sd:.{decimals}f}" if spread else ""
+    return f"{with_unit(f'{row.summary.mean:.{decimals}f}{sd}', row.metric)} (n = {row.summary.n})"
 
 
 def released_as(row: Row) -> str:
     """What released weights measure, as the tables print it, '–' where there are none."""
-    if row.released is None:
+    if row.released is None or row.metric is None:
         return "–"
-    return with_unit(f"{row.released:.{METRICS[row.metric].decimals}f}", row.metric)
+    return with_unit(f"{row.released.value:.{METRICS[row.metric].decimals}f}", row.metric)
 
 
 def remark(row: Row) -> str:
@@ -269,14 +330,13 @@ def remark(row: Row) -> str:
 def difference(row: Row) -> str:
     """The mean less the printed number, and the 90 % interval of that, as the tables print them; '–' where there is
     no printed number."""
-    if row.difference is None:
+    if row.difference is None or row.metric is None:
         return "–"
-    decimals = METRICS[row.metric].decimals
+    decimals, spread = METRICS[row.metric].decimals, row.difference.spread
 
     def signed(value: float) -> str:
         text = f"{value:+.{decimals}f}"
         return (text if float(text) else text[1:]).replace("-", "−")  # no sign at zero
 
-    if row.difference_low is None:
-        return signed(row.difference)
-    return f"{signed(row.difference)} ({signed(row.difference_low)} to {signed(row.difference_high)})"
+    mean = signed(row.difference.mean)
+    return f"{mean} ({signed(spread.low)} to {signed(spread.high)})" if spread else mean

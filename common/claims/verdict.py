@@ -32,17 +32,30 @@ LEAST_SEEDS = 3
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Sample standard deviation of several seeds, the 90 % t-interval of their mean (low, high) and the 95 %
+    prediction interval of one more run (next_low, next_high)."""
+
+    sd: float
+    low: float
+    high: float
+    next_low: float
+    next_high: float
+
+
+@dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation of n seeds, the 90 % t-interval of the mean (low, high) and the
-    95 % prediction interval of one more run (next_low, next_high). For one seed there is only the mean."""
+    """Mean of n seeds, and their spread; one seed has none."""
 
     mean: float
-    sd: float | None
     n: int
-    low: float | None
-    high: float | None
-    next_low: float | None
-    next_high: float | None
+    spread: Spread | None
+
+    def less(self, value: float) -> "Summary":
+        """The summary of what is left of every seed when `value` is taken away."""
+        s = self.spread
+        spread = s and Spread(s.sd, s.low - value, s.high - value, s.next_low - value, s.next_high - value)
+        return Summary(self.mean - value, self.n, spread)
 
 
 def summarise(
@@ -57,26 +70,25 @@ def summarise(
         value_range: where intervals are cut off, since no mean and no run can lie beyond.
     """
     n = len(values)
+    if n == 1:
+        return Summary(values[0], n, None)
     if all(value == values[0] for value in values):
-        mean, sd = values[0], 0.0 if n > 1 else None
+        mean, sd = values[0], 0.0
     else:
         mean = math.fsum(values) / n
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    if sd is None:
-        return Summary(mean, None, n, None, None, None, None)
-    spread = math.hypot(sd, count / 2)
-    half = _t(CONFIDENCE, n) * spread / math.sqrt(n)
-    half_next = _t(NEXT_RUN, n) * spread * math.sqrt(1 + 1 / n)
+    width = math.hypot(sd, count / 2)
+    half = _t(CONFIDENCE, n) * width / math.sqrt(n)
+    half_next = _t(NEXT_RUN, n) * width * math.sqrt(1 + 1 / n)
     least, most = value_range
-    return Summary(
-        mean,
+    spread = Spread(
         sd,
-        n,
         max(least, mean - half),
         min(most, mean + half),
         max(least, mean - half_next),
         min(most, mean + half_next),
     )
+    return Summary(mean, n, spread)
 
 
 @cache
@@ -98,15 +110,16 @@ def verdict(
         higher_is_better: None for a metric that has no better side.
         seeds: how many were fixed before the first run; fewer make no verdict.
     """
-    if summary.n < max(seeds, LEAST_SEEDS):
+    spread = summary.spread
+    if spread is None or summary.n < max(seeds, LEAST_SEEDS):
         return TOO_FEW_SEEDS
     slack = _slack(reported)
     lower, upper = reported - tolerance - slack, reported + tolerance + slack
-    if lower <= summary.low and summary.high <= upper:
+    if lower <= spread.low and spread.high <= upper:
         return REPRODUCED
-    if summary.next_low - slack <= reported <= summary.next_high + slack:
+    if spread.next_low - slack <= reported <= spread.next_high + slack:
         return CONSISTENT
-    above, below = summary.low > upper, summary.high < lower
+    above, below = spread.low > upper, spread.high < lower
     if not (above or below):
         return INCONCLUSIVE
     if higher_is_better is None:

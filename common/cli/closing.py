@@ -11,9 +11,10 @@ from common.base.terminal import print_table
 from common.claims import verdict as v
 from common.claims.papers import Paper
 from common.claims.rows import UNVERIFIED, Row, label, measured, paper_rows, reported_as
-from common.training.records import Record, published_records, published_seed
+from common.training.records import FailedRecord, FinishedRecord, Record, published_records, published_seed
 
 HOLDS = (v.REPRODUCED, v.EXCEEDS)
+OF_PUBLISHED = ("edition", "mean", "sd", "n")  # what is said of them beside a run, as data
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Closing:
 
     @property
     def failed(self) -> list[int]:
-        return [record.seed for record in self.records if record.status == "failed"]
+        return [record.seed for record in self.records if isinstance(record, FailedRecord)]
 
     def as_dict(self) -> dict:
         return {
@@ -43,14 +44,14 @@ class Closing:
             "modified": self.first.modified,
             "standin": self.first.standin,
             "seeds": [record.seed for record in self.records],
-            "failures": [{"seed": r.seed, "failure": r.failure} for r in self.records if r.status == "failed"],
+            "failures": [{"seed": r.seed, "failure": r.failure} for r in self.records if isinstance(r, FailedRecord)],
             "rows": [self._row_as_dict(row) for row in self.rows],
             "bits": self.bits,
         }
 
     def _row_as_dict(self, row: Row) -> dict:
         beside = self.beside(row)
-        published = {name: getattr(beside, name) for name in ("edition", "mean", "sd", "n")} if beside else None
+        published = beside and {name: value for name, value in beside.as_dict().items() if name in OF_PUBLISHED}
         return row.as_dict() | {"verdict": self.verdict(row), "published": published}
 
     def verdict(self, row: Row) -> str | None:
@@ -79,7 +80,7 @@ class Closing:
         """
         if not self.first.counts_for_paper:
             raise CheckFailed("--check: only a full, unmodified run on real data can settle a claim.")
-        verdicts = {row.claim: row.verdict for row in self.rows}
+        verdicts = {row.claim.id: row.verdict for row in self.rows if row.claim}
         wanted = [claim.id for claim in self.paper.claims if claim.variant == self.first.variant]
         words = [(claim, verdicts.get(claim, v.NOT_ATTEMPTED)) for claim in wanted]
         open_claims = [f"{claim} is {word}" for claim, word in words if word not in HOLDS]
@@ -94,7 +95,9 @@ def close(paper: Paper, records: list[Record]) -> Closing:
     def rows(of: list[Record]) -> list[Row]:
         return [row for row in paper_rows(paper, of) if row.variant == variant and row.records]
 
-    bits = [compare_bits(record) for record in records if record.counts_for_paper and record.status == "finished"]
+    bits = [
+        compare_bits(record) for record in records if isinstance(record, FinishedRecord) and record.counts_for_paper
+    ]
     return Closing(paper, records, rows(records), rows(published_records(paper.name)), bits)
 
 
@@ -114,7 +117,7 @@ def _line(row: Row, closing: Closing) -> list[str]:
     return [
         label(row),
         row.protocol or "–",
-        reported_as(row) + (f" ({UNVERIFIED})" if row.reported and row.note.startswith(UNVERIFIED) else ""),
+        reported_as(row) + (f" ({UNVERIFIED})" if row.printed and row.note.startswith(UNVERIFIED) else ""),
         measured(beside) if beside else "–",
         measured(row),
         verdict,
@@ -136,10 +139,10 @@ def say_what_it_is_not(closing: Closing) -> None:
         warn(f"PRESET {record.preset}: a shortened run, only to see it learn.")
 
 
-def compare_bits(record: Record) -> str:
+def compare_bits(record: FinishedRecord) -> str:
     """Whether this run has the very bits of the published record of its seed, and if not, what differs."""
     published = published_seed(record)
-    if published is None or published.weights is None:
+    if not isinstance(published, FinishedRecord):
         return f"seed {record.seed}: no published record of this seed to compare with."
     path = published.path().relative_to(paths.ROOT)
     if record.weights.sha256 == published.weights.sha256:
@@ -149,7 +152,7 @@ def compare_bits(record: Record) -> str:
     return f"seed {record.seed}: not the bits of {path}; {reason}."
 
 
-def _differences(record: Record, published: Record) -> list[str]:
+def _differences(record: FinishedRecord, published: FinishedRecord) -> list[str]:
     ours, theirs = record.environment.model_dump(), published.environment.model_dump(exclude_unset=True)
     parts = [f"{name} ({theirs[name]} there, {ours[name]} here)" for name in theirs if ours[name] != theirs[name]]
     parts += ["recipe"] if record.recipe_hash != published.recipe_hash else []

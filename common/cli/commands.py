@@ -8,8 +8,9 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,9 @@ from common.base import paths
 from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, nearest
 from common.claims.papers import Paper, find_papers, load_paper
 from common.cli.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
+
+if TYPE_CHECKING:  # Closing needs torch
+    from common.cli.closing import Closing
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -32,7 +36,9 @@ class Front(click.Group):
             return self.commands[name]
         return PaperCommand(name) if name in find_papers() else None
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         known = [*self.commands, *find_papers()]
         if self.get_command(ctx, args[0]) is None:
             suggestion = nearest(args[0], known)
@@ -46,6 +52,7 @@ class PaperCommand(click.Command):
     """A paper's run: the options of every run, and any field of its recipe."""
 
     def __init__(self, name: str):
+        self.paper = name
         super().__init__(
             name,
             params=RUN_OPTIONS,
@@ -58,7 +65,7 @@ class PaperCommand(click.Command):
         """Only here does help need the recipe, and with it torch."""
         from common.training.recipes import described_fields
 
-        recipe = load_paper(self.name).module("train").Recipe
+        recipe = load_paper(self.paper).module("train").Recipe
         with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
             formatter.write_dl(described_fields(recipe))
 
@@ -82,11 +89,11 @@ def front(ctx: click.Context, as_json: bool) -> None:
 # ---- running ---------------------------------------------------------------
 
 
-def run_paper(paper: Paper, *, as_json: bool, check: bool, nproc: int | None, **options) -> None:
+def run_paper(paper: Paper, *, as_json: bool, check: bool, nproc: int | None, **options: Any) -> None:
     from common.cli.closing import print_closing
     from common.cli.run_seeds import launched
 
-    def print_json(closing) -> None:
+    def print_json(closing: "Closing") -> None:
         click.echo(json.dumps(closing.as_dict(), indent=1))
 
     code = launched(paper, nproc, click.get_current_context().obj)
@@ -96,7 +103,7 @@ def run_paper(paper: Paper, *, as_json: bool, check: bool, nproc: int | None, **
         sys.exit(code)
 
 
-def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
+def _run_and_show(paper: Paper, show: Callable[["Closing"], None], check: bool, **options: Any) -> None:
     """Run every seed, show what came out, then say what is wrong with it.
 
     Args:
@@ -120,7 +127,7 @@ def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
 
 # --variant and --nproc are known only to be refused with a reason.
 @front.command("all", params=[click.Option(["--variant"], hidden=True), *RUN_OPTIONS[1:]])
-def run_all(as_json, check, nproc, **options) -> None:
+def run_all(as_json: bool, check: bool, nproc: int | None, **options: Any) -> None:
     """Run the default variant of every paper; one that fails does not stop the others."""
     from common.base.progress import warn
     from common.cli.closing import print_closing
@@ -129,9 +136,11 @@ def run_all(as_json, check, nproc, **options) -> None:
         raise UsageError("all takes no --variant: each paper has its own. bash reproduce.sh PAPER --variant NAME.")
     if nproc:
         raise UsageError("all takes no --nproc: not every paper trains on several devices.")
-    names, results, failures = find_papers(), {}, {}
+    names = find_papers()
+    results: dict[str, dict] = {}
+    failures: dict[str, UserError] = {}
 
-    def collect(closing) -> None:
+    def collect(closing: "Closing") -> None:
         results[closing.paper.name] = closing.as_dict()
 
     for name in names:
@@ -156,7 +165,7 @@ def run_all(as_json, check, nproc, **options) -> None:
         raise SomeFailed(first, f"{len(failures)} of {len(names)} papers failed: {', '.join(failures)}.")
 
 
-def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, **_) -> str:
+def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, **_: Any) -> str:
     """Why `all` does not run a paper here, and what runs here instead; '' if it does.
 
     A default variant is one that a laptop can finish; one that is not may take a day, which nobody asked for.
@@ -190,7 +199,17 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
 @click.option("--released", is_flag=True, help="Measure the weights that others released beside the paper.")
 @click.option("--image", type=click.Path(path_type=Path), help="Restore this picture instead, where a paper can.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write it.  [default: NAME-restored.png]")
-def evaluate(paper, variant, files, released, image, output, data_dir, device, as_json) -> None:
+def evaluate(
+    paper: str,
+    variant: str | None,
+    files: tuple[Path, ...],
+    released: bool,
+    image: Path | None,
+    output: Path | None,
+    data_dir: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Measure weights on the real test data, without training."""
     from common.publishing.measure import measure_files, measure_published
     from common.publishing.released import measure_released
@@ -218,7 +237,7 @@ def evaluate(paper, variant, files, released, image, output, data_dir, device, a
 
 @front.command(params=[JSON_OPTION])
 @click.argument("name", required=False)
-def data(name, as_json) -> None:
+def data(name: str | None, as_json: bool) -> None:
     """Fetch and verify a dataset, or a paper's, into data/; without a name, every passport."""
     from common.cli.listing import fetch_data, show_passports
 
@@ -233,7 +252,7 @@ def data(name, as_json) -> None:
 @click.option("--runs-dir", type=FOLDER, default=paths.RUNS, help="Where the runs are.  [default: runs/]")
 @click.option("--data-dir", type=FOLDER, help="Look for data here first (only read).")
 @click.option("--released", is_flag=True, help="Measure released weights instead, and keep the records.")
-def publish(paper, runs_dir, data_dir, released) -> None:
+def publish(paper: str, runs_dir: Path, data_dir: Path | None, released: bool) -> None:
     """Copy finished records and small weights from runs/ into results/; rebuild the tables."""
     from common.publishing.publish import publish_runs
     from common.publishing.released import publish_released
@@ -245,7 +264,7 @@ def publish(paper, runs_dir, data_dir, released) -> None:
 
 
 @front.command(params=[JSON_OPTION])
-def table(as_json) -> None:
+def table(as_json: bool) -> None:
     """Rebuild every table and figure from the published records."""
     from common.pages.tables import rebuild
 
@@ -255,7 +274,7 @@ def table(as_json) -> None:
 
 @front.command(params=[DATA_DIR_OPTION, JSON_OPTION])
 @click.argument("paper", required=False)
-def verify(paper, data_dir, as_json) -> None:
+def verify(paper: str | None, data_dir: Path | None, as_json: bool) -> None:
     """Check records, re-measure published weights, rebuild tables, self-check determinism."""
     from common.publishing.verify import verify_papers
 
@@ -264,7 +283,7 @@ def verify(paper, data_dir, as_json) -> None:
 
 @front.command(params=[JSON_OPTION])
 @click.argument("paper")
-def cite(paper, as_json) -> None:
+def cite(paper: str, as_json: bool) -> None:
     """BibTeX of the paper and of this reproduction."""
     from common.cli.listing import bibtex
 
@@ -274,7 +293,7 @@ def cite(paper, as_json) -> None:
 
 @front.command(params=[JSON_OPTION])
 @click.argument("paper", required=False)
-def bench(paper, as_json) -> None:
+def bench(paper: str | None, as_json: bool) -> None:
     """Time each paper's training step and evaluation against the straightforward way."""
     from common.publishing.bench import run_benchmarks
 
@@ -283,7 +302,7 @@ def bench(paper, as_json) -> None:
 
 @front.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def test(words) -> None:
+def test(words: tuple[str, ...]) -> None:
     """Run the tests, one process per processor; further words go to pytest."""
     import subprocess
 
@@ -329,7 +348,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _memory_told():
+def _memory_told() -> Iterator[None]:
     """
     Raises:
         MachineError: what is done inside does not fit into the GPU's memory.

@@ -12,7 +12,7 @@ from common.base.terminal import print_table
 from common.claims.papers import Paper, find_papers, load_paper
 from common.data.find import real_data
 from common.data.passports import Passport, all_passports, locate, search_folders
-from common.training.records import published_records
+from common.training.records import FinishedRecord, published_records
 
 
 def show_papers(as_json: bool) -> None:
@@ -39,7 +39,7 @@ def _entries(paper: Paper) -> list[dict]:
     """One for each variant. Records are read and data is hashed once."""
     seconds: dict[str, list[float]] = {variant: [] for variant in paper.variants}
     for record in published_records(paper.name):
-        if record.status == "finished":
+        if isinstance(record, FinishedRecord):
             seconds.setdefault(record.variant, []).append(record.times.wall_seconds)
     states = {passport.name: _state(passport) for passport in _passports(paper)}
     return [
@@ -120,8 +120,8 @@ def fetch_data(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     if len(errors) > 1:
-        for error in errors:
-            say(str(error))
+        for each in errors:
+            say(str(each))
         raise SomeFailed(errors[0], f"{len(errors)} of the datasets of {name} cannot be had, see above.")
     if errors:
         raise errors[0]

@@ -1,6 +1,7 @@
 """The options that several commands share, and what may be typed for them."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,10 +11,10 @@ from common.base.errors import nearest
 LARGEST_SEED = 2**31
 
 
-class NearChoice(click.Choice):
+class NearChoice(click.Choice[str]):
     """A choice that suggests the nearest word."""
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value in self.choices:
             return value
         known = ", ".join(self.choices)
@@ -25,7 +26,7 @@ class Seeds(click.ParamType):
 
     name = "LIST"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
         words = value.split(",")
@@ -42,7 +43,7 @@ PRESET_HELP = (
     "full: the whole recipe. quick: minutes, to see it learn. smoke: seconds, on the stand-in.  [default: full]"
 )
 DATA_HELP = "auto: the stand-in where the real data cannot be had.  [default: auto]"
-RUN_OPTIONS = [
+RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--variant"], help="Which variant; the list names them.  [default: the paper's]"),
     click.Option(["--preset"], type=NearChoice(paths.PRESETS), default="full", help=PRESET_HELP),
     click.Option(["--seeds"], type=Seeds(), default="0", help="As in 0,1,2.", show_default=True),

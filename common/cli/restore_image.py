@@ -3,7 +3,9 @@
 import contextlib
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +24,8 @@ PNG_BIT_DEPTH = 24  # the byte of the file that has it
 TIFF_BITS_PER_SAMPLE = 258  # the tag that has them
 ICC_COLOUR_SPACE = slice(16, 20)  # the bytes of a colour profile that have it
 
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # with colour as sharp as brightness
-WRITTEN = {  # by ending: what loses nothing, and JPEG for who asks for it
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # with colour as sharp as brightness
+WRITTEN: dict[str, dict[str, Any]] = {  # by ending: what loses nothing, and JPEG for who asks for it
     ".png": {"format": "PNG"}, ".tif": {"format": "TIFF"}, ".tiff": {"format": "TIFF"}, ".bmp": {"format": "BMP"},
     ".jpg": JPEG, ".jpeg": JPEG,
 }  # fmt: skip
@@ -68,9 +70,9 @@ def restore_image(
 
 
 def _published(paper: Paper, variant: str) -> Path:
-    for record in with_weights(paper):
+    for file, record in with_weights(paper).items():
         if record.variant == variant:
-            return paths.ROOT / record.weights.file
+            return paths.ROOT / file
     raise UsageError(f"No weights of {paper.name} / {variant} are published. Name a file with --weights.")
 
 
@@ -141,7 +143,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
 
 
 @contextlib.contextmanager
-def _of_any_size():
+def _of_any_size() -> Iterator[None]:
     """Without PIL's limit, which is for pictures from strangers: the user named this one."""
     from PIL import Image
 
@@ -152,7 +154,7 @@ def _of_any_size():
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _bits_of_colour(path: Path, opened) -> int:
+def _bits_of_colour(path: Path, opened: Any) -> int:
     """Bits a channel of the file, where PIL has only 8 for colour and would cut the rest off unsaid."""
     if opened.format == "PNG":
         return path.read_bytes()[PNG_BIT_DEPTH]

@@ -6,7 +6,6 @@ A record is one byte of label and 3,072 bytes of picture: red, green, blue, each
 
 import hashlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.base.errors import DataError
-from common.data.passports import LocatedData
+from common.data.passports import LocatedData, Package
 
 SIDE = 32
 CLASSES = 10
@@ -56,7 +55,7 @@ def load(data: LocatedData) -> Cifar10:
     Raises:
         DataError: as `read_batch`.
     """
-    if data.standin:
+    if data.folder is None:
         return _crops_of_photographs()
     folder = data.folder / FOLDER
     images, labels = zip(*(read_batch(folder / name) for name in TRAIN_FILES), strict=True)
@@ -109,8 +108,8 @@ def _crops(picture: np.ndarray, count: int, draw: np.random.Generator) -> np.nda
 
 def _photograph(name: str) -> np.ndarray:
     """(3, PHOTOGRAPH_HEIGHT, W), uint8."""
-    skimage, sklearn = (Path(find_spec(package).origin).parent for package in ("skimage", "sklearn"))
-    folders = skimage / "data", sklearn / "datasets" / "images"
+    shipped = Package(name="skimage", folder="data"), Package(name="sklearn", folder="datasets/images")
+    folders = [folder for package in shipped if (folder := package.locate())]
     path = next(folder / name for folder in folders if (folder / name).exists())
     picture = Image.open(path).convert("RGB")
     width = round(picture.width * PHOTOGRAPH_HEIGHT / picture.height)

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from common.base import paths
@@ -19,8 +20,10 @@ SLOWEST_BYTES_PER_S = 20_000
 TRIES = 2
 TIMEOUTS_S = (5, 5)  # connecting, reading
 
+Report = Callable[[str], None]
 
-def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
+
+def fetch(passport: Passport, report: Report = lambda text: None) -> LocatedData:
     """Bring the first edition that has addresses into data/ and verify it.
 
     Args:
@@ -63,7 +66,7 @@ def _missing(folder: Path, edition: Edition) -> dict[str, DataFile]:
     }
 
 
-def _fetch_archive(folder: Path, files: dict[str, DataFile], archive: DataFile, report) -> None:
+def _fetch_archive(folder: Path, files: dict[str, DataFile], archive: DataFile, report: Report) -> None:
     """Fetch a tar archive, take the files out of it that are wanted, and remove it."""
     name = PurePosixPath(archive.urls[0]).name
     _fetch_file(folder, name, archive, report)
@@ -101,7 +104,7 @@ class _Watch:
         self.limit, self.received = limit or math.inf, 0
         self.started = self.last = time.monotonic()
 
-    def download(self, url: str, path: str, _) -> None:
+    def download(self, url: str, path: str, _: object) -> None:
         """What pooch calls to fetch one address into a temporary file."""
         import pooch
 
@@ -124,7 +127,7 @@ class _Watch:
         return slow or now - self.last > PATIENCE_S
 
 
-def _fetch_file(folder: Path, name: str, file: DataFile, report) -> None:
+def _fetch_file(folder: Path, name: str, file: DataFile, report: Report) -> None:
     """Fetch one file in a thread that can be left behind: a name server that does not
     answer, or a server that drips, heeds no time-out."""
     import pooch
@@ -152,8 +155,9 @@ def _fetch_file(folder: Path, name: str, file: DataFile, report) -> None:
     while thread.is_alive() and not watch.stalled():
         thread.join(0.05)
     if thread.is_alive() or failure:
-        reason = "the server is too slow or silent" if thread.is_alive() else _short(failure[-1])
-        if isinstance(failure[-1] if failure else None, OSError) and not _from_network(failure[-1]):
+        last = failure[-1] if failure else None
+        reason = "the server is too slow or silent" if last is None or thread.is_alive() else _short(last)
+        if isinstance(last, OSError) and not _from_network(last):
             raise MachineError(f"{folder / name}: {reason}.")
         raise DataAbsent(f"{name} could not be fetched: {reason}.")
 

@@ -39,7 +39,7 @@ def load(data: LocatedData) -> LabelledPictures:
     Raises:
         DataError: a file cannot be read as a picture, or the archive not as one.
     """
-    if data.standin:
+    if data.folder is None:
         return labelled(_standin())
     if ARCHIVE in data.files:
         return labelled(_from_archive(data.folder / ARCHIVE))
@@ -71,7 +71,9 @@ def _from_archive(archive: Path) -> Iterator[tuple[str, Tensor]]:
         with tarfile.open(archive) as files:
             # In the order of the archive: to go back in it means to decompress it from its begin again.
             for member in sorted(_first_of_each_class(files), key=lambda member: member.offset):
-                picture = Image.open(files.extractfile(member))
+                content = files.extractfile(member)
+                assert content is not None  # it is a regular file
+                picture = Image.open(content)
                 yield "/".join(PurePosixPath(member.name).parts[-2:]), as_tensor(_small(picture))
     except (*NO_PICTURE, tarfile.TarError, EOFError) as error:
         raise DataError(f"{archive} cannot be read ({error}). Remove it and fetch it again.") from None

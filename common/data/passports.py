@@ -226,18 +226,18 @@ def _shipped(passport: Passport) -> LocatedData | None:
         DataError: the package holds other files than the passport says, or they cannot be read.
     """
     for name, edition in passport.editions.items():
-        folder = edition.package and edition.package.locate()
-        if not folder or not all((folder / file).is_file() for file in edition.files):
+        package = edition.package
+        folder = package.locate() if package else None
+        if not (package and folder and all((folder / file).is_file() for file in edition.files)):
             continue
         try:
             altered = [file for file, entry in edition.files.items() if not entry.is_at(folder / file)]
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
         if altered:
-            package = edition.package.name
             raise DataError(
                 f"{folder / altered[0]} is not what its passport says (altered content). "
-                f"Install {package} again, in the version that requirements.txt names."
+                f"Install {package.name} again, in the version that requirements.txt names."
             )
         return _whole_copy(passport, name, folder)
     return None

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from common.base import paths
 from common.base.errors import DataError
@@ -13,11 +14,14 @@ from common.claims.comparison import all_comparisons
 from common.claims.papers import Paper, find_papers, load_paper
 from common.data.passports import LocatedData, find_passport, locate
 from common.pages.forest import forest
-from common.training.records import published_records
+from common.training.records import FinishedRecord, published_records
+
+if TYPE_CHECKING:  # imported when something is drawn
+    from matplotlib.typing import RcKeyType
 
 FOREST = "claims.png"  # below results/figures
 Data = Callable[[str], LocatedData | None]  # a dataset's data by its name, None where it is not on this disk
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "figure.dpi": 160,
     "figure.facecolor": "white",  # opaque: legible on light and dark pages and on paper
     "savefig.facecolor": "white",
@@ -44,7 +48,7 @@ def draw_all() -> list[Path]:
     written = []
     for name in find_papers():
         paper = load_paper(name)
-        records = [record for record in published_records(name) if record.status == "finished"]
+        records = [record for record in published_records(name) if isinstance(record, FinishedRecord)]
         if not (paper.has_figures and records):
             continue
         data = _data_of(paper)

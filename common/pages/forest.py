@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from common.claims import verdict as v
 from common.claims.comparison import Comparison
@@ -31,6 +32,19 @@ PLOT_WIDTH, ROW_HEIGHT = 3.6, 0.25  # inches
 COLUMNS = {"paper": 0.12, "here": 1.32, "verdict": 3.05}  # inches to the right of the plot
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A row that settles a claim, and by how much what was measured differs from the printed number."""
+
+    row: Row
+    margin: float
+    difference: v.Summary
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.variant}, {label(self.row)}"
+
+
 def forest(comparisons: list[Comparison]) -> Figure | None:
     """The difference of every measured claim to the printed number in units of its margin; None where there is none.
 
@@ -38,47 +52,54 @@ def forest(comparisons: list[Comparison]) -> Figure | None:
     """
     import matplotlib.pyplot as plt
 
-    groups = {c.title: [row for row in c.front_rows if row.claim and row.mean is not None] for c in comparisons}
-    lines: list[str | Row] = [line for title, rows in groups.items() if rows for line in (title, *rows)]
+    lines: list[str | Drawn] = []
+    for comparison in comparisons:
+        if of_paper := _drawn(comparison):
+            lines += [comparison.title, *of_paper]
     if not lines:
         return None
     figure = plt.figure(figsize=(PLOT_WIDTH, ROW_HEIGHT * (len(lines) + 1)))
     axes = figure.add_axes((0, 0, 1, 1))  # what stands beside it is taken in when the figure is saved
     axes.axvspan(-1, 1, color=MARGIN, linewidth=0, zorder=0)
     axes.axvline(0, color="#333333", linewidth=0.9, zorder=1)
-    rows = [line for line in lines if isinstance(line, Row)]
-    alike = Counter(map(_name, rows))
+    drawn = [line for line in lines if isinstance(line, Drawn)]
+    alike = Counter((of.row.paper, of.name) for of in drawn)
     for place, line in enumerate(lines):
-        if isinstance(line, Row):
-            protocol = f", {line.protocol}" if alike[_name(line)] > 1 else ""
-            _draw_row(axes, line, place, _name(line)[1] + protocol)
+        if isinstance(line, Drawn):
+            protocol = f", {line.row.protocol}" if alike[line.row.paper, line.name] > 1 else ""
+            _draw_row(axes, line, place, line.name + protocol)
         else:
             _beside(axes, -0.12, place, line, ha="right", fontweight="bold")
     for heading, x in COLUMNS.items():
         _beside(axes, PLOT_WIDTH + x, -1.1, heading, color=GREY)
     _frame(axes, len(lines))
-    counted = Counter(row.verdict for row in rows)
+    counted = Counter(of.row.verdict for of in drawn)
     found = ", ".join(f"{counted[word]} {word}" for word in v.WORDS if word in counted)
-    numbers = "1 printed number" if len(rows) == 1 else f"{len(rows)} printed numbers"
+    numbers = "1 printed number" if len(drawn) == 1 else f"{len(drawn)} printed numbers"
     axes.set_title(f"{numbers} measured on the paper's data: {found}", fontsize=10, pad=22, loc="left")
     _legend(axes, len(lines))
     return figure
 
 
-def _name(row: Row) -> tuple[str, str]:
-    return row.paper, f"{row.variant}, {label(row)}"
+def _drawn(comparison: Comparison) -> list[Drawn]:
+    rows = comparison.front_rows
+    return [Drawn(row, row.claim.tolerance, row.difference) for row in rows if row.claim and row.difference]
 
 
-def _draw_row(axes: Axes, row: Row, place: int, name: str) -> None:
+def _draw_row(axes: Axes, drawn: Drawn, place: int, name: str) -> None:
+    row, margin, spread = drawn.row, drawn.margin, drawn.difference.spread
     color, marker = STYLES[row.verdict]
-    if row.verdict != v.TOO_FEW_SEEDS:
-        printed = row.mean - row.difference
-        of_next = ((end - printed) / row.tolerance for end in (row.next_low, row.next_high))
-        of_mean = (end / row.tolerance for end in (row.difference_low, row.difference_high))
-        _bar(axes, place, *of_next, color, RUN_WIDTH)
-        _bar(axes, place, *of_mean, color, MEAN_WIDTH)
-    at = row.difference / row.tolerance
-    shape = {"marker": marker, "ms": 8.5 if marker == "." else 6.5, "color": color, "mec": "white", "mew": 0.7}
+    if spread and row.verdict != v.TOO_FEW_SEEDS:
+        _bar(axes, place, spread.next_low / margin, spread.next_high / margin, color, RUN_WIDTH)
+        _bar(axes, place, spread.low / margin, spread.high / margin, color, MEAN_WIDTH)
+    at = drawn.difference.mean / margin
+    shape: dict[str, Any] = {
+        "marker": marker,
+        "ms": 8.5 if marker == "." else 6.5,
+        "color": color,
+        "mec": "white",
+        "mew": 0.7,
+    }
     if abs(at) <= FARTHEST:
         axes.plot(at, place, **shape, clip_on=False, zorder=5)
     else:
@@ -100,7 +121,7 @@ def _bar(axes: Axes, place: int, low: float, high: float, color: str, width: flo
             axes.plot(end, place, arrow, color=color, markersize=5, clip_on=False, zorder=4)
 
 
-def _beside(axes: Axes, x: float, place: float, text: str, **how) -> None:
+def _beside(axes: Axes, x: float, place: float, text: str, **how: Any) -> None:
     """Text in the row of a claim; x in inches from the left end of the plot."""
     axes.text(x / PLOT_WIDTH, place, text, transform=axes.get_yaxis_transform(), va="center", **{"fontsize": 8} | how)
 

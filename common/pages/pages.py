@@ -77,8 +77,8 @@ def front_block(comparisons: list[Comparison]) -> str:
     parts = [
         markdown_table(verdicts, ["paper", *COLUMNS, RELEASED_COLUMN]),
         _forest("results/"),
-        beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
-        beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
+        "What was measured where the paper prints nothing, or on other data than the paper's:" if beside else "",
+        markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]) if beside else "",
         "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa "
         "of the same runs) are one claim, which has the worst of their verdicts:",
         markdown_table(standing, ["paper", "claims", "numbers", "of the claims", "numbers, by released weights"]),
@@ -103,14 +103,14 @@ def _measured_beside(comparison: Comparison, rows: list[Row]) -> list[str]:
     return [
         _link(comparison),
         first.variant,
-        first.edition,
+        first.edition or "–",
         label(first),
         "; ".join(f"{row.protocol}: {measured(row)}{_printed_for_other_data(row)}" for row in rows),
     ]
 
 
 def _printed_for_other_data(row: Row) -> str:
-    return f", where the paper prints {reported_as(row)} for its own data" if row.reported else ""
+    return f", where the paper prints {reported_as(row)} for its own data" if row.printed else ""
 
 
 def _in_words(standing: dict[str, int]) -> str:
@@ -130,19 +130,19 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
     notes += _edition_notes(comparison, rows)
     if any(row.note.startswith(UNVERIFIED) for row in rows):
         notes.append(UNVERIFIED_NOTE)
-    remarks = {claim.id: claim.remark for claim in comparison.paper.claims if claim.remark}
-    notes += [f"- *{row.variant}*, {label(row)}: {remarks[row.claim]}" for row in rows if row.claim in remarks]
+    remarked = [(row, row.claim.remark) for row in rows if row.claim and row.claim.remark]
+    notes += [f"- *{row.variant}*, {label(row)}: {remark}" for row, remark in remarked]
     lines, columns = [_cells(row) for row in rows], COLUMNS
-    if any(row.released_record for row in rows):
+    if any(row.released for row in rows):
         columns = [*columns, RELEASED_COLUMN]
         lines = [[*line, _released(row)] for line, row in zip(lines, rows, strict=True)]
         notes += [f"- {_by_whom(of)}: `{of.command}`" for of in comparison.released_evidence]
     if everything:
-        used = {row.protocol for row in rows}
+        used = {row.protocol for row in rows if row.protocol}
         notes += [f"- *{name}*: {text}" for name, text in comparison.paper.meanings(used).items()]
-        places = {claim.id: _printed_in(claim) for claim in comparison.paper.claims}
         columns = [*columns, "printed in"]
-        lines = [[*line, places.get(row.claim, "–")] for line, row in zip(lines, rows, strict=True)]
+        places = [_printed_in(row.claim) if row.claim else "–" for row in rows]
+        lines = [[*line, place] for line, place in zip(lines, places, strict=True)]
     return [markdown_table(lines, columns), *(["\n".join(notes)] if notes else [])]
 
 
@@ -167,7 +167,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _released(row: Row) -> str:
-    return f"{released_as(row)}, **{row.released_verdict}**" if row.released_verdict else "–"
+    return f"{released_as(row)}, **{row.released.verdict}**" if row.released else "–"
 
 
 def _by_whom(of: ReleasedEvidence) -> str:
@@ -254,10 +254,11 @@ def _ranked(ranking: Ranking) -> str:
     """'SSRN 98.45, **this paper 98.39**, 3D-CNN 82.62: place 2 of 3; the mean here, 98.10 %, takes place 2'"""
     methods = ", ".join(f"{name} {value}" if name else f"**this paper {value}**" for name, value in ranking.methods)
     text = f"{methods}: place {ranking.place(ranking.claim.value)} of {len(ranking.methods)}"
-    if ranking.row is None:
+    if ranking.measured is None:
         return text
-    mean = with_unit(f"{ranking.row.mean:.{METRICS[ranking.row.metric].decimals}f}", ranking.row.metric)
-    return f"{text}; the mean here, {mean}, takes place {ranking.place(ranking.row.mean)}"
+    metric = ranking.claim.metric
+    mean = with_unit(f"{ranking.measured:.{METRICS[metric].decimals}f}", metric)
+    return f"{text}; the mean here, {mean}, takes place {ranking.place(ranking.measured)}"
 
 
 def _claimed(claim: Claim) -> list[str]:

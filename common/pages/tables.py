@@ -9,7 +9,7 @@ from pathlib import Path
 from common.base import paths
 from common.base.files import fill, write_whole
 from common.claims.comparison import Comparison, all_comparisons
-from common.claims.rows import Row, difference, label, measured, released_as, remark, reported_as
+from common.claims.rows import Row, RowAsDict, difference, label, measured, released_as, remark, reported_as
 from common.pages.figures import FOREST
 from common.pages.pages import front_block, paper_block, power_table, results_page
 
@@ -46,8 +46,8 @@ def tables() -> dict[Path, str]:
             files[page] = fill(text, BEGIN, END, paper_block(comparison, fill(text, BEGIN, END, "")))
     front = paths.ROOT / "README.md"
     if front.exists():
-        page = fill(front.read_text(encoding="utf-8"), BEGIN, END, front_block(comparisons))
-        files[front] = fill(page, POWER_BEGIN, POWER_END, power_table())
+        text = fill(front.read_text(encoding="utf-8"), BEGIN, END, front_block(comparisons))
+        files[front] = fill(text, POWER_BEGIN, POWER_END, power_table())
     return files
 
 
@@ -55,19 +55,19 @@ def _csv(rows: list[Row]) -> str:
     import pandas
 
     lines = [row.as_dict() | {"records": " ".join(row.records)} for row in rows]
-    frame = pandas.DataFrame(lines, columns=[*Row.__dataclass_fields__, "reported_text"])  # a heading even without rows
+    frame = pandas.DataFrame(lines, columns=list(RowAsDict.__annotations__))  # a heading even without rows
     return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _latex(rows: list[Row]) -> str:
     from tabulate import tabulate
 
-    attempted = [row for row in rows if row.records or row.released_record]
+    attempted = [row for row in rows if row.records or row.released]
     lines = [
         [
             r.paper, r.variant, label(r), r.protocol or "–", r.edition or "–", reported_as(r), measured(r),
             difference(r), f"{r.verdict} ({remark(r)})" if remark(r) else r.verdict,
-            f"{released_as(r)}, {r.released_verdict}" if r.released_verdict else "–",
+            f"{released_as(r)}, {r.released.verdict}" if r.released else "–",
         ]
         for r in attempted
     ]  # fmt: skip

@@ -8,7 +8,9 @@ from common.data.passports import Passport
 from common.training.provenance import hash_of, recipe_hash
 from common.training.records import (
     Code,
+    FailedRecord,
     FilesUsed,
+    FinishedRecord,
     Metrics,
     Record,
     ReleasedRecord,
@@ -26,6 +28,7 @@ def paper_faults(paper: Paper) -> list[str]:
         UsageError: a file is no record, or stands where it does not belong.
     """
     records = published_records(paper.name)
+    faults: list[tuple[Record | ReleasedRecord, str]]
     faults = [(record, fault) for record in records for fault in record_faults(paper, record)]
     faults += [(record, fault) for record in published_released(paper.name) for fault in released_faults(paper, record)]
     of_records = [f"{record.path().relative_to(paths.ROOT)}: {fault}" for record, fault in faults]
@@ -116,18 +119,19 @@ def _data_faults(passport: Passport, data: FilesUsed) -> list[str]:
 
 def number_faults(record: Record) -> list[str]:
     """Where the numbers of one record contradict each other."""
-    if record.status == "failed":
+    if isinstance(record, FailedRecord):
         return []
     if not record.remeasured:
         return ["its weights were not measured again"]
     # Elsewhere than on a CPU a sum may be rounded in another way.
     on_cpu = record.environment.device == record.environment.processor
-    return [*(_disagreements(record) if on_cpu else []), *_matrix_faults(record)]
+    disagreements = _disagreements(record, record.remeasured) if on_cpu else []
+    return [*disagreements, *_matrix_faults(record, record.remeasured)]
 
 
-def _disagreements(record: Record) -> list[str]:
+def _disagreements(record: FinishedRecord, remeasured: Metrics) -> list[str]:
     faults = []
-    for protocol, values in record.remeasured.items():
+    for protocol, values in remeasured.items():
         for metric, value in values.items():
             recorded = record.metrics.get(protocol, {}).get(metric, value)
             if recorded != value:
@@ -135,16 +139,16 @@ def _disagreements(record: Record) -> list[str]:
     return faults
 
 
-def _matrix_faults(record: Record) -> list[str]:
+def _matrix_faults(record: FinishedRecord, remeasured: Metrics) -> list[str]:
     """eval.py hands over confusion matrix and metrics together: where it measures a single protocol, both are of it."""
     matrix = record.details.get("confusion_matrix")
-    if matrix is None or len(record.remeasured) != 1:
+    if matrix is None or len(remeasured) != 1:
         return []
     try:
         right = 100 * sum(row[k] for k, row in enumerate(matrix)) / sum(map(sum, matrix))
     except (TypeError, LookupError, ZeroDivisionError):
         return ["its confusion matrix has no count for each pair of classes"]
-    (protocol,) = record.remeasured
+    (protocol,) = remeasured
     given = {"oa": right, "test_error": 100 - right, "top1_error": 100 - right}
     return [
         f"{metric} ({protocol}) is {value}, and its confusion matrix gives {given[metric]}"

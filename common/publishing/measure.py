@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from common.claims.papers import Paper
 from common.data.find import real_data
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
-from common.training.records import Record, ReleasedRecord, published_records
+from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
 from common.training.weights import load_weights, trained_as, weights_hash
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
@@ -56,43 +57,39 @@ def variant_of(paper: Paper, wanted: str | None, file: Path) -> str:
 
 def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
     """Measure the published weights and set them beside their records' numbers."""
-    published = [r for r in with_weights(paper) if variant in (None, r.variant)]
+    published = {file: r for file, r in with_weights(paper).items() if variant in (None, r.variant)}
     if not published:
         raise UsageError(
             f"No weights of {paper.name}{f' / {variant}' if variant else ''} are published. Name a file with --weights."
         )
-    results, records = [], {}
-    for record in published:
-        measured = measure_record(paper, record, recorded_data(paper, record, data_dir), device)
-        results.append((record.weights.file, measured))
-        records[record.weights.file] = record
-    _print(paper, results, records, as_json)
+    results = []
+    for file, record in published.items():
+        data = recorded_data(paper, record, data_dir)
+        results.append((file, measure_record(paper, record, data, paths.ROOT / file, device)))
+    _print(paper, results, published, as_json)
 
 
-def with_weights(paper: Paper) -> list[Record]:
-    """The published records whose weights are published too."""
-    return [record for record in published_records(paper.name) if record.weights and record.weights.file]
+def with_weights(paper: Paper) -> dict[str, FinishedRecord]:
+    """The published records whose weights are published too, by the files of these."""
+    finished = [record for record in published_records(paper.name) if isinstance(record, FinishedRecord)]
+    return {record.weights.file: record for record in finished if record.weights.file}
 
 
 def measure_record(
-    paper: Paper, record: Record, data: LocatedData, device: str = "cpu", file: Path | None = None
+    paper: Paper, record: FinishedRecord, data: LocatedData, file: Path, device: str = "cpu"
 ) -> Measured:
-    """Measure a record's weights, after checking that they are the record's.
-
-    Args:
-        file: that holds them, if it is not the published one.
+    """Measure the weights in a file, after checking that they are the record's.
 
     Raises:
         UsageError: it has other weights than the record names.
     """
-    file = file or paths.ROOT / record.weights.file
     weights = load_weights(file)
     if weights_hash(weights) != record.weights.sha256:
         raise UsageError(f"{file} does not hold the weights that its record names.")
     return measure(paper, weights, recorded_recipe(paper, record), data, device)
 
 
-def recorded_recipe(paper: Paper, record: Record):
+def recorded_recipe(paper: Paper, record: Record) -> Any:
     """The record's recipe as the paper's own dataclass.
 
     Raises:
@@ -129,7 +126,7 @@ def same_data(record: Record | ReleasedRecord, data: LocatedData) -> LocatedData
     return data
 
 
-def measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str) -> Measured:
+def measure(paper: Paper, weights: dict, recipe: Any, data: LocatedData, device: str) -> Measured:
     """By the paper's own evaluation, in float32."""
     from common.training.determinism import make_deterministic
     from common.training.device import choose_device
@@ -139,7 +136,9 @@ def measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str)
     return paper.module("eval").evaluate(weights, recipe, data, choose_device(device, paper.name, usable))
 
 
-def _print(paper: Paper, results: list[tuple[str, Measured]], records: dict[str, Record], as_json: bool) -> None:
+def _print(
+    paper: Paper, results: list[tuple[str, Measured]], records: dict[str, FinishedRecord], as_json: bool
+) -> None:
     if as_json:
         click.echo(
             json.dumps([{"weights": name, **dataclasses.asdict(measured)} for name, measured in results], indent=1)
@@ -176,7 +175,7 @@ def _print_classes(matrix: list[list[int]], names: list[str]) -> None:
         print_table("Confusion matrix", ["true \\ taken for", *names], rows)
 
 
-def _beside(record: Record | None, protocol: str, metric: str, value: float) -> str:
+def _beside(record: FinishedRecord | None, protocol: str, metric: str, value: float) -> str:
     if record is None or metric not in record.metrics.get(protocol, {}):
         return "–"
     recorded = record.metrics[protocol][metric]

@@ -2,10 +2,11 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.base import paths
-from common.base.errors import CheckFailed, DataError, NumbersError, SomeFailed, UsageError
+from common.base.errors import CheckFailed, DataError, NumbersError, SomeFailed, UsageError, UserError
 from common.base.files import write_whole
 from common.base.progress import say
 from common.claims.papers import Paper
@@ -13,7 +14,7 @@ from common.claims.rows import paper_rows
 from common.data.passports import search_folders
 from common.publishing.checks import number_faults, run_faults, why_not
 from common.publishing.measure import measure_record, recorded_data
-from common.training.records import Record, published_records, published_seed, read_run, write_record
+from common.training.records import FinishedRecord, Record, published_records, published_seed, read_run, write_record
 from common.training.weights import RUN_WEIGHTS, load_weights, weights_hash
 
 LARGEST_WEIGHTS = 4_000_000  # bytes
@@ -31,7 +32,8 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
     from common.pages.tables import rebuild
 
     search_folders(data_dir)  # a slip keeps no single run back
-    found, refused = 0, {}
+    found = 0
+    refused: dict[object, UserError] = {}
     for path in sorted((runs_dir / paper.name).glob("*/full-*/seed-*/record.json")):
         with _refusing(path, refused):
             record = read_run(path)
@@ -52,7 +54,7 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def _refusing(what: object, refused: dict):
+def _refusing(what: object, refused: dict[object, UserError]) -> Iterator[None]:
     """What goes wrong with one run is said and remembered."""
     try:
         yield
@@ -75,11 +77,11 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
             raise UsageError(f"{record.path()} is published already and differs. {advice}")
         return
     _refuse(run_faults(paper, record))
-    if record.status == "finished":
+    if isinstance(record, FinishedRecord):
         data = recorded_data(paper, record, data_dir)
-        measured = measure_record(paper, record, data, file=path.with_name(RUN_WEIGHTS))
-        record = record.model_copy(update={"remeasured": measured.metrics})
-        record = record.model_copy(update={"weights": record.weights.model_copy(update={"file": None})})
+        measured = measure_record(paper, record, data, path.with_name(RUN_WEIGHTS))
+        weights = record.weights.model_copy(update={"file": None})
+        record = record.model_copy(update={"remeasured": measured.metrics, "weights": weights})
     _refuse(number_faults(record))
     write_record(record, record.path())
     say(f"published {record.path().relative_to(paths.ROOT)}")
@@ -98,14 +100,13 @@ def _outcome(record: Record) -> tuple:
 def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
     """Publish the weights of the seed nearest the mean of what stands first among the variant's rows."""
     published = published_records(paper.name)
-    row = next((row for row in paper_rows(paper, published) if row.variant == variant and row.mean is not None), None)
-    if row is None:
+    finished = [r for r in published if r.variant == variant and isinstance(r, FinishedRecord)]
+    row = next((row for row in paper_rows(paper, published) if row.variant == variant and row.summary), None)
+    if not (row and row.summary and row.protocol and row.metric):
         return
-    group = [r for r in published if (r.variant, r.data.edition, r.status) == (variant, row.edition, "finished")]
-    values = {
-        r.seed: r.metrics[row.protocol][row.metric] for r in group if row.metric in r.metrics.get(row.protocol, {})
-    }
-    nearest = min(group, key=lambda r: (abs(values.get(r.seed, math.inf) - row.mean), r.seed))
+    group = [r for r in finished if r.data.edition == row.edition]
+    mean, values = row.summary.mean, {r.seed: r.metrics.get(row.protocol, {}).get(row.metric, math.inf) for r in group}
+    nearest = min(group, key=lambda r: (abs(values[r.seed] - mean), r.seed))
     target = paths.WEIGHTS / paper.name / f"{variant}.safetensors"
     if not (target.exists() and weights_hash(load_weights(target)) == nearest.weights.sha256):
         folder = runs_dir / paper.name / variant / f"full-{row.edition}" / f"seed-{nearest.seed}"
@@ -117,9 +118,8 @@ def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
             say(f"weights of {variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
             return
         write_whole(target, source.read_bytes())
-    for record in published:
-        if record.variant == variant and record.weights:
-            file = str(target.relative_to(paths.ROOT)) if record is nearest else None
-            if record.weights.file != file:
-                weights = record.weights.model_copy(update={"file": file})
-                write_record(record.model_copy(update={"weights": weights}), record.path())
+    for record in finished:
+        file = str(target.relative_to(paths.ROOT)) if record is nearest else None
+        if record.weights.file != file:
+            weights = record.weights.model_copy(update={"file": file})
+            write_record(record.model_copy(update={"weights": weights}), record.path())

@@ -22,7 +22,7 @@ from common.publishing.checks import released_faults, same
 from common.publishing.measure import measure
 from common.training import provenance
 from common.training.evaluation import Measured
-from common.training.records import ReleasedRecord, make_released, published_released, write_record
+from common.training.records import ReleasedRecord, make_record, published_released, write_record
 from common.training.weights import require_finite
 
 
@@ -81,6 +81,7 @@ def measure_weights(
         data: what they are measured on.
     """
     recipe = paper.module("train").recipe(released.variants[0], "full")
+    assert weights.folder is not None  # there is no stand-in for weights
     file = weights.folder / released.file
     state = paper.module("released").read(file, recipe)
     require_finite(state, file)
@@ -95,7 +96,8 @@ def _record(paper: Paper, released: Released, weights: LocatedData, data: Locate
     started = time.monotonic()
     measured = measure_weights(paper, released, weights, data)
     environment = provenance.environment("cpu", torch.get_num_threads(), "float32", None, current_flags())
-    return make_released(
+    return make_record(
+        ReleasedRecord,
         paper=paper.name,
         id=released.id,
         metrics=measured.metrics,
@@ -168,7 +170,7 @@ def _print(paper: Paper, released: Released, data: LocatedData, measured: Measur
 
 
 def _recorded(record: ReleasedRecord | None, protocol: str, metric: str, value: float) -> str:
-    recorded = record and record.metrics.get(protocol, {}).get(metric)
+    recorded = record.metrics.get(protocol, {}).get(metric) if record else None
     if recorded is None:
         return "–"
     return f"{recorded:.{METRICS[metric].decimals}f} ({'the same' if same(recorded, value) else 'DIFFERENT'})"

@@ -19,7 +19,7 @@ from common.publishing.checks import differences, paper_faults
 from common.publishing.frozen import NoHistory, counting_records, frozen_faults
 from common.publishing.measure import measure_record, same_data, with_weights
 from common.publishing.released import measure_weights
-from common.training.records import Record, published_records, published_released
+from common.training.records import FinishedRecord, published_records, published_released
 
 PASSED, WRONG, SKIPPED = "ok", "WRONG", "skipped"
 Finding = tuple[str, str, str]  # state, what was checked, what was found
@@ -34,6 +34,7 @@ def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> 
     """
     search_folders(data_dir)  # a slip is no verdict on weights
     findings: list[Finding] = []
+    checks: list[tuple[str, Callable[[], list[Finding]]]]
     checks = [
         (f"{paper.name}: {what}", partial(check, paper, data_dir)) for paper in papers for what, check in CHECKS.items()
     ]
@@ -83,36 +84,33 @@ def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
     Raises:
         DataError: the data is damaged, or `data_dir` is not there.
     """
-    findings = []
-    by_dataset: dict[str, list[Record]] = {}
-    for record in with_weights(paper):
-        by_dataset.setdefault(paper.passport(record.variant).name, []).append(record)
-    for records in by_dataset.values():
+    findings: list[Finding] = []
+    by_dataset: dict[str, dict[str, FinishedRecord]] = {}
+    for file, record in with_weights(paper).items():
+        by_dataset.setdefault(paper.passport(record.variant).name, {})[file] = record
+    for dataset, records in by_dataset.items():
         try:
-            data = real_data(paper.passport(records[0].variant), data_dir)
+            data = real_data(paper.dataset(dataset), data_dir)
         except (DataAbsent, MachineError) as absent:
-            findings += [(SKIPPED, _named(record), str(absent)) for record in records]
+            findings += [(SKIPPED, f"{paper.name}: {file}", str(absent)) for file in records]
         else:
-            findings += [_measured(paper, record, data) for record in records]
+            findings += [_measured(paper, record, file, data) for file, record in records.items()]
     return findings
 
 
-def _named(record: Record) -> str:
-    return f"{record.paper}: {record.weights.file}"
-
-
-def _measured(paper: Paper, record: Record, data: LocatedData) -> Finding:
+def _measured(paper: Paper, record: FinishedRecord, file: str, data: LocatedData) -> Finding:
     """Whether a record's weights still give what they gave when they were published."""
+    what = f"{paper.name}: {file}"
     try:
-        measured = measure_record(paper, record, same_data(record, data)).metrics
+        measured = measure_record(paper, record, same_data(record, data), paths.ROOT / file).metrics
     except DataAbsent as absent:
-        return SKIPPED, _named(record), str(absent)
+        return SKIPPED, what, str(absent)
     except (UsageError, NumbersError) as error:
-        return WRONG, _named(record), str(error)
+        return WRONG, what, str(error)
     text = ", ".join(f"{name} {value:g}" for values in measured.values() for name, value in values.items())
     if measured == record.remeasured:
-        return PASSED, _named(record), f"measures {text}, as recorded"
-    return WRONG, _named(record), f"measures {text}, recorded {record.remeasured}"
+        return PASSED, what, f"measures {text}, as recorded"
+    return WRONG, what, f"measures {text}, recorded {record.remeasured}"
 
 
 def _released(paper: Paper, data_dir: Path | None) -> list[Finding]:

@@ -30,10 +30,10 @@ def compile_c(source: Path) -> tuple[ctypes.CDLL, str] | None:
     """
     from common.training.provenance import processor_name
 
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "cc")
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    except (OSError, TypeError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError):
         warn("No C compiler (cc, gcc or clang) was found: the same arithmetic runs in PyTorch, many times slower.")
         return None
     name = version.stdout.splitlines()[0]

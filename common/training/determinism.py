@@ -8,52 +8,55 @@ save for a resume, and evaluating in the middle does not disturb training.
 import hashlib
 import os
 import random
+from typing import Any
 
 import numpy as np
 import torch
 
-FLAGS = {
+SWITCHES = {
     "deterministic_algorithms": True,
     "cudnn_deterministic": True,
     "cudnn_benchmark": False,
     "tf32": False,
-    "cublas_workspace": ":4096:8",
     "flush_denormal": False,
 }
+CUBLAS_WORKSPACE = ":4096:8"
+FLAGS: dict[str, bool | str] = {**SWITCHES, "cublas_workspace": CUBLAS_WORKSPACE}
 
 
-def make_deterministic(seed: int) -> dict:
+def make_deterministic(seed: int) -> dict[str, bool | str]:
     """Seed Python, NumPy and PyTorch and forbid what is not deterministic.
 
     Returns the flags as they now stand, for the record. Threads are the caller's
     choice; they are recorded beside the flags.
     """
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = FLAGS["cublas_workspace"]
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = CUBLAS_WORKSPACE
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     # The same switch as torch.use_deterministic_algorithms, without its import of torch.compile's
     # compiler, which takes seconds.
-    torch.set_deterministic_debug_mode("error" if FLAGS["deterministic_algorithms"] else "default")
+    torch.set_deterministic_debug_mode("error" if SWITCHES["deterministic_algorithms"] else "default")
     # A help in debugging that comes with it, and costs time in every step: NaN in every new tensor.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.backends.cudnn.deterministic = FLAGS["cudnn_deterministic"]
-    torch.backends.cudnn.benchmark = FLAGS["cudnn_benchmark"]
-    torch.backends.cudnn.allow_tf32 = FLAGS["tf32"]
-    torch.backends.cuda.matmul.allow_tf32 = FLAGS["tf32"]
-    torch.set_flush_denormal(FLAGS["flush_denormal"])
+    deterministic: Any = torch.utils.deterministic  # a module that has this switch only when it runs
+    deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.deterministic = SWITCHES["cudnn_deterministic"]
+    torch.backends.cudnn.benchmark = SWITCHES["cudnn_benchmark"]
+    torch.backends.cudnn.allow_tf32 = SWITCHES["tf32"]
+    torch.backends.cuda.matmul.allow_tf32 = SWITCHES["tf32"]
+    torch.set_flush_denormal(SWITCHES["flush_denormal"])
     return current_flags()
 
 
-def current_flags() -> dict:
+def current_flags() -> dict[str, bool | str]:
     """The flags PyTorch now has, under the names of `FLAGS`."""
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
-        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
-        "flush_denormal": FLAGS["flush_denormal"],
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+        "flush_denormal": SWITCHES["flush_denormal"],
     }
 
 

@@ -8,9 +8,13 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.base import paths
 from common.base.schema import Checked
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Environment(Checked):
@@ -38,7 +42,7 @@ def hash_of(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def recipe_hash(recipe) -> str:
+def recipe_hash(recipe: "DataclassInstance") -> str:
     return hash_of(dataclasses.asdict(recipe))
 
 
@@ -108,7 +112,7 @@ def _git(*words: str) -> str:
 
 
 def environment(
-    device: str, threads: int, precision: str, compiled: str | None, flags: dict, processes: int = 1
+    device: str, threads: int, precision: str, compiled: str | None, flags: dict[str, bool | str], processes: int = 1
 ) -> Environment:
     import numpy
     import torch

@@ -12,7 +12,7 @@ import json
 import textwrap
 import tokenize
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pydantic
 
@@ -20,7 +20,10 @@ from common.base.errors import UsageError, nearest
 
 CHECKED = pydantic.ConfigDict(allow_inf_nan=False)  # the config of every Recipe
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
 def option_name(field: str) -> str:
@@ -60,7 +63,7 @@ def override(recipe: R, words: list[str], others: Iterable[str] = ()) -> R:
 
 def _value(kind: object, text: str) -> object:
     """What is typed is JSON where it fits as such (3, [[20, 0.1]], null), else a word (constant, yes)."""
-    adapter = pydantic.TypeAdapter(kind, config=CHECKED)
+    adapter: pydantic.TypeAdapter[object] = pydantic.TypeAdapter(kind, config=CHECKED)
     try:
         return adapter.validate_json(text, strict=True)
     except pydantic.ValidationError:

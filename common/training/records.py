@@ -6,7 +6,9 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
 
 from common.base import paths
 from common.base.errors import NumbersError, UsageError
@@ -47,20 +49,16 @@ class Weights(Checked):
     file: str | None = None
 
 
-class Record(Checked):
+class RunRecord(Checked):
+    """What the records of finished and of failed runs have in common."""
+
     schema_version: int = SCHEMA
-    status: Literal["finished", "failed"]
-    failure: str | None = None
     paper: str
     variant: str
     preset: Literal["full", "quick", "smoke"]
     seed: int
     modified: bool
     date: str
-    metrics: Metrics = {}
-    remeasured: Metrics | None = None
-    curves: dict[str, list[float]] = {}
-    details: dict[str, list] = {}
     recipe: dict[str, bool | int | float | str | list | None]
     recipe_hash: str
     data: DataUsed
@@ -69,7 +67,6 @@ class Record(Checked):
     earlier_environments: list[Environment] = []  # where the training began, if it went on elsewhere
     command: str
     times: Times
-    weights: Weights | None = None
 
     @property
     def standin(self) -> bool:
@@ -88,6 +85,33 @@ class Record(Checked):
     def path(self) -> Path:
         """Where this record belongs once published."""
         return paths.RECORDS / f"{self.name}.json"
+
+
+class FinishedRecord(RunRecord):
+    status: Literal["finished"] = "finished"
+    failure: None = None  # every file of a run has the fields of both kinds
+    metrics: Annotated[Metrics, pydantic.Field(min_length=1)]
+    remeasured: Metrics | None = None
+    curves: dict[str, list[float]] = {}
+    details: dict[str, list] = {}
+    weights: Weights
+
+
+Nothing = Annotated[dict[str, Any], pydantic.Field(max_length=0)]
+
+
+class FailedRecord(RunRecord):
+    status: Literal["failed"] = "failed"
+    failure: Annotated[str, pydantic.Field(min_length=1)]
+    metrics: Nothing = {}
+    remeasured: None = None
+    curves: Nothing = {}
+    details: Nothing = {}
+    weights: None = None
+
+
+Record = FinishedRecord | FailedRecord
+RecordFile = pydantic.RootModel[Annotated[Record, pydantic.Field(discriminator="status")]]
 
 
 class WeightsFile(Checked):
@@ -123,31 +147,20 @@ class ReleasedRecord(Checked):
         return paths.RECORDS / f"{self.name}.json"
 
 
-def make_record(**fields) -> Record:
-    """A checked record.
+R = TypeVar("R", bound=Record | ReleasedRecord)
+
+
+def make_record(kind: type[R], **fields: Any) -> R:
+    """A checked record, with today's date if the fields have none.
 
     Raises:
         NumbersError: a metric, a curve or a detail holds NaN or infinity.
         UsageError: a field is missing or of the wrong kind.
     """
-    return _meaningful(check(_dated(fields), Record, "record"), "record")
-
-
-def make_released(**fields) -> ReleasedRecord:
-    """A checked record of released weights. Raises as `make_record` does."""
-    return _in_range(check(_dated(fields), ReleasedRecord, "record"), "record")
-
-
-def _dated(fields: dict) -> dict:
-    """The fields of a record, with today's date where they have none.
-
-    Raises:
-        NumbersError: what was measured holds NaN or infinity.
-    """
     for name in MEASURED:
         for place, value in _not_finite(fields.get(name), name):
             raise NumbersError(f"{place} is {value}")
-    return {"date": datetime.date.today().isoformat(), **fields}
+    return _meaningful(check({"date": datetime.date.today().isoformat(), **fields}, kind, "record"), "record")
 
 
 def write_record(record: Record | ReleasedRecord, path: Path) -> None:
@@ -164,7 +177,7 @@ def read_record(path: Path) -> Record:
     Raises:
         UsageError: the file is no record of this schema.
     """
-    return _meaningful(read(path, Record), str(path))
+    return _meaningful(read(path, RecordFile).root, str(path))
 
 
 def read_run(path: Path) -> Record:
@@ -181,27 +194,8 @@ def read_run(path: Path) -> Record:
         raise UsageError(f"{error}. Start over with --fresh.") from None
 
 
-def _meaningful(record: Record, source: str) -> Record:
-    """Checks that go across fields, and into those of no fixed form."""
-
-    def fault(text: str) -> UsageError:
-        return UsageError(f"{source}: {text}")
-
-    _in_range(record, source)
-    if record.status == "failed" and not record.failure:
-        raise fault("failure: a failed run says why")
-    if record.status == "finished" and not (record.metrics and record.weights):
-        raise fault("metrics: a finished run has metrics and weights")
-    for place, value in _not_finite(record.recipe, "recipe"):
-        raise fault(f"{place}: {value} is no finite number")
-    return record
-
-
-R = TypeVar("R", Record, ReleasedRecord)
-
-
-def _in_range(record: R, source: str) -> R:
-    """Checks that records of both kinds pass.
+def _meaningful(record: R, source: str) -> R:
+    """Checks that the types of the fields do not make.
 
     Raises:
         UsageError: another schema, or a number that none can be.
@@ -212,8 +206,9 @@ def _in_range(record: R, source: str) -> R:
 
     if record.schema_version != SCHEMA:
         raise fault(f"schema_version: is {record.schema_version}, this program reads {SCHEMA}")
-    for place, value in _not_finite(record.details, "details"):
-        raise fault(f"{place}: {value} is no finite number")
+    for name, content in record.model_dump(include={"details", "recipe"}).items():  # those of no fixed form
+        for place, value in _not_finite(content, name):
+            raise fault(f"{place}: {value} is no finite number")
     for protocol, values in record.metrics.items():
         for metric, value in values.items():
             if metric not in METRICS:
@@ -266,7 +261,7 @@ def published_released(paper: str) -> list[ReleasedRecord]:
     """
     records = []
     for path in sorted((paths.RECORDS / paper / "released").rglob("*.json")):
-        record = _in_range(read(path, ReleasedRecord), str(path))
+        record = _meaningful(read(path, ReleasedRecord), str(path))
         if record.path() != path:
             raise UsageError(f"{path}: belongs at {record.path().relative_to(paths.ROOT)}")
         records.append(record)

@@ -37,7 +37,7 @@ from common.training import checkpoint, determinism, provenance
 from common.training.device import fast_precision, precision_name
 from common.training.processes import Processes, lost_peer_noticed
 from common.training.provenance import Environment
-from common.training.records import Metrics, Record, make_record, read_run, write_record
+from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, make_record, read_run, write_record
 from common.training.weights import RUN_WEIGHTS, save_weights, weights_hash
 
 SECONDS_BETWEEN_SAVES = 30.0
@@ -392,7 +392,7 @@ def _differences(before: Environment, now: Environment) -> str:
     return "; ".join(f"{name.replace('_', ' ')} {old}, not {new}" for name, (old, new) in pairs.items() if old != new)
 
 
-def run_job(job: Job) -> tuple[Record, bool]:
+def run_job(job: Job) -> tuple[FinishedRecord, bool]:
     """Train, evaluate, record one seed; resume or reuse what is there.
 
     Returns:
@@ -409,30 +409,29 @@ def run_job(job: Job) -> tuple[Record, bool]:
         if before := processes.from_first(before):
             return _reuse(before), True
         run.flags = determinism.make_deterministic(job.seed)
-        record, failure = None, ""
         try:
-            record = _train_and_measure(run)
+            made: Record | None = _train_and_measure(run)
         except NumbersError as error:
-            failure = str(error)
-            record = _failed(run, failure) if processes.first else None
-        record, failure = processes.from_first((record, failure))
+            made = _failed(run, str(error))
+        record = processes.from_first(made)
+        assert record is not None  # only the other processes make none
         if processes.first:
             run.write_curves()
             write_record(record, job.record_file)
             checkpoint.clear(job.folder)
         run.heed_late_signal()
-        if failure:
-            raise NumbersError(f"seed {job.seed} failed: {failure}.")
+        if isinstance(record, FailedRecord):
+            raise NumbersError(f"seed {job.seed} failed: {record.failure}.")
         return record, False
 
 
-def _reuse(record: Record) -> Record:
-    if record.status == "failed":
+def _reuse(record: Record) -> FinishedRecord:
+    if isinstance(record, FailedRecord):
         raise NumbersError(f"seed {record.seed} failed before: {record.failure}. --fresh runs it again.")
     return record
 
 
-def _train_and_measure(run: Run) -> Record | None:
+def _train_and_measure(run: Run) -> FinishedRecord | None:
     """The record, in the first process; the others only train."""
     job = run.job
     training = importlib.import_module(f"papers.{job.paper}.train")
@@ -449,7 +448,7 @@ def _train_and_measure(run: Run) -> Record | None:
     of = f"{job.paper}/{job.variant}/seed-{job.seed}"
     file = save_weights(trained.weights, job.folder / RUN_WEIGHTS, of)
     return make_record(
-        status="finished",
+        FinishedRecord,
         metrics={**trained.metrics, **measured.metrics},
         details={**trained.details, **measured.details},
         curves=run.curves,
@@ -464,10 +463,10 @@ def _train_and_measure(run: Run) -> Record | None:
     )
 
 
-def _failed(run: Run, why: str) -> Record:
+def _failed(run: Run, why: str) -> FailedRecord:
     seconds = run.training_seconds()
     return make_record(
-        status="failed",
+        FailedRecord,
         failure=why,
         data=_data_used(run.job, "not reached"),
         times={"wall_seconds": seconds, "training_seconds": seconds, "samples_per_second": 0.0},

@@ -2,13 +2,18 @@
 
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from common.base.errors import NumbersError, UsageError
 from common.base.files import write_whole
+
+if TYPE_CHECKING:  # imported when a file is read
+    import safetensors
 
 RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
 RUN = "run"  # the only key of a file's metadata: several would stand in another order each time, and the bytes differ
@@ -75,7 +80,7 @@ def trained_as(path: Path) -> tuple[str, str] | None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path):
+def _opened(path: Path) -> Iterator["safetensors.safe_open"]:
     import safetensors
 
     if not path.is_file():
