@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from common.base import paths
 from common.claims.papers import load_paper
 from common.pages.figures import Data
-from common.training.records import Record
+from common.training.records import FinishedRecord
 from papers.dncnn.data import load
 from papers.dncnn.matlab_noise import randn
 from papers.dncnn.noisy_sets import labels_of
@@ -24,7 +24,7 @@ BM3D = {15.0: 31.07, 25.0: 28.57, 50.0: 25.62}  # as the paper reports it, BSD68
 STYLES = {"authors": ("C0", "-", "Adam, the authors' code"), "printed": ("C1", "--", "SGD, as printed")}
 
 
-def psnr_against_epochs(records: list[Record], data: Data) -> Figure | None:
+def psnr_against_epochs(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Fig. 2: PSNR on BSD68 at noise level 25 after each epoch, every seed and their mean."""
     found = {recipe: _curves(records, f"sigma{SIGMA}-{recipe}") for recipe in STYLES}
     found = {recipe: curves for recipe, curves in found.items() if len(curves)}
@@ -46,7 +46,7 @@ def psnr_against_epochs(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def psnr_against_sigma(records: list[Record], data: Data) -> Figure | None:
+def psnr_against_sigma(records: list[FinishedRecord], data: Data) -> Figure | None:
     """What one network for each noise level (S) and one for all (B) gain over BM3D on BSD68; bars span the
     seeds, where they are wider than the mark."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
@@ -73,7 +73,7 @@ def psnr_against_sigma(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
+def set12_before_and_after(records: list[FinishedRecord], data: Data) -> Figure | None:
     """The middle of each Set12 picture: noisy, denoised by the published weights, and clean."""
     from safetensors.torch import load_file
 
@@ -120,7 +120,7 @@ def _middle(picture: torch.Tensor, margin: int = 0) -> torch.Tensor:
     return picture[:, top : top + side, left : left + side]
 
 
-def _curves(records: list[Record], variant: str) -> np.ndarray:
+def _curves(records: list[FinishedRecord], variant: str) -> np.ndarray:
     """PSNR after each epoch, a row for each seed."""
     return np.array([record.curves["psnr"] for record in records if record.variant == variant])
 
@@ -130,7 +130,7 @@ def _reported(variant: str, sigma: float) -> float:
     return next(c.value for c in claims if c.variant == variant and c.protocol == f"bsd68-sigma{sigma:g}")
 
 
-def _measured(records: list[Record], variant: str, sigma: float) -> np.ndarray:
+def _measured(records: list[FinishedRecord], variant: str, sigma: float) -> np.ndarray:
     """The mean PSNR on BSD68 of every seed."""
     return np.array([r.metrics[f"bsd68-sigma{sigma:g}"]["psnr"] for r in records if r.variant == variant])
 

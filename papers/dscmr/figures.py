@@ -6,14 +6,14 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from common.pages.figures import Data
-from common.training.records import Record
+from common.training.records import FinishedRecord
 from papers.dscmr.retrieval import RECALL_LEVELS
 
 VARIANT, EDITION, SEED = "wikipedia-file-order", "shallow", 0  # whose pictures are shown; the authors' order of batches
 PROTOCOLS = ("test-best", "val-best", "last")
 
 
-def map_against_epochs(records: list[Record], data: Data) -> Figure | None:
+def map_against_epochs(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Average mAP after every epoch of one seed, on test and validation pairs, with the epoch that
     each protocol takes."""
     record = _shown(records)
@@ -35,11 +35,11 @@ def map_against_epochs(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
+def what_the_choice_gives(records: list[FinishedRecord], data: Data) -> Figure | None:
     """How much higher the average mAP is at the epoch chosen on the test pairs than at the one chosen
     on validation pairs and at the last: every variant and edition that has all three, every seed and the mean,
     in numbers too."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[str, list[FinishedRecord]] = {}
     for record in records:
         if set(PROTOCOLS) <= record.metrics.keys():
             groups.setdefault(f"{record.variant} ({record.data.edition})", []).append(record)
@@ -64,7 +64,7 @@ def what_the_choice_gives(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def precision_curves(records: list[Record], data: Data) -> Figure | None:
+def precision_curves(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Interpolated precision at every recall, and precision among the first K, with the weights of
     the last epoch, mean of the seeds."""
     runs = [record for record in records if (record.variant, record.data.edition) == (VARIANT, EDITION)]
@@ -86,7 +86,7 @@ def precision_curves(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def common_space(records: list[Record], data: Data) -> Figure | None:
+def common_space(records: list[FinishedRecord], data: Data) -> Figure | None:
     """t-SNE of the test pairs in the common space, before and after training; colours are classes,
     pictures and texts have marks of their own."""
     record = _shown(records)
@@ -107,13 +107,13 @@ def common_space(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def _shown(records: list[Record]) -> Record | None:
+def _shown(records: list[FinishedRecord]) -> FinishedRecord | None:
     """The record that pictures of one seed are of."""
     wanted = (VARIANT, EDITION, SEED)
     return next((record for record in records if (record.variant, record.data.edition, record.seed) == wanted), None)
 
 
-def _gain(record: Record, protocol: str) -> float:
+def _gain(record: FinishedRecord, protocol: str) -> float:
     return record.metrics["test-best"]["map_avg"] - record.metrics[protocol]["map_avg"]
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from common.pages.figures import Data
-from common.training.records import Record
+from common.training.records import FinishedRecord
 from papers.hybridsn.data import Scene, Split, load
 from papers.hybridsn.eval import LETTERS
 from papers.hybridsn.train import VARIANTS, split_pixels
@@ -19,7 +19,7 @@ NOBODY_LOOKED = "#ffffff"
 TRAINS, TESTS, LEFT_OUT = "#d1495b", "#0b3c5d", "#ecd9a0"
 
 
-def scene_and_maps(records: list[Record], data: Data) -> Figure | None:
+def scene_and_maps(records: list[FinishedRecord], data: Data) -> Figure | None:
     """The scene in false colours, the ground truth, and what the network of the first seed says of the labelled
     pixels and of all, under both protocols."""
     scene, groups = _scene_and_groups(records, data, (RANDOM, DISJOINT))
@@ -42,7 +42,7 @@ def scene_and_maps(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def splits(records: list[Record], data: Data) -> Figure | None:
+def splits(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Which pixels train and which test: drawn at random, and in regions of their own for each seed."""
     scene, _ = _scene_and_groups(records, data, ())
     if scene is None:
@@ -62,7 +62,7 @@ def splits(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def training_curves(records: list[Record], data: Data) -> Figure | None:
+def training_curves(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Loss and training accuracy of every seed and epoch, with dropout, as the windows come."""
     if not records:
         return None
@@ -85,7 +85,7 @@ def training_curves(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def per_class(records: list[Record], data: Data) -> Figure | None:
+def per_class(records: list[FinishedRecord], data: Data) -> Figure | None:
     """The accuracy of each class under each protocol, mean over the seeds, with the test pixels it is counted on."""
     scene, groups = _scene_and_groups(records, data, (RANDOM, RANDOM10, DISJOINT))
     if scene is None or not groups:
@@ -168,8 +168,8 @@ def _picture(axis: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _scene_and_groups(
-    records: list[Record], data: Data, variants: tuple[str, ...]
-) -> tuple[Scene | None, dict[str, list[Record]]]:
+    records: list[FinishedRecord], data: Data, variants: tuple[str, ...]
+) -> tuple[Scene | None, dict[str, list[FinishedRecord]]]:
     """The scene that is there, and the records of these variants that were measured on this edition of it, by seed."""
     located = data(DATASET)
     if located is None:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from common.base import paths
 from common.claims.papers import load_paper
 from common.pages.figures import Data
-from common.training.records import Record
+from common.training.records import FinishedRecord
 
 VARIANT = "lenet5"
 DISTORTED = "lenet5-distorted"  # whose mistakes the paper's Figure 8 shows
@@ -15,7 +15,7 @@ DATASET = "mnist"
 LARGEST_SHOWN = 120  # misclassified digits
 
 
-def error_against_passes(records: list[Record], data: Data) -> Figure | None:
+def error_against_passes(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Fig. 5: training and test error after each pass, every seed and their mean."""
     runs = [record for record in records if record.variant == VARIANT]
     if not runs:
@@ -44,7 +44,7 @@ def error_against_passes(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def misclassified_digits(records: list[Record], data: Data) -> Figure | None:
+def misclassified_digits(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Fig. 8: the test digits that the published weights misclassify, each with
     the right answer (left) and the network's (right)."""
     from papers.lenet5_1998.data import load
@@ -66,7 +66,7 @@ def misclassified_digits(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def c1_kernels(records: list[Record], data: Data) -> Figure | None:
+def c1_kernels(records: list[FinishedRecord], data: Data) -> Figure | None:
     """The six 5x5 kernels of C1 of the published weights."""
     from safetensors.numpy import load_file
 
@@ -85,7 +85,7 @@ def c1_kernels(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def _published(records: list[Record], variant: str) -> Record | None:
+def _published(records: list[FinishedRecord], variant: str) -> FinishedRecord | None:
     """The record whose weights are published."""
     return next((r for r in records if r.variant == variant and r.weights.file), None)
 

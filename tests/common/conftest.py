@@ -11,7 +11,7 @@ import yaml
 from common.base import paths
 from common.claims.papers import Claim, Paper, load_paper
 from common.data.passports import Passport, find_passport
-from common.training.records import Record, make_record, write_record
+from common.training.records import FailedRecord, FinishedRecord, Record, make_record, write_record
 
 # By edition: what the files of the dataset "shapes" hold. Sizes are no whole kilobytes.
 SHAPES = {
@@ -150,7 +150,6 @@ def record() -> Callable[..., Record]:
 
     def make(seed=0, value=0.95, metric="test_error", protocol="last", edition="official", **changes) -> Record:
         fields = {
-            "status": "finished",
             "paper": "alpha_2001",
             "variant": "plain",
             "preset": "full",
@@ -172,7 +171,7 @@ def record() -> Callable[..., Record]:
             "times": {"wall_seconds": 60.0, "training_seconds": 50.0, "samples_per_second": 3.5},
             "weights": {"sha256": "56" * 32},
         }  # fmt: skip
-        return make_record(**fields | changes)
+        return make_record(FailedRecord if "failure" in changes else FinishedRecord, **fields | changes)
 
     return make
 
@@ -182,6 +181,6 @@ def failed_record(record) -> Callable[..., Record]:
     """Makes records of failed runs."""
 
     def make(seed=0, failure="the loss is nan", **changes) -> Record:
-        return record(seed, status="failed", failure=failure, metrics={}, weights=None, curves={}, **changes)
+        return record(seed, failure=failure, metrics={}, weights=None, curves={}, **changes)
 
     return make

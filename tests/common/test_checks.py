@@ -120,7 +120,7 @@ SOUND = {
 def changed(made, change):
     content = copy.deepcopy(made.model_dump())
     change(content)
-    return make_record(**content)
+    return make_record(type(made), **content)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -135,7 +135,8 @@ def test_no_fault_is_found_where_none_is(paper, sound, name):
 
 
 def test_a_failed_record_has_no_numbers_and_needs_its_recipe_and_data_all_the_same(paper, sound):
-    failed = {"status": "failed", "failure": "nan", "metrics": {}, "weights": None, "remeasured": None, "details": {}}
+    failed = {"status": "failed", "failure": "nan", "metrics": {}, "weights": None, "remeasured": None}
+    failed |= {"curves": {}, "details": {}}
     assert record_faults(paper, sound(**failed)) == []
     assert len(record_faults(paper, changed(sound(**failed), other_recipe))) == 1
 

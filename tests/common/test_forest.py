@@ -40,8 +40,8 @@ def test_a_claim_is_drawn_in_units_of_its_margin(drawn, record):
     values = 0.9, 0.95, 1.03
     axes = drawn([record(k, value) for k, value in enumerate(values)])
     summary = v.summarise(list(values), 0.01)
-    of_mean = [(end - 0.95) / 0.19 for end in (summary.low, summary.high)]
-    of_next = [(end - 0.95) / 0.19 for end in (summary.next_low, summary.next_high)]
+    of_mean = [(end - 0.95) / 0.19 for end in (summary.spread.low, summary.spread.high)]
+    of_next = [(end - 0.95) / 0.19 for end in (summary.spread.next_low, summary.spread.next_high)]
     assert bars(axes, MEAN_WIDTH) == [pytest.approx(of_mean)] and bars(axes, RUN_WIDTH) == [pytest.approx(of_next)]
     means = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == STYLES[v.REPRODUCED][1]]
     assert means[0] == pytest.approx((summary.mean - 0.95) / 0.19)

@@ -1,5 +1,6 @@
 """Verdicts on both sides of every edge. Made-up values; 1 ± 0.25 has edges that are exact in binary."""
 
+import dataclasses
 import math
 from decimal import Decimal
 
@@ -8,7 +9,7 @@ import pytest
 from scipy import stats
 
 from common.claims import verdict as v
-from common.claims.verdict import Summary, confirmation, power, summarise, verdict
+from common.claims.verdict import Spread, Summary, confirmation, power, summarise, verdict
 
 REPORTED, TOLERANCE = 1.0, 0.25
 BIT = 1e-6  # just beyond an edge
@@ -23,7 +24,7 @@ def judge(summary: Summary) -> tuple[str, str, str]:
 
 def interval(low: float, high: float, next_run: tuple[float, float] | None = None) -> Summary:
     """Of the mean, and that of one more run, which is the same unless it is given."""
-    return Summary((low + high) / 2, 0.1, v.LEAST_SEEDS, low, high, *(next_run or (low, high)))
+    return Summary((low + high) / 2, v.LEAST_SEEDS, Spread(0.1, low, high, *(next_run or (low, high))))
 
 
 @pytest.mark.parametrize(("n", "word"), [(1, v.TOO_FEW_SEEDS), (2, v.TOO_FEW_SEEDS), (3, v.REPRODUCED)])
@@ -75,14 +76,14 @@ def test_wholly_above_is_worse_for_an_error_and_better_for_an_accuracy(low, high
 @pytest.mark.parametrize("higher_is_better", [False, True, None])
 def test_three_real_seeds_whose_interval_ends_on_the_edge(higher_is_better):
     summary = summarise([0.9, 1.0, 1.2])
-    half = summary.high - summary.mean
+    half = summary.spread.high - summary.mean
     assert verdict(summary, summary.mean, half, higher_is_better) == v.REPRODUCED
     assert verdict(summary, summary.mean, half - BIT, higher_is_better) == v.CONSISTENT
 
 
 def test_the_printed_number_at_the_end_of_what_one_more_run_may_give():
     summary = summarise([2.9, 3.0, 3.2])
-    least = summary.next_low
+    least = summary.spread.next_low
     assert verdict(summary, least, 0.1, True) == v.CONSISTENT
     assert verdict(summary, least - BIT, 0.1, True) == v.EXCEEDS
 
@@ -122,30 +123,31 @@ def test_decimal_edges_are_edges_though_binary_cannot_say_them(reported, toleran
 def test_the_intervals_are_the_t_intervals_of_scipy(values):
     summary, n = summarise(values), len(values)
     mean, sd = np.mean(values), np.std(values, ddof=1)
-    assert (summary.low, summary.high) == pytest.approx(stats.t.interval(0.90, n - 1, mean, stats.sem(values)))
-    spread = sd * math.sqrt(1 + 1 / n)
-    assert (summary.next_low, summary.next_high) == pytest.approx(stats.t.interval(0.95, n - 1, mean, spread))
-    assert (summary.mean, summary.sd, summary.n) == (pytest.approx(mean), pytest.approx(sd), n)
+    expected = sd, *stats.t.interval(0.90, n - 1, mean, stats.sem(values))
+    expected += stats.t.interval(0.95, n - 1, mean, sd * math.sqrt(1 + 1 / n))
+    assert (summary.mean, summary.n) == (pytest.approx(mean), n)
+    assert dataclasses.astuple(summary.spread) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_one_more_run_lies_in_its_interval_95_times_of_100(n):
     draws = np.random.default_rng(n).normal(size=(4000, n + 1))
-    summaries = [summarise(draw[:n].tolist()) for draw in draws]
-    inside = np.mean([s.next_low <= draw[n] <= s.next_high for s, draw in zip(summaries, draws, strict=True)])
+    spreads = [summarise(draw[:n].tolist()).spread for draw in draws]
+    inside = np.mean([s.next_low <= draw[n] <= s.next_high for s, draw in zip(spreads, draws, strict=True)])
     assert inside == pytest.approx(0.95, abs=0.014)  # four standard errors
 
 
 def test_one_value_has_no_spread_and_no_interval():
-    assert summarise([0.3], COUNT) == Summary(0.3, None, 1, None, None, None, None)
+    assert summarise([0.3], COUNT) == Summary(0.3, 1, None)
 
 
 def test_equal_values_have_no_spread_and_intervals_of_half_a_count():
     summary = summarise([0.1] * 3, COUNT)
-    assert (summary.mean, summary.sd) == (0.1, 0.0)
-    assert (summary.low, summary.high) == pytest.approx(stats.t.interval(0.90, 2, 0.1, COUNT / 2 / math.sqrt(3)))
-    assert summary.high - summary.low > 2 * stats.t.ppf(0.95, 2) * COUNT / math.sqrt(12) / math.sqrt(3)
-    assert summary.next_high - summary.next_low > 2 * stats.t.ppf(0.975, 2) * COUNT / math.sqrt(12)
+    spread = summary.spread
+    assert (summary.mean, spread.sd) == (0.1, 0.0)
+    assert (spread.low, spread.high) == pytest.approx(stats.t.interval(0.90, 2, 0.1, COUNT / 2 / math.sqrt(3)))
+    assert spread.high - spread.low > 2 * stats.t.ppf(0.95, 2) * COUNT / math.sqrt(12) / math.sqrt(3)
+    assert spread.next_high - spread.next_low > 2 * stats.t.ppf(0.975, 2) * COUNT / math.sqrt(12)
 
 
 @pytest.mark.parametrize(("steps", "word"), [(2, v.REPRODUCED), (1, v.CONSISTENT)])
@@ -156,24 +158,33 @@ def test_three_tied_seeds_need_a_margin_wider_than_their_count(steps, word):
 
 def test_half_a_count_hardly_widens_what_many_counts_spread():
     wide, narrow = summarise([0.8, 0.9, 1.0], COUNT), summarise([0.8, 0.9, 1.0])
-    assert (wide.mean, wide.sd) == (narrow.mean, narrow.sd)
-    assert 1 < (wide.high - wide.low) / (narrow.high - narrow.low) < 1.002
+    assert (wide.mean, wide.spread.sd) == (narrow.mean, narrow.spread.sd)
+    assert 1 < (wide.spread.high - wide.spread.low) / (narrow.spread.high - narrow.spread.low) < 1.002
 
 
 def test_intervals_are_cut_off_at_0_and_at_100_percent():
-    free = summarise([0.0, 0.0, 0.3])
+    free = summarise([0.0, 0.0, 0.3]).spread
     assert free.low < 0 and free.next_low < free.low
-    low = summarise([0.0, 0.0, 0.3], value_range=PERCENT)
-    assert (low.low, low.high, low.next_low, low.next_high) == (0.0, free.high, 0.0, free.next_high)
-    high = summarise([100.0, 100.0, 99.7], value_range=PERCENT)
-    assert (high.low, high.high, high.next_high) == (pytest.approx(100 - free.high), 100.0, 100.0)
+    low = summarise([0.0, 0.0, 0.3], value_range=PERCENT).spread
+    assert (low.low, low.high, low.next_low, low.next_high) == (
+        0.0,
+        free.high,
+        0.0,
+        free.next_high,
+    )
+    high = summarise([100.0, 100.0, 99.7], value_range=PERCENT).spread
+    assert (high.low, high.high, high.next_high) == (
+        pytest.approx(100 - free.high),
+        100.0,
+        100.0,
+    )
 
 
 @pytest.mark.parametrize("end", PERCENT)
 @pytest.mark.parametrize("higher_is_better", [False, True, None])
 def test_all_seeds_at_an_end_of_the_range(end, higher_is_better):
     summary = summarise([end] * 3, COUNT, PERCENT)
-    assert end in (summary.low, summary.high) and 0 < summary.high - summary.low < COUNT
+    assert end in (summary.spread.low, summary.spread.high) and 0 < summary.spread.high - summary.spread.low < COUNT
     assert verdict(summary, end, 0.1, higher_is_better) == v.REPRODUCED
     assert verdict(summary, end, COUNT / 10, higher_is_better) == v.CONSISTENT
 

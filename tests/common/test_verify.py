@@ -33,7 +33,7 @@ def located(monkeypatch, records):
         return LocatedData("shapes", "official", paths.DATA, FILES)
 
     monkeypatch.setattr(verify, "real_data", find)
-    monkeypatch.setattr(verify, "measure_record", lambda paper, record, data: Measured(record.metrics))
+    monkeypatch.setattr(verify, "measure_record", lambda paper, record, data, file: Measured(record.metrics))
     return asked
 
 
@@ -47,7 +47,7 @@ def test_a_dataset_is_looked_for_once_and_weights_of_other_files_are_skipped(toy
 
 def test_other_numbers_are_wrong(toy, located, monkeypatch):
     other = Measured({"last": {"test_error": 7.0}})
-    monkeypatch.setattr(verify, "measure_record", lambda paper, record, data: other)
+    monkeypatch.setattr(verify, "measure_record", lambda paper, record, data, file: other)
     assert states(toy) == [SKIPPED, WRONG, WRONG]
 
 

@@ -14,7 +14,7 @@ from common.publishing.checks import paper_faults
 from common.publishing.measure import measure_record, recorded_data, with_weights
 from common.training.records import published_records
 
-WITH_WEIGHTS = [record for name in find_papers() for record in with_weights(load_paper(name))]
+WITH_WEIGHTS = [pair for name in find_papers() for pair in with_weights(load_paper(name)).items()]
 REAL_DATA = pytest.mark.skipif(not os.environ.get("REPRO_DATA"), reason="needs real data: set REPRO_DATA to its folder")
 
 
@@ -50,18 +50,18 @@ def by_speed() -> list:
     """Weights of papers that need more than a CPU to train are slow to measure on one, too."""
     needs_more = {name for name in find_papers() if any(c.needs.device != "cpu" for c in load_paper(name).claims)}
     return [
-        pytest.param(record, marks=[pytest.mark.slow] if record.paper in needs_more else [], id=record.weights.file)
-        for record in WITH_WEIGHTS
+        pytest.param(file, record, marks=[pytest.mark.slow] if record.paper in needs_more else [], id=file)
+        for file, record in WITH_WEIGHTS
     ]
 
 
 @REAL_DATA
-@pytest.mark.parametrize("record", by_speed())
-def test_published_weights_give_the_records_numbers(record):
+@pytest.mark.parametrize(("file", "record"), by_speed())
+def test_published_weights_give_the_records_numbers(file, record):
     paper = load_paper(record.paper)
     try:
         locate(paper.passport(record.variant))  # absent data is not fetched for a test
         data = recorded_data(paper, record, None)
     except DataAbsent as absent:
         pytest.skip(str(absent))
-    assert measure_record(paper, record, data).metrics == record.remeasured
+    assert measure_record(paper, record, data, paths.ROOT / file).metrics == record.remeasured
