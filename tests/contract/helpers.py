@@ -58,6 +58,7 @@ class Command:
         self._process = _server.Process(target=_work, args=(words, self._out, self._err), kwargs=how)
         with contextlib.chdir(ROOT), pytest.MonkeyPatch.context() as patch:  # the first one starts the server
             patch.setenv("OMP_NUM_THREADS", "1")  # tests share the machine
+            patch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # where two threads are wanted, they wait without spinning
             self._process.start()
 
     @property

@@ -126,12 +126,13 @@ def test_measuring_between_epochs_does_not_disturb(tmp_path, whole, monkeypatch)
 
 @dataclass
 class Step:
-    """What the training loop hands to one update."""
+    """What the training loop hands to one update, and the loss that it is handed back."""
 
     optimiser: torch.optim.Optimizer
     rates: set[float]
     remembers: bool  # moments of earlier updates
     limit: float
+    loss: float
 
 
 @pytest.fixture
@@ -140,9 +141,10 @@ def steps(monkeypatch) -> list[Step]:
     honest, taken = train.update, []
 
     def update(model, optimiser, y, v, precision, limit):
-        rates = {group["lr"] for group in optimiser.param_groups}
-        taken.append(Step(optimiser, rates, bool(optimiser.state), limit))
-        return honest(model, optimiser, y, v, precision, limit)
+        rates, remembers = {group["lr"] for group in optimiser.param_groups}, bool(optimiser.state)
+        loss = honest(model, optimiser, y, v, precision, limit)
+        taken.append(Step(optimiser, rates, remembers, limit, loss.item()))
+        return loss
 
     monkeypatch.setattr(train, "update", update)
     return taken
@@ -153,6 +155,8 @@ def test_the_authors_rate_restart_and_no_clipping_in_every_update(tmp_path, step
     curves = run_smoke(tmp_path, "sigma25-authors", learning_rate=schedule).curves
     assert [step.rates for step in steps] == [{1e-3}] * 2 * STEPS + [{1e-4}] * STEPS
     assert curves["rate"] == [1e-3, 1e-3, 1e-4]
+    losses = np.array([step.loss for step in steps]).reshape(3, STEPS)
+    assert curves["loss"] == pytest.approx(losses.mean(axis=1), rel=1e-12), "of each epoch's steps alone"
     assert [step.remembers for step in steps] == [False, True, True] * 3, "forgotten at the start of every epoch"
     assert all(type(step.optimiser) is torch.optim.Adam and step.limit == 0 for step in steps)
 
