@@ -178,7 +178,7 @@ date-released: 2024-01-01
 
 def make_toy_repository(root: Path) -> Path:
     """The repository with nothing but the toy paper in it, committed; its data is in data/."""
-    copy_sources(root, "common", "reproduce.sh", "requirements.txt", "papers/__init__.py")
+    copy_sources(root, "common", "reproduce.sh", "requirements.txt", "requirements", "papers/__init__.py")
     shutil.copytree(TOY, root / "papers" / "toy", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "data" / "clouds").mkdir(parents=True)
     shutil.copy(TOY.with_name("toy_clouds.csv"), root / "data" / "clouds" / "clouds.csv")
