@@ -215,10 +215,10 @@ def test_one_seed_that_failed_among_others_has_no_row_of_its_own(paper, record, 
 def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):
     row = row_of(paper_rows(paper, []), "plain-test")
     assert (row.verdict, row.edition, row.n) == (v.NOT_ATTEMPTED, None, 0)
-    assert row.note == "needs about 0.5 h on a cpu a seed, shapes (official or bundle)"
+    assert row.note == "needs about 30 min on a CPU a seed, shapes (official or bundle)"
 
 
-@pytest.mark.parametrize(("hours", "words"), [(0.75, "0.75 h"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
+@pytest.mark.parametrize(("hours", "words"), [(0.75, "45 min"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
 def test_hours_are_rounded_to_what_is_known_of_them(toy, hours, words):
     content = toy.paper_content()
     content["claims"][0]["needs"] = {"hours": hours, "device": "GPU"}

@@ -108,7 +108,7 @@ def test_what_was_measured_comes_first_and_what_was_not_in_one_line_a_variant(wo
     failed, evidence = lines_of(measured)
     assert failed[:6] == ["plain", "test error", "last", "official", "0.95 ± 0.19 %", "–"]
     needs, command = (
-        "about 0.5 h on a cpu a seed, shapes (official or bundle)",
+        "about 30 min on a CPU a seed, shapes (official or bundle)",
         "`bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2`",
     )
     assert lines_of(open_claims) == [
@@ -133,9 +133,9 @@ def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeyp
         [
             "plain",
             "last: test error 0.95 %, training error 1.00 %; best: test error 0.9 %",
-            "about 0.5 h on a cpu or 40 h on a cpu a seed, shapes (official or bundle)",
+            "about 30 min on a CPU or 40 h on a CPU a seed, shapes (official or bundle)",
         ],
-        ["wide", "last: PSNR 30.10 dB", "about 0.5 h on a cpu a seed, shapes (official or bundle)"],
+        ["wide", "last: PSNR 30.10 dB", "about 30 min on a CPU a seed, shapes (official or bundle)"],
     ]
     assert "Nothing has been measured yet." in text_of("README.md")
 
