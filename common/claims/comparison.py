@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.papers import Claim, Paper, Released, find_papers, load_paper
+from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
 from common.training.records import Record, ReleasedRecord, published_records, published_released
 
@@ -59,6 +59,28 @@ class EditionNote:
     edition: str
     dataset: str
     description: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A claim among the methods that the paper compares its own with."""
+
+    of: AlsoReported
+    claim: Claim
+    row: Row | None  # where the claim was measured
+
+    def place(self, value: float) -> int:
+        """The place of this value among the other methods, from 1; ties share the better one."""
+        return 1 + sum(self._better(float(other), value) for other in self.of.values.values())
+
+    @property
+    def methods(self) -> list[tuple[str | None, str]]:
+        """Name and printed value, the best first; the paper's own method has no name."""
+        methods = [(None, self.claim.reported), *self.of.values.items()]
+        return sorted(methods, key=lambda of: float(of[1]), reverse=bool(METRICS[self.claim.metric].higher_is_better))
+
+    def _better(self, one: float, other: float) -> bool:
+        return one > other if METRICS[self.claim.metric].higher_is_better else one < other
 
 
 @dataclass(frozen=True)
@@ -155,8 +177,15 @@ class Comparison:
 
     @property
     def standing(self) -> dict[str, int]:
-        """How many claims have each verdict, the best first; those that are a detail do not count."""
-        verdicts = [row.verdict for row in self.without_details().rows if row.claim]
+        """How many claims have each verdict, the best first; those that are a detail do not count.
+
+        The numbers of one evaluation (of one variant, under one protocol, on one split), such as overall accuracy,
+        average accuracy and kappa, are one claim, and the worst of their verdicts is its.
+        """
+        claims: dict[tuple, list[str]] = {}
+        for row in self.claimed:
+            claims.setdefault((row.variant, row.protocol, METRICS[row.metric].counted_on), []).append(row.verdict)
+        verdicts = [max(words, key=v.WORDS.index) for words in claims.values()]
         return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
 
     @property
@@ -164,6 +193,18 @@ class Comparison:
         """How many of these claims released weights confirm, and how many they do not."""
         verdicts = [row.released_verdict for row in self.without_details().rows if row.claim]
         return {word: verdicts.count(word) for word in (v.CONFIRMED, v.NOT_CONFIRMED) if word in verdicts}
+
+    @property
+    def claimed(self) -> list[Row]:
+        """The rows of printed numbers, but for details."""
+        return [row for row in self.without_details().rows if row.claim]
+
+    @property
+    def rankings(self) -> list[Ranking]:
+        """Where the paper places its claims among other methods, and where the measured means would stand."""
+        claims = {claim.id: claim for claim in self.paper.claims}
+        rows = {row.claim: row for row in self.rows if row.mean is not None}
+        return [Ranking(of, claims[of.claim], rows.get(of.claim)) for of in self.paper.also_reported if of.claim]
 
     @property
     def beside(self) -> list[list[Row]]:

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import math
+import re
 from collections.abc import Callable, Collection
 from decimal import Decimal
 from functools import cached_property
@@ -18,6 +19,8 @@ from common.base.metrics import METRICS
 from common.base.schema import Checked, read
 from common.claims.verdict import LEAST_SEEDS
 from common.data.passports import Passport, find_passport
+
+NUMBER = r"-?\d+(\.\d+)?"
 
 
 class Variant(Checked):
@@ -57,7 +60,7 @@ class Claim(Checked):
     id: str
     variant: str
     metric: str
-    reported: Annotated[str, pydantic.Field(pattern=r"^-?\d+(\.\d+)?$")]
+    reported: Annotated[str, pydantic.Field(pattern=f"^{NUMBER}$")]
     where: str
     protocol: str
     tolerance: float
@@ -65,6 +68,7 @@ class Claim(Checked):
     spread: Spread | None = None
     second_reference: Reference | None = None
     unverified: bool = False
+    remark: str | None = None  # what else the paper says of the number
     detail: bool = False  # stands in results/README.md only, not on the pages that give the overview
 
     @property
@@ -82,6 +86,17 @@ class Released(Checked):
     dataset: str  # whose passport has the file
     file: str
     tests: list[str]  # the datasets that they are measured on, each by itself
+
+
+class AlsoReported(Checked):
+    """Numbers that the paper prints beside its claims: of the methods it compares with, which then are ranked with
+    the claim, or of settings that are no variant here."""
+
+    what: str
+    where: str
+    claim: str | None = None
+    values: Annotated[dict[str, str], pydantic.Field(min_length=1)]
+    unverified: bool = False
 
 
 class Citation(Checked):
@@ -127,10 +142,13 @@ class PaperFile(Checked):
     """The content of a paper.yaml."""
 
     citation: Citation
+    # The commit of this file at which seeds, printed numbers and margins were fixed; `verify` compares it with today's.
+    frozen: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{40}$")] | None = None
     default_variant: str
     headline: list[str]  # the metrics that the front page shows where no claim speaks of what was measured
     variants: dict[str, Variant]
     claims: list[Claim]
+    also_reported: list[AlsoReported] = []
     protocols: dict[str, str | Protocols]  # what each evaluation protocol means
     class_sizes: dict[str, list[int]] = {}  # by dataset, where a metric is counted class by class
     released: list[Released] = []
@@ -145,10 +163,12 @@ class Paper:
         self.file = folder / "paper.yaml"
         content = read(self.file, PaperFile)
         self.citation = content.citation
+        self.frozen = content.frozen
         self.default_variant = content.default_variant
         self.headline = content.headline
         self.variants = content.variants
         self.claims = content.claims
+        self.also_reported = content.also_reported
         self._protocols = content.protocols
         self.protocols = self._written_out()
         self.class_sizes = content.class_sizes
@@ -280,6 +300,12 @@ class Paper:
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
         self._check_released(fault)
+        for of in self.also_reported:
+            where = f"also_reported.{of.what}"
+            if of.claim not in (None, *ids):
+                raise fault(f"{where}.claim: {of.claim!r} is no claim.{nearest(of.claim, ids)}")
+            if of.claim and (wrong := [text for text in of.values.values() if not re.fullmatch(NUMBER, text)]):
+                raise fault(f"{where}.values: {wrong[0]!r} is no number to rank a claim with")
 
     def _check_released(self, fault: Callable[[str], UsageError]) -> None:
         ids = [released.id for released in self.released]

@@ -26,6 +26,10 @@ class DataFile(Checked):
     bytes: int | None = None
     urls: list[str] = []
 
+    @property
+    def has_checksum(self) -> bool:
+        return bool(self.sha256 or self.git_blob)
+
     def is_at(self, path: Path) -> bool:
         """Whether what lies there is this file, as far as can be known."""
         if self.sha256:
@@ -118,6 +122,7 @@ class LocatedData:
     edition: str
     folder: Path | None
     files: dict[str, str]  # name to sha256
+    vouched: tuple[str, ...] = ()  # the files that the passport has a checksum of, and that agreed with it
 
     @property
     def standin(self) -> bool:
@@ -226,7 +231,6 @@ def _shipped(passport: Passport) -> LocatedData | None:
             continue
         try:
             altered = [file for file, entry in edition.files.items() if not entry.is_at(folder / file)]
-            hashes = {file: file_sha256(folder / file) for file in edition.files}
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
         if altered:
@@ -235,8 +239,15 @@ def _shipped(passport: Passport) -> LocatedData | None:
                 f"{folder / altered[0]} is not what its passport says (altered content). "
                 f"Install {package} again, in the version that requirements.txt names."
             )
-        return LocatedData(passport.name, name, folder, hashes)
+        return _whole_copy(passport, name, folder)
     return None
+
+
+def _whole_copy(passport: Passport, edition: str, folder: Path) -> LocatedData:
+    """A folder that holds every file of an edition as it should be."""
+    files = passport.editions[edition].files
+    vouched = tuple(name for name, file in files.items() if file.has_checksum)
+    return LocatedData(passport.name, edition, folder, {name: file_sha256(folder / name) for name in files}, vouched)
 
 
 def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
@@ -247,8 +258,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
     }
     for name, edition in passport.editions.items():
         if len(right[name]) == len(edition.files) and all(right[name].values()):
-            hashes = {file: file_sha256(folder / file) for file in edition.files}
-            return LocatedData(passport.name, name, folder, hashes)
+            return _whole_copy(passport, name, folder)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
     # before what is missing: an altered copy is never passed over.
     nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))

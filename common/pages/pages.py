@@ -3,8 +3,8 @@
 from common.base import paths
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.comparison import NO_COMMIT, Comparison, ReleasedEvidence, seed_of
-from common.claims.papers import Claim, Paper
+from common.claims.comparison import NO_COMMIT, Comparison, Ranking, ReleasedEvidence, seed_of
+from common.claims.papers import AlsoReported, Claim, Paper
 from common.claims.rows import (
     UNVERIFIED,
     Row,
@@ -48,7 +48,7 @@ def results_page(comparisons: list[Comparison]) -> str:
 def paper_block(comparison: Comparison, page: str) -> str:
     """What stands between the markers of a paper's page; figures that its other text, `page`, shows are left out."""
     overview = comparison.without_details()
-    parts = [*_measured(overview, overview.attempted), *_not_attempted(overview)]
+    parts = [*_measured(overview, overview.attempted), *_not_attempted(overview), *_also_reported(comparison)]
     if left_out := len(comparison.rows) - len(overview.rows):
         parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
     parts += _links(comparison.paper)
@@ -65,7 +65,13 @@ def front_block(comparisons: list[Comparison]) -> str:
     verdicts = [[_link(c), *_cells(row), _released(row)] for c in comparisons for row in c.front_rows]
     beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
     standing = [
-        [_link(c), str(sum(c.standing.values())), _in_words(c.standing), _in_words(c.released_standing) or "–"]
+        [
+            _link(c),
+            str(sum(c.standing.values())),
+            str(len(c.claimed)),
+            _in_words(c.standing),
+            _in_words(c.released_standing) or "–",
+        ]
         for c in comparisons
     ]
     parts = [
@@ -73,8 +79,9 @@ def front_block(comparisons: list[Comparison]) -> str:
         _forest("results/"),
         beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
         beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
-        "Where the claims stand:",
-        markdown_table(standing, ["paper", "claims", "of these", "by released weights"]),
+        "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa "
+        "of the same runs) are one claim, which has the worst of their verdicts:",
+        markdown_table(standing, ["paper", "claims", "numbers", "of the claims", "numbers, by released weights"]),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -123,6 +130,8 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
     notes += _edition_notes(comparison, rows)
     if any(row.note.startswith(UNVERIFIED) for row in rows):
         notes.append(UNVERIFIED_NOTE)
+    remarks = {claim.id: claim.remark for claim in comparison.paper.claims if claim.remark}
+    notes += [f"- *{row.variant}*, {label(row)}: {remarks[row.claim]}" for row in rows if row.claim in remarks]
     lines, columns = [_cells(row) for row in rows], COLUMNS
     if any(row.released_record for row in rows):
         columns = [*columns, RELEASED_COLUMN]
@@ -223,6 +232,32 @@ def _not_attempted(comparison: Comparison, everything: bool = False) -> list[str
     if comparison.not_run:
         parts.append(f"Not run yet, and no claim speaks of them: {', '.join(comparison.not_run)}.")
     return ["### Not attempted", *parts] if parts else []
+
+
+def _also_reported(comparison: Comparison) -> list[str]:
+    """What the paper prints beside its claims: rankings of methods, and settings that are no variant here."""
+    rankings = [[r.of.what, _ranked(r), _where(r.of)] for r in comparison.rankings]
+    others = [of for of in comparison.paper.also_reported if not of.claim]
+    settings = [
+        [of.what, "; ".join(f"{name}: {value}" for name, value in of.values.items()), _where(of)] for of in others
+    ]
+    if not (rankings or settings):
+        return []
+    return ["### What else the paper prints", markdown_table([*rankings, *settings], ["what", "values", "printed in"])]
+
+
+def _where(of: AlsoReported) -> str:
+    return of.where + (f" ({UNVERIFIED})" if of.unverified else "")
+
+
+def _ranked(ranking: Ranking) -> str:
+    """'SSRN 98.45, **this paper 98.39**, 3D-CNN 82.62: place 2 of 3; the mean here, 98.10 %, takes place 2'"""
+    methods = ", ".join(f"{name} {value}" if name else f"**this paper {value}**" for name, value in ranking.methods)
+    text = f"{methods}: place {ranking.place(ranking.claim.value)} of {len(ranking.methods)}"
+    if ranking.row is None:
+        return text
+    mean = with_unit(f"{ranking.row.mean:.{METRICS[ranking.row.metric].decimals}f}", ranking.row.metric)
+    return f"{text}; the mean here, {mean}, takes place {ranking.place(ranking.row.mean)}"
 
 
 def _claimed(claim: Claim) -> list[str]:

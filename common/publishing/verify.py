@@ -16,6 +16,7 @@ from common.data.find import real_data
 from common.data.passports import LocatedData, locate, search_folders
 from common.pages.tables import tables
 from common.publishing.checks import differences, paper_faults
+from common.publishing.frozen import NoHistory, counting_records, frozen_faults
 from common.publishing.measure import measure_record, same_data, with_weights
 from common.publishing.released import measure_weights
 from common.training.records import Record, published_records, published_released
@@ -61,6 +62,20 @@ def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
     count = len(published_records(paper.name)) + len(published_released(paper.name))
     read = f"{count} read, valid and consistent"
     return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, read)]
+
+
+def _claims(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """Whether what the claims are judged by stood before the runs."""
+    what = f"{paper.name}: claims"
+    try:
+        faults = frozen_faults(paper)
+    except NoHistory as why:
+        return [(SKIPPED, what, str(why))]
+    ran = (
+        f"none of {len(counting_records(paper))} records ran under other seeds, printed numbers or margins than today's"
+    )
+    since = f", which are those of {paper.frozen[:7]}" if paper.frozen else ""
+    return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, ran + since)]
 
 
 def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
@@ -167,4 +182,10 @@ def _tables() -> list[Finding]:
     return findings
 
 
-CHECKS = {"records": _records, "weights": _weights, "released weights": _released, "determinism": _determinism}
+CHECKS = {
+    "records": _records,
+    "claims": _claims,
+    "weights": _weights,
+    "released weights": _released,
+    "determinism": _determinism,
+}

@@ -4,7 +4,6 @@ The training pictures lie in memory once, as bytes; patches are cut from them on
 the device that trains, a batch at a time.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from common.base.errors import DataError, UsageError
 from common.data.passports import LocatedData
+from common.data.splits import split_hash
 from common.data.unreadable import NO_PICTURE
 from common.training.determinism import generator
 from papers.dncnn import degrade
@@ -59,8 +59,7 @@ class Collection:
 
     def split_hash(self) -> str:
         """sha256 over the names of which pictures train and which test, in their order."""
-        names = [*self.train, *(f"{test}/{name}" for test, pictures in self.tests.items() for name in pictures)]
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+        return split_hash(train=list(self.train), **{test: list(pictures) for test, pictures in self.tests.items()})
 
 
 def load(data: LocatedData, held_out: bool = False) -> Collection:

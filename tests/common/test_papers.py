@@ -44,6 +44,18 @@ BROKEN = {
         lambda c: c["variants"]["wide"].update(dataset="shape"),
         "variants.wide.dataset: No dataset is called 'shape'. Did you mean shapes?",
     ),
+    "ranking of no claim": (
+        lambda c: c.update(also_reported=[{"what": "w", "where": "T", "claim": "plan-test", "values": {"a": "1"}}]),
+        "also_reported.w.claim: 'plan-test' is no claim. Did you mean plain-test?",
+    ),
+    "ranking of words": (
+        lambda c: c.update(also_reported=[{"what": "w", "where": "T", "claim": "plain-test", "values": {"a": "1 %"}}]),
+        "also_reported.w.values: '1 %' is no number to rank a claim with",
+    ),
+    "nothing also reported": (
+        lambda c: c.update(also_reported=[{"what": "w", "where": "T", "values": {}}]),
+        "also_reported.0.values: ",
+    ),
     "class sizes of another dataset": (
         lambda c: (
             c["variants"]["plain"].update(splits={"train": 5, "test": 6}),

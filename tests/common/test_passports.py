@@ -25,6 +25,7 @@ def test_each_edition_is_recognised(toy, shapes, edition):
     found = locate(shapes)
     assert (found.dataset, found.edition, found.folder, found.standin) == ("shapes", edition, folder, False)
     assert found.files == {name: file.sha256 for name, file in shapes.editions[edition].files.items()}
+    assert found.vouched == tuple(found.files)
 
 
 def test_only_an_equivalent_edition_counts(shapes):
@@ -187,6 +188,7 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     found = locate(shapes)
     assert found.edition == "official"
     assert found.files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    assert "train.bin" in found.vouched
     (folder / "train.bin").write_bytes(content[:-1] + b"E")
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
@@ -206,6 +208,7 @@ def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_s
     (folder / "shapes.npz").write_bytes(b"mine")
     found = locate(shapes)
     assert (found.edition, found.files) == ("bundle", {"shapes.npz": hashlib.sha256(b"mine").hexdigest()})
+    assert found.vouched == ()
     toy.put_data(folder.parent.parent / "other")
     (folder / "train.bin").write_bytes(b"half")  # beside it, of another edition and altered
     assert locate(shapes).edition == "bundle"

@@ -188,6 +188,27 @@ def make_toy_repository(root: Path) -> Path:
     return root
 
 
+@dataclass
+class ToySmoke:
+    """The smoke run of the toy paper in `root`: nine steps in three epochs of 50 points."""
+
+    root: Path
+    runs: Path
+    log: Path
+
+    def start(self, *words, log=None, **how) -> Command:
+        return start(*smoke(self.runs, *words, paper="toy"), root=self.root, log=log or self.log, **how)
+
+    def run(self, *words, **how) -> Ended:
+        return self.start(*words, **how).end()
+
+
+def without_standin(ended: Ended) -> Ended:
+    """Without the lines that are said of every stand-in."""
+    lines = [line for line in ended.complaint if not line.startswith("STAND-IN DATA")]
+    return Ended(ended.code, ended.out, "\n".join(lines))
+
+
 class Killed(BaseException):
     """Nothing catches it: a run ends as kill -9 ends it."""
 
