@@ -1,6 +1,7 @@
 """A paper's rows, sorted for the pages that show them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
@@ -182,17 +183,21 @@ class Comparison:
         The numbers of one evaluation (of one variant, under one protocol, on one split), such as overall accuracy,
         average accuracy and kappa, are one claim, and the worst of their verdicts is its.
         """
-        claims: dict[tuple, list[str]] = {}
-        for row in self.claimed:
-            claims.setdefault((row.variant, row.protocol, METRICS[row.metric].counted_on), []).append(row.verdict)
-        verdicts = [max(words, key=v.WORDS.index) for words in claims.values()]
-        return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
+        return self._count([(row, row.verdict) for row in self.claimed], v.WORDS)
 
     @property
     def released_standing(self) -> dict[str, int]:
         """How many of these claims released weights confirm, and how many they do not."""
-        verdicts = [row.released_verdict for row in self.without_details().rows if row.claim]
-        return {word: verdicts.count(word) for word in (v.CONFIRMED, v.NOT_CONFIRMED) if word in verdicts}
+        words = [(row, row.released_verdict) for row in self.claimed if row.released_verdict]
+        return self._count(words, (v.CONFIRMED, v.NOT_CONFIRMED))
+
+    def _count(self, words: list[tuple[Row, str]], order: Sequence[str]) -> dict[str, int]:
+        """How many claims have each word; `order` has the best first."""
+        claims: dict[tuple, list[str]] = {}
+        for row, word in words:
+            claims.setdefault((row.variant, row.protocol, METRICS[row.metric].counted_on), []).append(word)
+        worst = [max(of_claim, key=order.index) for of_claim in claims.values()]
+        return {word: worst.count(word) for word in order if word in worst}
 
     @property
     def claimed(self) -> list[Row]:
@@ -230,9 +235,13 @@ class Comparison:
 
 
 def all_comparisons() -> list[Comparison]:
-    """Every paper's: first those of which claims were tried, then those of which anything was measured, by name."""
-    comparisons = [_comparison(load_paper(name)) for name in find_papers()]
-    return sorted(comparisons, key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
+    """Every paper's: first those of which claims were tried by training, then those of which some were by released
+    weights, then those of which anything was measured, by name."""
+
+    def place(of: Comparison) -> tuple[bool, ...]:
+        return not any(row.records for row in of.front_rows), not of.front_rows, not of.attempted
+
+    return sorted((_comparison(load_paper(name)) for name in find_papers()), key=place)
 
 
 def _comparison(paper: Paper) -> Comparison:
