@@ -299,7 +299,7 @@ def apart_from(train: np.ndarray, truth: np.ndarray, window: int) -> Split:
 
 
 def remaining(train: np.ndarray, truth: np.ndarray) -> Split:
-    """The random split with these training pixels: all other labelled ones test. Arguments as in `apart_from`."""
+    """The random split with these training pixels: all other labelled ones are tested. Arguments as in `apart_from`."""
     return Split(train, np.setdiff1d(np.flatnonzero(truth), train))
 
 
