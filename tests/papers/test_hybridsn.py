@@ -288,7 +288,7 @@ def test_the_sizes_that_paper_yaml_states_are_those_of_the_splits(real_scene):
             assert variant.splits == {"train": len(split.train), "test": len(split.test)}
 
 
-def test_the_class_sizes_that_paper_yaml_states_are_those_of_the_ground_truth(real_scene):
+def test_the_class_sizes_in_paper_yaml_are_those_of_the_ground_truth(real_scene):
     paper, truth = load_paper("hybridsn"), real_scene.truth
     assert paper.class_sizes["indian_pines"] == np.bincount(truth.flat)[1:].tolist()
     tested = np.bincount(truth.flat[random_split(truth, 0.3, seed=0).test])[1:]
