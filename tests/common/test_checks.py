@@ -134,7 +134,7 @@ def test_no_fault_is_found_where_none_is(paper, sound, name):
     assert record_faults(paper, changed(sound(), SOUND[name])) == []
 
 
-def test_a_failed_record_has_no_numbers_and_needs_its_recipe_and_data_all_the_same(paper, sound):
+def test_a_failed_record_has_no_numbers_but_needs_recipe_and_data(paper, sound):
     failed = {"status": "failed", "failure": "nan", "metrics": {}, "weights": None, "remeasured": None, "details": {}}
     assert record_faults(paper, sound(**failed)) == []
     assert len(record_faults(paper, changed(sound(**failed), other_recipe))) == 1

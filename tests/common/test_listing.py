@@ -26,7 +26,7 @@ def entries(capsys) -> list[dict]:
     return json.loads(capsys.readouterr().out)
 
 
-def test_every_variant_is_listed_with_its_data_and_the_time_of_its_finished_seeds(toy, record, failed_record, capsys):
+def test_every_variant_is_listed_with_its_data_and_time_per_seed(toy, record, failed_record, capsys):
     toy.paper()
     toy.put_data(paths.DATA, "resized")
     minutes = [{"wall_seconds": 60.0 * n, "training_seconds": 1.0, "samples_per_second": 1.0} for n in (1, 2, 30)]

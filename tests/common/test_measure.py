@@ -43,7 +43,7 @@ def holds(path, run: str | None):
         ("wide", "alpha_2001/wide/seed-0", "wide"),
     ],
 )
-def test_weights_are_measured_as_the_variant_that_is_asked_for_or_that_they_name(toy, tmp_path, wanted, run, used):
+def test_weights_are_measured_as_the_variant_asked_for_or_named_in_them(toy, tmp_path, wanted, run, used):
     assert variant_of(toy.paper(), wanted, holds(tmp_path / "file", run)) == used
 
 
@@ -64,7 +64,7 @@ def test_weights_of_another_paper_or_variant_are_refused(toy, tmp_path, wanted, 
     assert str(told.value) == f"{tmp_path / 'file'} holds weights of {whose}. {advice}"
 
 
-def test_classes_are_told_by_name_with_their_examples_and_what_they_are_mistaken_for(capsys):
+def test_classes_are_reported_with_examples_and_their_confusions(capsys):
     _print_classes([[8, 2, 0], [0, 0, 0], [1, 4, 15]], ["corn", "oats", "woods"])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for expected in ("corn 10 80.0 % oats (2)", "oats 0 not scored –", "woods 20 75.0 % oats (4)"):

@@ -231,7 +231,7 @@ def test_average_accuracy_is_as_coarse_as_its_small_classes_make_it(toy):
     assert 100 * draws.mean(axis=1).std() == pytest.approx(4.8 / 1.96, rel=0.01)
 
 
-def test_average_accuracy_goes_by_the_split_where_no_class_sizes_are_known(toy):
+def test_average_accuracy_goes_by_the_split_without_class_sizes(toy):
     assert toy.paper().examples("plain", "aa") == 10000
 
 

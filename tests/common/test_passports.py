@@ -128,14 +128,14 @@ def test_a_folder_where_a_file_belongs_is_told(toy, shapes):
     damaged(shapes, str(folder))
 
 
-def test_a_data_dir_that_does_not_exist_is_an_error_even_if_data_is_elsewhere(toy, shapes, tmp_path):
+def test_a_missing_data_dir_is_an_error_even_if_data_is_elsewhere(toy, shapes, tmp_path):
     toy.put_data(paths.DATA)
     with pytest.raises(DataError, match="--data-dir .*nowhere: no such folder") as told:
         locate(shapes, tmp_path / "nowhere")
     assert not isinstance(told.value, DataAbsent)
 
 
-def test_the_data_dir_comes_before_repro_data_and_that_before_the_repository(toy, shapes, tmp_path, monkeypatch):
+def test_data_dir_comes_before_repro_data_and_that_before_the_default(toy, shapes, tmp_path, monkeypatch):
     folders = [toy.put_data(root) for root in (tmp_path / "named", tmp_path / "environment", paths.DATA)]
     monkeypatch.setenv("REPRO_DATA", str(tmp_path / "environment"))
     assert locate(shapes, tmp_path / "named").folder == folders[0]
@@ -202,7 +202,7 @@ def test_a_file_of_which_only_the_md5_sum_is_known_is_checked_by_it(toy):
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
 
-def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_seen_is_recorded(toy):
+def test_a_file_without_a_checksum_is_taken_by_name_and_recorded(toy):
     shapes = changed_passport("bundle", **{"shapes.npz": {}})
     folder = toy.put_data(paths.DATA, "bundle")
     (folder / "shapes.npz").write_bytes(b"mine")

@@ -79,7 +79,7 @@ def test_an_edition_that_is_not_equivalent_has_its_own_row_and_no_claim(paper, r
     assert reported_as(row) == "0.95 %"
 
 
-def test_other_data_of_what_the_paper_does_not_print_has_no_published_number(paper, record):
+def test_other_data_without_a_printed_value_has_no_published_number(paper, record):
     row = row_of(paper_rows(paper, [record(k, protocol="best", edition="resized") for k in range(3)]), None)
     assert (row.verdict, row.reported, row.difference) == (v.NO_PUBLISHED_NUMBER, None, None)
 
@@ -117,7 +117,7 @@ def test_ties_are_known_no_better_than_to_half_of_one_example(paper, record):
     assert row.high - row.mean == pytest.approx(2.92 * 0.005 / 3**0.5, rel=1e-3)
 
 
-def test_training_error_far_from_the_printed_one_is_neither_better_nor_worse(toy, record):
+def test_training_error_far_off_the_printed_is_neither_better_nor_worse(toy, record):
     content = toy.paper_content()
     content["claims"][0] |= {"metric": "train_error", "tolerance": 0.078}
     paper = toy.paper(content=content)
@@ -192,7 +192,7 @@ def test_a_variant_without_claims_whose_seeds_all_failed_has_a_row(toy, failed_r
     assert (label(row), reported_as(row), measured(row)) == ("–", "–", "–")
 
 
-def test_failed_seeds_on_an_edition_that_does_not_count_have_a_row_beside_the_claims(paper, record, failed_record):
+def test_failed_seeds_on_an_edition_that_does_not_count_have_a_row(paper, record, failed_record):
     rows = paper_rows(paper, [failed_record(0, edition="resized"), *(record(k) for k in range(3))])
     assert row_of(rows, "plain-test").verdict == v.REPRODUCED
     failed = row_of(rows, None)

@@ -612,7 +612,7 @@ def test_every_field_of_the_recipe_is_explained_as_an_option():
 def test_a_recipe_that_does_not_fit_the_pictures_is_refused():
     with pytest.raises(UsageError, match="--epoch-patches 900000: there are"):
         material(epoch_patches=900_000)
-    with pytest.raises(UsageError, match="--noise once: of 10,000,000 patches it takes 64 GB. Use fresh."):
+    with pytest.raises(UsageError, match="--noise once: 10,000,000 patches take 64 GB. Use fresh."):
         train.noise_kept(10**7, Recipe(), 0, "cpu")
     collection = preparing.Collection({"a": picture(32, 32)}, {})
     with pytest.raises(UsageError, match="--channels 3: the pictures to train on have 1"):
@@ -663,8 +663,8 @@ def damaged_png() -> bytes:
     [("bsd", "Train400/a.png", np.zeros((5, 5, 3), np.uint8), "is in colour"),
      ("bsd_colour", "Train432/a.png", np.zeros((5, 5), np.uint8), "is grey"),
      ("three_tasks", "BSD68/a.png", np.zeros((5, 5, 3), np.uint8), "is in colour"),
-     ("bsd", "Train400/a.png", b"no picture", "is no picture"),
-     ("bsd", "Train400/a.png", damaged_png(), "is no picture")],
+     ("bsd", "Train400/a.png", b"no picture", "cannot be read as a picture"),
+     ("bsd", "Train400/a.png", damaged_png(), "cannot be read as a picture")],
 )  # fmt: skip
 def test_a_file_of_the_wrong_kind_is_a_data_error(tmp_path, dataset, name, content, said):
     located = given(tmp_path, name, content)
