@@ -18,7 +18,7 @@ USERS=$ROOT/requirements/users.lock  # what requirements.txt lists and what that
 DEVELOPERS=$ROOT/requirements/developers.lock
 STAMP=$VENV/installed.txt  # the users' lock that .venv holds; written last, so that having it means complete
 DEVELOPERS_STAMP=$VENV/installed-developers.txt
-CPU_ONLY=$VENV/torch-cpu   # is there where .venv was made with REPRO_TORCH=cpu
+CPU_ONLY=$VENV/torch-cpu   # exists if .venv was made with REPRO_TORCH=cpu
 LOG=$VENV/install.log
 LOCK=$VENV/lock
 
@@ -32,7 +32,7 @@ fail() {  # each argument is a line
 
 # ---- which Python ---------------------------------------------------------------------------
 
-# "3.11 /usr/bin/python3.11", whatever the version: must be Python 2 as well. The path is the real one, so that
+# "3.11 /usr/bin/python3.11", whatever the version: must run under Python 2 as well. The path is the real one, so that
 # .venv notices (by a dangling link) when the system's python3 has become another version.
 DESCRIBE='import os, sys; print("%d.%d " % sys.version_info[:2] + os.path.realpath(sys.executable))'
 
@@ -41,7 +41,7 @@ fits() {  # fits 3.11
   [ "$major" -gt 3 ] || { [ "$major" -eq 3 ] && [ "$minor" -ge 11 ]; }
 }
 
-find_python() {  # sets PYTHON, or leaves it empty and names in TOO_OLD what was there
+find_python() {  # sets PYTHON, or leaves it empty and puts the version found into TOO_OLD
   local name described
   PYTHON='' TOO_OLD=''
   for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
@@ -54,7 +54,7 @@ find_python() {  # sets PYTHON, or leaves it empty and names in TOO_OLD what was
   done
 }
 
-find_uv() {  # sets UV; asks it to run, because a launcher may be there without its uv
+find_uv() {  # sets UV; runs it to see, because a launcher may be installed without its uv
   if uv --version >/dev/null 2>&1; then
     UV=(uv)
   elif [ -n "$PYTHON" ] && "$PYTHON" -m uv --version >/dev/null 2>&1; then
@@ -66,7 +66,7 @@ find_uv() {  # sets UV; asks it to run, because a launcher may be there without 
 
 python_from_uv() {  # sets PYTHON to one that uv has, or fetches
   PYTHON=$(uv python find '>=3.11' 2>/dev/null) && return
-  say "no Python 3.11 or newer here: uv fetches one"
+  say "no Python 3.11 or newer found: uv is fetching one"
   uv python install -q 3.11 2>/dev/null && PYTHON=$(uv python find 3.11 2>/dev/null)
 }
 
@@ -100,8 +100,8 @@ open_venv_folder() {  # and the lock file in it, as descriptor 9
     "Make room or make the folder writable; or set REPRO_PYTHON to a Python that has the packages."
 }
 
-# A lock of the system, taken by way of Python because macOS has no flock command. It belongs to the descriptor:
-# whoever still holds it (this script, or a pip that outlived it) holds the lock, and nothing is left over by kill -9.
+# A system lock, taken from Python because macOS has no flock command. It belongs to the descriptor: it
+# lasts as long as a process has that (this script, or a pip that outlived it), and kill -9 leaves nothing behind.
 TAKE_LOCK='
 import fcntl, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -112,7 +112,7 @@ try:
         print("reproduce.sh: another start is installing; waiting for it", file=sys.stderr)
         fcntl.flock(9, fcntl.LOCK_EX)
 except OSError:
-    print("reproduce.sh: this file system has no locks: start nothing else until this start has installed",
+    print("reproduce.sh: this file system has no locks: start nothing else until the installation is done",
           file=sys.stderr)
 '
 
@@ -139,17 +139,17 @@ explain_failure() {
   elif unreachable; then
     # Both tools download everything before they change anything, so what was installed before still is.
     [ ! -f "$VENV/previous.txt" ] || mv "$VENV/previous.txt" "$STAMP"
-    fail "the package index cannot be reached: run again when online (or behind your mirror's settings)." \
-      "Its last words: $last"
+    fail "the package index cannot be reached: run again when online (or with your mirror configured)." \
+      "The last message was: $last"
   elif other_hash; then
-    fail "a package that came is not the one in requirements/ (another sha256): damaged on its way, or from a mirror" \
-      "that builds its own. Take it from pypi.org, or set REPRO_PYTHON; the whole story is in $LOG."
+    fail "a downloaded package is not the one in requirements/ (another sha256): damaged on its way, or from a mirror" \
+      "that builds its own. Take it from pypi.org, or set REPRO_PYTHON; all output is in $LOG."
   else
-    fail "installing failed: $last" "The whole story is in $LOG; run again once that is mended."
+    fail "installing failed: $last" "All output is in $LOG; run again once that is fixed."
   fi
 }
 
-empty_venv() {  # all but the lock that is held: half of an interrupted install, or a Python that has gone
+empty_venv() {  # all but the lock that is held: half an interrupted install, or a Python that is gone
   find "$VENV/." -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
 }
 
@@ -167,12 +167,12 @@ install_packages() {  # install_packages LOCK [OPTION...], the options being som
   local lock=$1 packages
   packages=(--only-binary :all: -r "$lock")
   if [ "$lock" = "$STAMP.part" ] && [ -f "$CPU_ONLY" ]; then
-    # Of the lock only the versions: this PyTorch has hashes of its own, and needs no CUDA.
+    # Only the versions from the lock: this PyTorch has hashes of its own, and needs no CUDA.
     packages=(--only-binary :all: -r requirements.txt -c "$lock" --no-verify-hashes --torch-backend cpu)
   fi
   if [ ${#UV[@]} -gt 0 ]; then
     logged "${UV[@]}" pip install --python "$VENV/bin/python" "${packages[@]}" "${@:2}"
-  else  # -I: what $PYTHONPATH offers must not pass for installed
+  else  # -I: what is on $PYTHONPATH must not pass for installed
     logged "$VENV/bin/python" -I -m pip install --no-user --disable-pip-version-check --no-input --progress-bar off \
       "${packages[@]}" "${@:2}"
   fi
@@ -202,13 +202,13 @@ install_for_users() {
   rm -f "$VENV/previous.txt"
 }
 
-install_for_developers() {  # never touches what users have, and mends what an interruption left of itself
+install_for_developers() {  # never touches what users have, and repairs its own interrupted install
   local package
-  can_be_changed || fail ".venv was made by uv, which is gone: install uv (https://docs.astral.sh/uv/) or delete .venv."
+  can_be_changed || fail ".venv was made by uv, which is no longer installed: install uv (https://docs.astral.sh/uv/) or delete .venv."
   say "installing what the tests need into .venv, once: about 100 MB (progress: .venv/install.log)"
   : >"$LOG"
   for package in "$VENV"/lib/python*/site-packages/*.dist-info; do
-    [ -f "$package/RECORD" ] || rm -rf "$package"  # half there, and pip would refuse to replace it
+    [ -f "$package/RECORD" ] || rm -rf "$package"  # half installed, and pip would refuse to replace it
   done
   bring_in "$DEVELOPERS" "$DEVELOPERS_STAMP" --no-deps --force-reinstall
 }
@@ -253,6 +253,6 @@ else
   PYTHON=$VENV/bin/python
 fi
 
-unset PYTHONDONTWRITEBYTECODE  # compiled modules are half of a quick start
+unset PYTHONDONTWRITEBYTECODE  # compiled modules make for a quick start
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 exec "$PYTHON" -P -m common "$@"  # -P: a common/ or random.py in the caller's folder is not ours

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from common.base.duration import duration
+
 console = Console(stderr=True, highlight=False)
 QUIET_LINE_EVERY_S = 60.0
 
@@ -84,5 +86,5 @@ class WorkBar:
         if now - self.spoke > QUIET_LINE_EVERY_S:
             self.spoke = now
             rate = (self.done - self.first) / (now - self.started)
-            left = (self.total - self.done) / rate / 60
-            say(f"{title}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left:.0f} min left")
+            left = duration((self.total - self.done) / rate)
+            say(f"{title}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left} left")

@@ -1,6 +1,7 @@
 """A paper's rows, sorted for the pages that show them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
@@ -181,18 +182,22 @@ class Comparison:
         The numbers of one evaluation (of one variant, under one protocol, on one split), such as overall accuracy,
         average accuracy and kappa, are one claim, and the worst of their verdicts is its.
         """
-        claims: dict[tuple, list[str]] = {}
-        for row, claim in self.claimed:
-            counted_on = METRICS[claim.metric].counted_on
-            claims.setdefault((row.variant, row.protocol, counted_on), []).append(row.verdict)
-        verdicts = [max(words, key=v.WORDS.index) for words in claims.values()]
-        return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
+        return self._count([(claim, row.verdict) for row, claim in self.claimed], v.WORDS)
 
     @property
     def released_standing(self) -> dict[str, int]:
         """How many of these claims released weights confirm, and how many they do not."""
-        verdicts = [row.released.verdict for row in self.without_details().rows if row.released]
-        return {word: verdicts.count(word) for word in (v.CONFIRMED, v.NOT_CONFIRMED) if word in verdicts}
+        words = [(claim, row.released.verdict) for row, claim in self.claimed if row.released]
+        return self._count(words, (v.CONFIRMED, v.NOT_CONFIRMED))
+
+    def _count(self, words: list[tuple[Claim, str]], order: Sequence[str]) -> dict[str, int]:
+        """How many claims have each word; `order` has the best first."""
+        evaluations: dict[tuple, list[str]] = {}
+        for claim, word in words:
+            evaluation = claim.variant, claim.protocol, METRICS[claim.metric].counted_on
+            evaluations.setdefault(evaluation, []).append(word)
+        worst = [max(of_one, key=order.index) for of_one in evaluations.values()]
+        return {word: worst.count(word) for word in order if word in worst}
 
     @property
     def claimed(self) -> list[tuple[Row, Claim]]:
@@ -230,9 +235,13 @@ class Comparison:
 
 
 def all_comparisons() -> list[Comparison]:
-    """Every paper's: first those of which claims were tried, then those of which anything was measured, by name."""
-    comparisons = [_comparison(load_paper(name)) for name in find_papers()]
-    return sorted(comparisons, key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
+    """Every paper's: first those of which claims were tried by training, then those of which some were by released
+    weights, then those of which anything was measured, by name."""
+
+    def place(of: Comparison) -> tuple[bool, ...]:
+        return not any(row.records for row in of.front_rows), not of.front_rows, not of.attempted
+
+    return sorted((_comparison(load_paper(name)) for name in find_papers()), key=place)
 
 
 def _comparison(paper: Paper) -> Comparison:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from common.base import paths
+from common.base.duration import duration
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.papers import Claim, Paper
@@ -272,7 +273,7 @@ def needs(paper: Paper, claims: list[Claim]) -> str:
     counting = [edition for edition in passport.editions if passport.counts(edition)]
     if not counting:
         return f"files of {passport.name} that are shown to be the paper's: none is known"
-    runs = dict.fromkeys(f"{_hours(claim.needs.hours)} h on a {claim.needs.device}" for claim in claims)
+    runs = dict.fromkeys(f"{duration(3600 * claim.needs.hours)} on a {claim.needs.device.upper()}" for claim in claims)
     return f"about {' or '.join(runs)} a seed, {passport.name} ({' or '.join(counting)})"
 
 
@@ -280,10 +281,6 @@ def can_be_settled(paper: Paper, variant: str) -> bool:
     """Whether some edition of the variant's data counts for the paper's claims."""
     passport = paper.passport(variant)
     return any(passport.counts(edition) for edition in passport.editions)
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def label(row: Row) -> str:

@@ -6,6 +6,7 @@ import json
 import click
 
 from common.base import paths
+from common.base.duration import duration
 from common.base.errors import DataAbsent, DataError, SomeFailed, UsageError, nearest
 from common.base.progress import say
 from common.base.terminal import print_table
@@ -69,11 +70,11 @@ def _estimate(paper: Paper, variant: str) -> dict | None:
 
 def _time(minutes: float | None, estimate: dict | None) -> str:
     if minutes is not None:
-        return f"{minutes:g} min a seed"
+        return f"{duration(60 * minutes)} a seed"
     if estimate is None:
         return "not measured"
     where = "" if estimate["device"] == "cpu" else f" on a {estimate['device']}"
-    return f"about {estimate['hours']:g} h{where} (estimate)"
+    return f"about {duration(3600 * estimate['hours'])}{where} (estimate)"
 
 
 def _state(passport: Passport) -> str:

@@ -1,4 +1,4 @@
-"""DnCNN: a training step of DnCNN-S and denoising a picture, against the way tutorials show."""
+"""DnCNN: a training step of DnCNN-S and denoising a picture, against the way tutorials do it."""
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from papers.dncnn.train import (
 )
 
 THREADS = 2
-PATCHES_ON_CPU = 32  # in a step: a quarter of the recipe's, at the same cost of each; a GPU is given the recipe's
+PATCHES_ON_CPU = 32  # in a step: a quarter of the recipe's, at the same cost of each; a GPU gets the recipe's
 PICTURE = 256
 RECIPE = VARIANTS["sigma25-printed"]  # whose noise is fresh; the arithmetic of a step is the same in all of DnCNN-S
 
 
 def flops_per_pixel(model: DnCNN) -> int:
-    """Of the way forward: a multiplication and an addition for every weight of a convolution."""
+    """Of the forward pass: a multiplication and an addition for every weight of a convolution."""
     return 2 * sum(layer.weight.numel() for layer in convolutions(model))
 
 
@@ -38,7 +38,7 @@ def jobs() -> list[Job]:
 
 
 def _step(flops: int, device: str) -> Job:
-    """So many steps as training goes between two looks at the loss: a GPU is asked ahead of what it has done."""
+    """As many steps as training takes between two checks of the loss: a GPU is given work before it has finished."""
     steps = STEPS_BETWEEN_LOOKS[device]
     draw = generator(0, "benchmark")
     pictures = torch.randint(256, (20, 180, 180), generator=draw, dtype=torch.uint8).numpy()
@@ -75,13 +75,13 @@ def _step(flops: int, device: str) -> Job:
         _wait(device)
         return steps * count
 
-    per_patch = 3 * flops * RECIPE.side**2  # the way back costs twice the way forward
+    per_patch = 3 * flops * RECIPE.side**2  # the backward pass costs twice the forward pass
     whole, samples = f"{RECIPE.epochs} epochs", RECIPE.epochs * RECIPE.patches
     return Job("training step", ours, straightforward, per_patch, THREADS, whole, samples, precision, device)
 
 
 def _wait(device: str) -> None:
-    """A GPU works on after it was asked to."""
+    """A GPU is still working when a call to it returns."""
     if device == "cuda":
         torch.cuda.synchronize()
 

@@ -1,4 +1,4 @@
-"""How the printed recipe was brought to train, and `--preset quick` to its aim: every try, measured on every
+"""How the printed recipe was made to train, and `--preset quick` to reach its aim: every try, measured on every
 tenth picture of Train400, which was held out. The test sets are not touched.
 
     python -m papers.dncnn.choose [RECORD OF A QUICK RUN ...]
@@ -114,7 +114,7 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
     epochs = "PSNR after epochs " + ", ".join(map(str, QUICK_EPOCHS_SHOWN))
     head = ["variant", "`batch_size`", "`bn_momentum`", "`learning_rate`", "seed", epochs]
     quick = markdown_table(rows, [*head, "at the end", "minutes", "commit"])
-    runs_of = "Every run of `--preset quick`, in their order; minutes are by the clock, other work and pauses included:"
+    runs_of = "Every run of `--preset quick`, in order; minutes are by the clock, including other work and pauses:"
     return f"Every try: {about}\n\n{printed}\n\n{runs_of}\n\n{quick}"
 
 

@@ -1,6 +1,6 @@
 """Train400, Set12 and BSD68; the pictures of CDnCNN-B and DnCNN-3; and the patches cut from them.
 
-The training pictures lie in memory once, as bytes; patches are cut from them on
+The training pictures are kept in memory once, as bytes; patches are cut from them on
 the device that trains, a batch at a time.
 """
 
@@ -20,7 +20,7 @@ from common.data.unreadable import NO_PICTURE
 from common.training.determinism import generator
 from papers.dncnn import degrade
 
-HELD_OUT_EVERY = 10  # where some training pictures are measured on, these are every tenth
+HELD_OUT_EVERY = 10  # of the training pictures, where some are held out to measure on
 GRID_STRIDE = 20  # the authors' code
 TURNS = 8  # flips and rotations of a square
 
@@ -30,7 +30,7 @@ JPEG_COPIES = 5  # of each picture, each of its own quality
 CLEAN, SMALL, JPEG = 0, 1, 1 + len(SCALES)  # where a picture's versions begin: as it is, by scale, by quality
 VERSIONS = JPEG + JPEG_COPIES
 
-# In the other folders, of DnCNN-3, both belong: the luminance of what is in colour.
+# The other folders, those of DnCNN-3, may hold both; of a colour picture the luminance is taken.
 GREY_FOLDERS, COLOUR_FOLDERS = ("Train400", "BSD68", "Set12"), ("Train432", "CBSD68")
 
 # Training and test folders, by dataset. A test set may also be a dataset by itself.
@@ -69,7 +69,7 @@ def load(data: LocatedData, held_out: bool = False) -> Collection:
         held_out: some training pictures take the place of the test sets, which are not read.
 
     Raises:
-        DataError: a file is no picture, or in colour where grey belongs, or the other way round.
+        DataError: a file is not a picture, or is in colour where grey is expected, or the other way round.
     """
     if data.standin:
         collection = _standin(data.dataset)
@@ -87,9 +87,9 @@ def _read_folders(data: LocatedData, folders: Sequence[str]) -> dict[str, np.nda
     pictures = {name: _read(file) for name, file in files.items() if file.parent.name in folders}
     for name, picture in pictures.items():
         if files[name].parent.name in GREY_FOLDERS and picture.ndim != 2:
-            raise DataError(f"{files[name]} is in colour, and grey belongs there.")
+            raise DataError(f"{files[name]} is in colour, where grey is expected.")
         if files[name].parent.name in COLOUR_FOLDERS and picture.ndim != 3:
-            raise DataError(f"{files[name]} is grey, and colour belongs there.")
+            raise DataError(f"{files[name]} is grey, where colour is expected.")
     return pictures
 
 
@@ -98,7 +98,7 @@ def _read(path: Path) -> np.ndarray:
         picture = Image.open(path)
         return np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
     except NO_PICTURE as error:
-        raise DataError(f"{path} is no picture that can be read ({error}).") from None
+        raise DataError(f"{path} cannot be read as a picture ({error}).") from None
 
 
 def _hold_out(collection: Collection) -> Collection:
@@ -138,7 +138,7 @@ def _photograph(name: str, mode: str) -> np.ndarray:
 
 
 class Pictures:
-    """Pictures of any sizes, one after the other, as bytes on one device, and what it takes to cut
+    """Pictures of any sizes, one after the other, as bytes on one device, and what is needed to cut
     squares of `side` pixels from them. Shape of `pixels`: (C, all pixels).
 
     Raises:
@@ -259,11 +259,11 @@ def spoilt_versions(pictures: Sequence[np.ndarray], seed: int) -> tuple[list[np.
 
 
 def shared_patches(versions: Pictures, count: int, draw: torch.Generator) -> tuple[Patches, Tensor]:
-    """`count` patches at random places, each given one of the three tasks with equal chance. A place is one that
-    its picture has in every version: those cropped to a multiple of their scale lack the last rows and columns.
+    """`count` patches at random places, each given one of the three tasks with equal chance. A place must be
+    in every version of its picture: those cropped to a multiple of their scale lack the last rows and columns.
 
     Returns:
-        Patches whose picture counts the versions, and which of them are to be denoised, (N,) bool.
+        Patches whose `picture` is the number of a version, and which of them are to be denoised, (N,) bool.
 
     Raises:
         UsageError: no picture is as large as a patch in every version.

@@ -1,4 +1,4 @@
-"""What spoils the pictures that DnCNN-3 restores: bicubic resizing as in Matlab, and JPEG (Sec. III-E)."""
+"""How the pictures that DnCNN-3 restores are degraded: bicubic resizing as in Matlab, and JPEG (Sec. III-E)."""
 
 import io
 import math
@@ -37,7 +37,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 def imresize(picture: np.ndarray, scale: float) -> np.ndarray:
     """Bicubic resizing as Matlab's imresize does it.
 
-    Where it shrinks, the kernel is as much wider, so that nothing is aliased; weights
+    Where it shrinks, the kernel is widened by the same factor, against aliasing; weights
     add up to one; beyond the edge the picture is mirrored, the edge pixel first.
 
     Args:
@@ -78,7 +78,7 @@ def crop_to_multiple(picture: np.ndarray, factor: int) -> np.ndarray:
 
 def small_and_large_again(picture: np.ndarray, factor: int) -> np.ndarray:
     """Luminance of a picture shrunk to 8-bit pixels and enlarged: the input of super-resolution.
-    As in the authors' code, a grey picture has 8 bits again after it is enlarged, a colour one has not.
+    As in the authors' code, a grey picture is rounded to 8 bits again after it is enlarged, a colour one is not.
 
     Args:
         picture: (H, W) or (H, W, 3), uint8, its sides multiples of `factor`.

@@ -36,7 +36,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     Where the recipe holds training pictures out, they take the test sets' place.
 
     Raises:
-        UsageError: the weights are another model's.
+        UsageError: the weights belong to another model.
     """
     network = load_network(weights, recipe, device)
     measured = Measured({})
@@ -56,7 +56,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
                 restored = deblocked(network, pictures.values(), quality, device)
                 measured.metrics[f"{test}-q{quality}"] = mean_of_pictures(restored)
         else:
-            raise ValueError(f"what {test} measures is not said")
+            raise ValueError(f"nothing says what {test} measures")
     return measured
 
 
@@ -64,7 +64,7 @@ def load_network(weights: dict[str, Tensor], recipe: Recipe, device: str) -> nn.
     """With or without batch normalization, as the weights are: those that the authors released have it merged.
 
     Raises:
-        UsageError: the weights are another model's.
+        UsageError: the weights belong to another model.
     """
     batch_norm = any(name.endswith("running_mean") for name in weights)
     model = DnCNN(recipe.depth, recipe.channels, batch_norm=batch_norm)
@@ -98,7 +98,7 @@ def denoising_scores(
 
 
 def super_resolved(network: nn.Module, pictures, scale: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Restored and right luminance, 0 to 255, not rounded, without a border of `scale` pixels."""
+    """Restored and true luminance, 0 to 255, not rounded, without a border of `scale` pixels."""
     for picture in pictures:
         whole = degrade.crop_to_multiple(picture, scale)
         restored = restore_plane(network, degrade.small_and_large_again(whole, scale), device)
@@ -108,7 +108,7 @@ def super_resolved(network: nn.Module, pictures, scale: int, device: str) -> Ite
 
 
 def deblocked(network: nn.Module, pictures, quality: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Restored and right luminance, both of 8 bits."""
+    """Restored and true luminance, both of 8 bits."""
     for picture in pictures:
         label = degrade.luminance(picture)
         restored = restore_plane(network, degrade.jpeg(label, quality) / 255.0, device)
@@ -116,7 +116,7 @@ def deblocked(network: nn.Module, pictures, quality: int, device: str) -> Iterat
 
 
 def restore_plane(network: nn.Module, plane: np.ndarray, device: str) -> Tensor:
-    """A spoilt (H, W), 0 to 1, restored. Shape (1, 1, H, W)."""
+    """A degraded plane (H, W), 0 to 1, restored. Shape (1, 1, H, W)."""
     return denoise(network, torch.from_numpy(plane).float()[None, None].to(device))
 
 
@@ -126,10 +126,10 @@ def mean_of_pictures(restored: Iterator[tuple[Tensor, Tensor]]) -> dict[str, flo
 
 
 def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, device: str) -> np.ndarray:
-    """Take the noise off a picture of any size.
+    """Remove the noise from a picture of any size.
 
-    A network for grey pictures sees each colour by itself; one for colour sees a grey picture as three equal ones,
-    and the mean of its three answers counts.
+    A network for grey pictures sees each colour separately; one for colour sees a grey picture as three equal colours,
+    and its three answers are averaged.
 
     Args:
         picture: (H, W) or (H, W, 3), uint8.
@@ -138,7 +138,7 @@ def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, dev
         The same shape, uint8.
 
     Raises:
-        UsageError: the weights are another model's.
+        UsageError: the weights belong to another model.
     """
     network = load_network(weights, recipe, device)
     planes = as_label(picture) / PEAK

@@ -51,7 +51,7 @@ def psnr_against_sigma(records: list[FinishedRecord], data: Data) -> Figure | No
     seeds, where they are wider than the mark."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
     for name, blind, color, aside in (
-        ("DnCNN-S, one for each level", False, "C0", -0.6),  # beside each other where they would hide each other
+        ("DnCNN-S, one for each level", False, "C0", -0.6),  # side by side where they would hide each other
         ("DnCNN-B, one network", True, "C1", 0.6),
     ):
         variants = {level: "blind-authors" if blind else f"sigma{level:g}-authors" for level in PAPER_SIGMAS}
@@ -86,7 +86,7 @@ def set12_before_and_after(records: list[FinishedRecord], data: Data) -> Figure 
     recipe = recorded_recipe(load_paper(record.paper), record)
     model = build_model(recipe)
     model.load_state_dict(load_file(paths.ROOT / record.weights.file))
-    model = model.double().eval()  # so exact that another machine draws the same picture
+    model = model.double().eval()  # exact enough for another machine to draw the same picture
     labels = labels_of(load(located).tests["set12"].values(), recipe.channels)
 
     columns = 2

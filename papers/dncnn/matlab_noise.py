@@ -2,8 +2,8 @@
 before every picture.
 
 'seed' selects the generator of Matlab 4: uniform numbers by Park and Miller's minimal standard, x <- 7^5 x mod
-(2^31 - 1); of these normal ones by Marsaglia and Bray's polar method, which here keeps the first number of each pair
-only. Its first values are printed in the manual of that time.
+(2^31 - 1); from these, normal ones by Marsaglia and Bray's polar method, which here keeps only the first number of each
+pair. Its first values are printed in the manual of that time.
 """
 
 from functools import lru_cache
@@ -14,14 +14,14 @@ from torch import Tensor
 
 MULTIPLIER, MODULUS = 7**5, 2**31 - 1
 START = 1144108930  # the state that the seed 0 stands for
-PAIRS_A_NUMBER = 1.4  # a pair is rejected outside the unit circle: 4 / pi are needed on average
+PAIRS_A_NUMBER = 1.4  # a pair is rejected outside the unit circle: 4 / pi pairs are needed on average
 
 
 def uniform(count: int) -> np.ndarray:
     """The first `count` uniform numbers, between 0 and 1. Shape (count,), float64."""
     states = np.empty(count, np.uint64)
     states[0] = START * MULTIPLIER % MODULUS
-    known, jump = 1, MULTIPLIER  # `jump` goes on by as many numbers as are known
+    known, jump = 1, MULTIPLIER  # `jump` advances by as many numbers as are known
     while known < count:
         more = states[known : 2 * known]
         more[:] = states[: len(more)] * np.uint64(jump) % np.uint64(MODULUS)

@@ -24,10 +24,10 @@ TILE = 512  # pixels; a tile's 64 maps take 75 MB in float32
 class DnCNN(nn.Module):
     """Conv+ReLU, then depth - 2 times Conv+BN+ReLU, then Conv; stride 1, zeros around the picture.
 
-    The biases are those that the authors' code trains: of the first and the last
-    convolution. In between batch normalization has its own. Without it every
-    convolution has one: so is a network whose batch normalization is merged, as in
-    the weights that the authors released.
+    As in the authors' code, only the first and the last convolution have biases; in
+    between, batch normalization has its own. Without it every convolution has one, as
+    in a network whose batch normalization is merged: so are the weights that the
+    authors released.
 
     Args:
         depth: 17 for a known noise level, 20 for the other tasks (Sec. III-A).
@@ -88,7 +88,7 @@ def initialise(model: DnCNN, how: Literal["he", "authors"], generator: torch.Gen
 
 @torch.no_grad()
 def merge_batch_norm(model: DnCNN) -> nn.Sequential:
-    """The same function for inference, with every batch normalization inside the convolution before it."""
+    """The same function for inference, with every batch normalization merged into the convolution before it."""
     layers: list[nn.Module] = []
     for module in model.layers:
         if isinstance(module, nn.BatchNorm2d):
@@ -120,13 +120,13 @@ def denoise(
 ) -> Tensor:
     """y - R(y), tile by tile, so that pictures of any size fit into memory.
 
-    A tile is computed with so wide a margin that no pixel of it sees where the
-    margin ends; where it ends with the picture, zeros follow, as without tiles.
+    A tile is computed with a margin so wide that none of its pixels depends on where
+    the margin ends; where it ends with the picture, zeros follow, as without tiles.
 
     Args:
         noisy: (N, C, H, W).
         tile: the largest height and width computed at once, without the margin.
-        advance: called after each tile with the number of values in it, for who shows progress.
+        advance: called after each tile with the number of values in it, to show progress.
 
     Returns:
         (N, C, H, W).

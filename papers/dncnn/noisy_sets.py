@@ -20,7 +20,7 @@ def as_label(picture: np.ndarray) -> Tensor:
 
 
 def labels_of(pictures: Iterable[np.ndarray], channels: int) -> list[Tensor]:
-    """What denoising should give back: of colour pictures only the luminance, where the network is for grey ones."""
+    """What denoising should give back: only the luminance of colour pictures, where the network is for grey ones."""
     return [as_label(degrade.luminance(picture) if channels == 1 else picture) for picture in pictures]
 
 
@@ -60,7 +60,7 @@ def noisy_groups(labels: list[Tensor], sigma: float, device: str, quantised: boo
 
 
 def denoised_groups(network: nn.Module, groups: Groups) -> Groups:
-    """The noise taken off again."""
+    """The noise removed again."""
     for numbers, noisy, label in groups:
         yield numbers, denoise(network, noisy), label
 

@@ -2,9 +2,9 @@
 
 The paper reports 31.73, 29.23 and 26.23 dB on BSD68 at noise levels 15, 25 and 50
 (DnCNN-S), and 31.61, 29.16 and 26.23 dB from one network for all of them (DnCNN-B).
-It trains by SGD; the code that the authors published trains by Adam. What the
-recipe takes from which, and what it had to choose, is said field by field in
-`Recipe`, and on the page in README.md.
+It trains by SGD; the code that the authors published trains by Adam. `Recipe`
+says field by field what is taken from which, and what had to be chosen; so does the
+page in README.md.
 
     bash reproduce.sh dncnn --preset quick
     python -m papers.dncnn.train --variant sigma25-authors --seeds 0
@@ -41,10 +41,10 @@ from papers.dncnn.noisy_sets import labels_of, mean_psnr, noisy_groups
 from papers.dncnn.scores import PEAK
 
 DEVICES = ("cpu", "cuda")
-STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 50}  # at whether the loss is finite, for which a GPU must be waited for
+STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 50}  # at whether the loss is finite, which must wait for a GPU
 NOISE_BLOCK = 4096  # patches whose noise is drawn at once, where it is drawn once and kept
 PAPER_SIGMAS = (15.0, 25.0, 50.0)
-# What fits into the memory of a large machine; the paper's recipes stay far below.
+# What fits into the memory of a large machine; the paper's recipes stay far below it.
 MOST_PIXELS = 4_000_000  # of a batch
 MOST_NOISE = 4_000_000_000  # values, of 4 bytes, where noise is kept
 
@@ -63,24 +63,24 @@ class Recipe:
 
     depth: Annotated[int, Field(ge=3, le=100)] = 17  # Sec. III-A: receptive field 35 for a known noise level
     channels: Literal[1, 3] = 1  # Sec. IV-A: 1, grey; 3 in the colour version
-    sigma: NoiseLevels = (25.0, 25.0)  # Sec. IV-A: noise level of a patch, uniform between; [0, 55] if blind
-    three_tasks: bool = False  # Sec. III-E: super-resolution and JPEG deblocking beside denoising
-    side: Annotated[int, Field(ge=8)] = 40  # Sec. IV-A: of a patch, in pixels
+    sigma: NoiseLevels = (25.0, 25.0)  # Sec. IV-A: noise level of a patch, uniform in this range; [0, 55] if blind
+    three_tasks: bool = False  # Sec. III-E: super-resolution and JPEG deblocking besides denoising
+    side: Annotated[int, Field(ge=8)] = 40  # Sec. IV-A: side of a patch, in pixels
     cutting: Literal["grid", "random"] = "grid"  # code: the grid, of 128 x 1,600 patches; open for other numbers
-    patches: Annotated[int, Field(ge=1, le=10_000_000)] = 204_800  # Sec. IV-A, III-E; if random: a grid gives its own
-    epoch_patches: Annotated[int, Field(ge=1)] | None = None  # ours: so many in an epoch, then others; null: all
+    patches: Annotated[int, Field(ge=1, le=10_000_000)] = 204_800  # Sec. IV-A, III-E; if random: a grid sets its own
+    epoch_patches: Annotated[int, Field(ge=1)] | None = None  # ours: number in an epoch, then others; null: all
     noise: Literal["once", "fresh"] = "fresh"  # code: drawn once and stored; open in the paper: fresh in every epoch
     learning_rate: Schedule = ((50, 1e-1, 1e-4),)  # Sec. IV-A: [[epochs, first, last], ...], exponential between
     optimiser: Literal["sgd", "adam"] = "sgd"  # Sec. IV-A; code: adam
     momentum: Share = 0.9  # Sec. IV-A: of SGD
     weight_decay: Share = 1e-4  # Sec. IV-A; code: of convolution weights only
     # An option of the code, "to prevent exploding gradients in the beginning".
-    clip: Share = 0.005  # open: a batch's gradient is cut to this over the rate; 0: it is not
-    restart: bool = False  # code: true, so the optimiser forgets its moments at the start of every epoch
+    clip: Share = 0.005  # open: a batch's gradient is clipped to this divided by the rate; 0: no clipping
+    restart: bool = False  # code: true: the optimiser's moments are reset at the start of every epoch
     batch_size: Annotated[int, Field(ge=2)] = 128  # Sec. IV-A
-    initial_weights: Literal["he", "authors"] = "he"  # Sec. IV-A: He's; code: normal with one deviation everywhere
+    initial_weights: Literal["he", "authors"] = "he"  # Sec. IV-A: He's; code: normal, one standard deviation for all
     bn_momentum: Share = 0.1  # open: of batch normalization's moments; code: 1, those of the very last batch
-    held_out: bool = False  # ours: every tenth training picture is measured on instead of the test sets
+    held_out: bool = False  # ours: measure on every tenth training picture instead of the test sets
     precision: Literal["fast", "float32"] = "fast"  # ours: of convolutions; weights, statistics and loss are float32
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ AUTHORS = Recipe(
     restart=True, initial_weights="authors", bn_momentum=1.0,
 )  # fmt: skip
 # Sec. III-A, IV-A: depth 20, 128 x 3,000 patches of 50 x 50, noise levels in [0, 55]. What the authors' code
-# does for one noise level is taken over as it is, but that noise is fresh.
+# does for one noise level is kept as it is, except that noise is fresh.
 BLIND = {
     "depth": 20, "sigma": (0.0, 55.0), "side": 50, "cutting": "random", "patches": 128 * 3000, "noise": "fresh",
 }  # fmt: skip
@@ -121,9 +121,9 @@ VARIANTS = {
     "three-tasks": replace(AUTHORS, **(BLIND | {"patches": 128 * 8000}), three_tasks=True),
 }
 
-# Small batches make more steps of the few patches that an hour allows; a single small batch gives no moments to test
-# with, so those of many are averaged; and what the lower rate has to give, it gives in few epochs. The page has the
-# runs from which this was chosen.
+# Small batches make more steps of the few patches that an hour allows; a single small batch gives no moments fit
+# for testing, so those of many are averaged; and the lower rate takes only a few epochs to have its effect. The page
+# has the runs from which this was chosen.
 QUICK = {"batch_size": 16, "bn_momentum": 0.1, "held_out": True}
 QUICK_EPOCHS, QUICK_ADAM_RATES = 16, ((13, 1e-3, 1e-3), (3, 1e-4, 1e-4))
 
@@ -145,7 +145,7 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
 
 
 def shortened(schedule: Schedule, epochs: int) -> Schedule:
-    """The same course in fewer epochs, at least one for each part."""
+    """The same schedule in fewer epochs, at least one for each part."""
     whole = sum(part for part, _, _ in schedule)
     parts = [max(1, round(part * epochs / whole)) for part, _, _ in schedule]
     return tuple((part, first, last) for part, (_, first, last) in zip(parts, schedule, strict=True))
@@ -165,7 +165,7 @@ class At:
     """What changes in training besides the network and the optimiser.
 
     Attributes:
-        loss: of the steps so far in the epoch, summed where the network is, so that a GPU is not waited for.
+        loss: of the steps so far in the epoch, summed on the network's device, so that nothing waits for a GPU.
     """
 
     loss: Tensor
@@ -242,7 +242,7 @@ def update(
     Args:
         y, v: noisy patches and their residuals, (N, C, side, side).
         precision: of the convolutions.
-        gradient_limit: where the gradient of the batch's sum is beyond it, either way, it is cut to it; 0: no limit.
+        gradient_limit: what the gradient of the batch's sum is clipped to, either way; 0: no limit.
     """
     with torch.autocast(y.device.type, precision, enabled=precision != torch.float32):
         residual = model(y)
@@ -267,7 +267,7 @@ class Material:
     """What patches are cut from, and where; all on the device that trains.
 
     Attributes:
-        inputs, targets: the same but for DnCNN-3, where inputs may be spoilt already.
+        inputs, targets: the same except for DnCNN-3, where inputs may be degraded already.
         noisy: (N,) of 1 where a patch gets noise, else 0; None if all get it.
         noise: (N, C, side, side) where it is drawn once and kept.
     """
@@ -306,7 +306,7 @@ def patches_of_epoch(seed: int, epoch: int, total: int, recipe: Recipe) -> Tenso
     """Which patches come in an epoch, in their order.
 
     With `epoch_patches` the shuffled patches are taken in parts, whole parts only, before they are shuffled again:
-    what is left over where they do not divide is not seen in that round.
+    a remainder is not seen in that round.
     """
     count = recipe.epoch_patches or total
     round_, part = divmod(epoch - 1, total // count)
@@ -315,7 +315,7 @@ def patches_of_epoch(seed: int, epoch: int, total: int, recipe: Recipe) -> Tenso
 
 
 def turns_of_epoch(seed: int, epoch: int, patches: Patches, recipe: Recipe) -> Tensor:
-    """How each patch is turned: the grid has all turns, others are turned anew in every epoch (Sec. III-E)."""
+    """How each patch is turned: the grid has all turns, other patches get new ones in every epoch (Sec. III-E)."""
     if recipe.cutting == "grid":
         return patches.turn
     turns = torch.randint(TURNS, (len(patches),), generator=generator(seed, "turns", epoch))
@@ -361,9 +361,7 @@ def noise_kept(count: int, recipe: Recipe, seed: int, device: str) -> Tensor:
     """
     shape = (count, recipe.channels, recipe.side, recipe.side)
     if math.prod(shape) > MOST_NOISE:
-        raise UsageError(
-            f"--noise once: of {count:,} patches it takes {4 * math.prod(shape) / 1e9:,.0f} GB. Use fresh."
-        )
+        raise UsageError(f"--noise once: {count:,} patches take {4 * math.prod(shape) / 1e9:,.0f} GB. Use fresh.")
     noise = torch.empty(shape, device=device)
     for number, block in enumerate(noise.split(NOISE_BLOCK)):
         block.copy_(draw_noise(len(block), recipe, device_generator(noise.device, seed, "noise", 0, number)))

@@ -1,9 +1,9 @@
 """One step of DSCMR, forward and back, with the chain rule written out.
 
-J and its gradients are those that autograd takes from J1 + λ J2 + η J3 of model.py, and tests hold
-the two together. Written out they need fewer operations on matrices of the size of U and V: the
+J and its gradients are those that autograd gets from J1 + λ J2 + η J3 of model.py, and tests check
+that the two agree. Written out, they need fewer operations on matrices of the size of U and V: the
 cosines of J2 and their gradient are small matrices around two products with U and V, and the
-gradients of the large weights are written into memory that is kept.
+gradients of the large weights are written into memory that is reused.
 """
 
 import copy
@@ -60,7 +60,7 @@ class Backpropagation:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Take over the weights that the optimiser has moved."""
+        """Copy the weights that the optimiser has moved."""
         for name, rounded in self.rounded.named_parameters():
             rounded.copy_(self.model.get_parameter(name))
 
@@ -74,7 +74,7 @@ class Backpropagation:
         torch.sum(gradient, dim=0, dtype=layer.bias.dtype, out=layer.bias.grad)
 
     def _losses(self, Z: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
-        """J and its gradient by Z, which holds U, then V; the gradients by P are left with it."""
+        """J and its gradient with respect to Z, which holds U, then V; that of P is left with P."""
         n, P, low = len(Y), self.model.P, Z
         Z, Y = Z.to(P.weight.dtype), Y.repeat(2, 1)
 
@@ -100,13 +100,13 @@ class Backpropagation:
         per_length = 1 / (lengths[:, None] * lengths)
         cosine = (low @ low.T).to(Z.dtype) * per_length
         theta = 0.5 * cosine
-        # An image-text pair stands in this matrix twice, the others once.
+        # An image-text pair appears in this matrix twice, the others once.
         weight = torch.full_like(theta, 1 / n**2)
         weight[:n, n:] = weight[n:, :n] = 0.5 / n**2
         J2 = ((F.softplus(theta) - S * theta) * weight).sum()
 
-        # Of cos_ij = z_i·z_j / (|z_i| |z_j|) the gradient by z_i is z_j / (|z_i| |z_j|) - cos_ij z_i / |z_i|²,
-        # and every z stands in a row and in a column.
+        # The gradient of cos_ij = z_i·z_j / (|z_i| |z_j|) by z_i is z_j / (|z_i| |z_j|) - cos_ij z_i / |z_i|²,
+        # and every z appears in a row and in a column.
         d_cosine = self.lam * 0.5 * (theta.sigmoid() - S) * weight
         B = 2 * d_cosine * per_length
         B.diagonal().sub_(2 * (d_cosine * cosine).sum(dim=1) * per_length.diagonal())

@@ -1,5 +1,5 @@
 """DSCMR on features of Wikipedia's sizes: a scored epoch, and the scoring alone, against a DataLoader
-over NumPy rows, float32 throughout, Adam as it comes, and mean average precision in Python loops."""
+over NumPy rows, float32 throughout, plain Adam, and mean average precision in Python loops."""
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Rows(Dataset):
 
 
 def loop_map(queries: np.ndarray, items: np.ndarray, labels: np.ndarray) -> float:
-    """Mean average precision as one writes it first."""
+    """Mean average precision as one would first write it."""
     order = cdist(queries, items, "cosine").argsort()
     precisions = []
     for query in range(len(labels)):
@@ -75,7 +75,7 @@ def _model() -> DSCMR:
 
 
 def straightforward_loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
-    """J, with J2 pair of modalities by pair of modalities."""
+    """J, with J2 computed for one pair of modalities at a time."""
     S, u, v = Y @ Y.T, F.normalize(U), F.normalize(V)
     thetas = [0.5 * a @ b.T for a, b in ((u, u), (u, v), (v, v))]
     J2_of_batch = sum((torch.log(1 + torch.exp(theta)) - S * theta).mean() for theta in thetas)

@@ -14,7 +14,7 @@ from common.data.passports import LocatedData, find_passport
 from common.data.splits import split_hash
 from common.training.determinism import generator
 
-# The stand-in: so many pairs, drawn around so many centres.
+# The stand-in: how many pairs, drawn around how many centres.
 STANDIN_PAIRS = {"train": 400, "validation": 40, "test": 60}
 STANDIN_CLASSES, STANDIN_IMAGE_SIZE, STANDIN_TEXT_SIZE = 10, 64, 20
 
@@ -51,9 +51,9 @@ class Pairs:
 def load(data: LocatedData) -> Pairs:
     """The pairs of the located files, or the stand-in.
 
-    The pairs that are not trained on stand in one file. Its last rows are the test set, as many as
-    the passport says; those before them are for validation. So an older revision of the authors'
-    code scores the last 462 of Wikipedia's 693.
+    The pairs that are not trained on are in one file. Its last rows are the test set, as many as
+    the passport says; those before them are for validation. This is how an older revision of the
+    authors' code scores the last 462 of Wikipedia's 693.
 
     Raises:
         DataError: a file is not what it should be.
@@ -63,7 +63,7 @@ def load(data: LocatedData) -> Pairs:
     train, rest = _shallow(data) if data.edition == "shallow" else _authors_layout(data)
     tested = find_passport(data.dataset, Path(__file__).parent).splits["test"]
     if len(rest) < tested:
-        raise DataError(f"{data.folder}: {len(rest)} pairs to test on, there should be {tested}.")
+        raise DataError(f"{data.folder}: {len(rest)} pairs to test on, but there should be {tested}.")
     if train.images.shape[1] != rest.images.shape[1] or train.texts.shape[1] != rest.texts.shape[1]:
         raise DataError(f"{data.folder}: the features of the training and the test files differ in length.")
     first = len(rest) - tested
@@ -113,9 +113,9 @@ def _classes(file: Path) -> np.ndarray:
 
 def _part(folder: Path, images: np.ndarray, texts: np.ndarray, labels: np.ndarray) -> Part:
     if not len(images) == len(texts) == len(labels):
-        raise DataError(f"{folder}: {len(images)} pictures, {len(texts)} texts and {len(labels)} labels are no pairs.")
+        raise DataError(f"{folder}: {len(images)} pictures, {len(texts)} texts and {len(labels)} labels do not match.")
     if labels.shape[1] != 1 or labels.min() < 0 or (labels != np.floor(labels)).any():
-        raise DataError(f"{folder}: labels are whole numbers, one in a row, counted from 0.")
+        raise DataError(f"{folder}: labels must be whole numbers from 0, one in a row.")
     images, texts = (torch.from_numpy(features.astype(np.float32)) for features in (images, texts))
     return Part(images, texts, torch.from_numpy(labels[:, 0].astype(np.int64)))
 

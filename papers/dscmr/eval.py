@@ -19,10 +19,10 @@ from papers.dscmr.train import Recipe, build_model
 def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """mAP of the given weights, and the precision at each recall and at the first ranks.
 
-    Computed in float64, so that how a processor sums decides hardly any rank.
+    Computed in float64, so that the way a processor sums hardly ever decides a rank.
 
     Raises:
-        UsageError: the weights are another model's. DataError: as `load`.
+        UsageError: the weights belong to another model. DataError: as in `load`.
     """
     pairs = load(data)
     model = build_model(pairs)

@@ -5,13 +5,13 @@
 PAIRS holds pictures in train/CLASS/NAME.jpg and test/CLASS/NAME.jpg (or .jpeg, .png), each with its
 text beside it in NAME.txt; where there are validation pairs, they are in val/ in the same way. OUT
 gets the six .mat files of the authors' layout, class by class in alphabetical order, validation
-pairs before the test pairs in the test files; where data.py looks for them is said in passports/.
+pairs before the test pairs in the test files; passports/ says where data.py looks for them.
 
 Pictures: torchvision's VGG-19 with its ImageNet weights and its preparation of pictures, and the
 4,096 outputs of the second fully connected layer after its ReLU. Texts: the network of Y. Kim,
 "Convolutional Neural Networks for Sentence Classification", EMNLP 2014, in its variant CNN-rand,
 trained on the training texts and their classes; the features are what it pools, 100 maps of each of
-three widths: 300 numbers. What is Kim's stands here from memory.
+three widths: 300 numbers. Kim's details are from memory.
 """
 
 import re
@@ -35,10 +35,10 @@ from common.training.determinism import generator, make_deterministic
 
 PICTURES = (".jpg", ".jpeg", ".png")
 PICTURE_BATCH = 16
-TIMEOUT_S = 10  # of a server that gives VGG-19's weights
+TIMEOUT_S = 10  # of a server of VGG-19's weights
 
-# Kim 2014, Section 3.1, but for the epochs: he stops early by held-out sentences, we after as many as
-# his published code makes at most.
+# Kim 2014, Section 3.1, but for the epochs: he stops early on held-out sentences, we after as many as
+# his published code runs at most.
 WIDTHS, MAPS, WORD_SIZE = (3, 4, 5), 100, 300
 DROPOUT, LARGEST_NORM, TEXT_BATCH, EPOCHS = 0.5, 3.0, 50, 25
 PADDING, UNKNOWN = 0, 1  # the first two words of every vocabulary
@@ -57,7 +57,7 @@ class Found:
 
 
 def find_pairs(folder: Path) -> dict[str, Found]:
-    """The pairs of `train`, `test` and, where it is there, `val`.
+    """The pairs of `train`, `test` and, if it exists, `val`.
 
     Raises:
         DataError: a part is missing, the parts have different classes, a class is empty, or a
@@ -95,7 +95,7 @@ def _text(file: Path) -> str:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: {getattr(error, 'strerror', None) or 'is no UTF-8 text'}.") from None
+        raise DataError(f"{file}: {getattr(error, 'strerror', None) or 'is not UTF-8 text'}.") from None
     if not words(text):
         raise DataError(f"{file}: holds no words.")
     return text
@@ -114,7 +114,7 @@ def pretrained_vgg19() -> nn.Module:
 
     weights = VGG19_Weights.IMAGENET1K_V1
     cached = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[1])
-    with torch.device("meta"):  # takes no memory and draws nothing: the weights are put in whole
+    with torch.device("meta"):  # takes no memory and draws nothing: the weights are assigned whole
         model = vgg19()
     try:
         with _short_patience():
@@ -132,7 +132,7 @@ def pretrained_vgg19() -> nn.Module:
 
 @contextmanager
 def _short_patience():
-    """A server that does not answer is not waited for."""
+    """Do not wait long for a server that does not answer."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_S)
     try:
@@ -146,7 +146,7 @@ def fc7(vgg: nn.Module, pictures: list[Path]) -> Tensor:
     """The outputs of VGG-19's second fully connected layer, after its ReLU. Shape (N, 4096).
 
     Raises:
-        DataError: a file is no picture.
+        DataError: a file is not a picture.
     """
     from torchvision.models import VGG19_Weights
 
@@ -166,7 +166,7 @@ def _picture(file: Path):
     try:
         return Image.open(file).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is no picture that can be read ({error}).") from None
+        raise DataError(f"{file} cannot be read as a picture ({error}).") from None
 
 
 # ---- texts -------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class SentenceCNN(nn.Module):
         self.output = nn.Linear(len(WIDTHS) * MAPS, classes)
 
     def features(self, sentences: Tensor) -> Tensor:
-        """Words (N, L) as numbers, L at least 5, to what is pooled, (N, 300)."""
+        """Words (N, L) as numbers, L at least 5, to the pooled features, (N, 300)."""
         vectors = self.vectors(sentences).transpose(1, 2)
         return torch.cat([F.relu(convolve(vectors)).amax(dim=2) for convolve in self.convolutions], dim=1)
 
@@ -194,14 +194,14 @@ def words(text: str) -> list[str]:
 
 
 def vocabulary_of(texts: list[str]) -> dict[str, int]:
-    """A number for each word, in the order in which they come; 0 pads and 1 stands for all others."""
+    """A number for each word, in order of appearance; 0 is padding and 1 stands for any other word."""
     known = dict.fromkeys(word for text in texts for word in words(text))
     return {word: number for number, word in enumerate(known, start=UNKNOWN + 1)}
 
 
 def as_numbers(texts: list[str], vocabulary: dict[str, int]) -> Tensor:
-    """The texts' words, all filled up to one length, and with so much padding on either side that
-    every width comes over every word at each of its places. Shape (N, L)."""
+    """The texts' words, padded to one length, and with enough padding on either side for every
+    kernel to cover every word at each of its places. Shape (N, L)."""
     margin = [PADDING] * (max(WIDTHS) - 1)
     rows = [margin + [vocabulary.get(word, UNKNOWN) for word in words(text)] + margin for text in texts]
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PADDING)
@@ -283,7 +283,7 @@ def command(pairs: Path, out: Path, seed: int) -> None:
     make_deterministic(seed)
     found = find_pairs(pairs)
     vgg = pretrained_vgg19()
-    with _writing(out):  # before the work, which takes long
+    with _writing(out):  # before the long work
         out.mkdir(parents=True, exist_ok=True)
     say(", ".join(f"{part}: {len(each.labels)} pairs" for part, each in found.items()))
     images = {part: fc7(vgg, each.pictures) for part, each in found.items()}

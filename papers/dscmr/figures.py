@@ -25,7 +25,7 @@ def map_against_epochs(records: list[FinishedRecord], data: Data) -> Figure | No
     axes.plot(epochs, curves["test"], label="test pairs", linewidth=1.2)
     axes.plot(epochs, curves["val"], label="validation pairs", linewidth=1.2, linestyle="--")
     chosen = (curves["test"].argmax(), curves["val"].argmax(), len(epochs) - 1)
-    marks = (("C2", "o", 11), ("C4", "s", 8), ("C3", "D", 5))  # smaller and smaller: they may lie on each other
+    marks = (("C2", "o", 11), ("C4", "s", 8), ("C3", "D", 5))  # smaller and smaller: they may overlap
     for protocol, at, (color, marker, size) in zip(PROTOCOLS, chosen, marks, strict=True):
         value = record.metrics[protocol]["map_avg"]
         axes.plot(epochs[at], value, marker, color=color, markersize=size, markeredgecolor="black", linestyle="none",
@@ -102,13 +102,13 @@ def common_space(records: list[FinishedRecord], data: Data) -> Figure | None:
         axes.set(title=f"{moment} training", xticks=[], yticks=[])
         axes.grid(False)
     legend = figure.legend(*both[0].get_legend_handles_labels(), loc="lower center", ncols=2)
-    for handle in legend.legend_handles:  # a class's colour says nothing there
+    for handle in legend.legend_handles:  # a class's colour means nothing there
         handle.set(array=None, facecolor="black")
     return figure
 
 
 def _shown(records: list[FinishedRecord]) -> FinishedRecord | None:
-    """The record that pictures of one seed are of."""
+    """The record shown in figures of one seed."""
     wanted = (VARIANT, EDITION, SEED)
     return next((record for record in records if (record.variant, record.data.edition, record.seed) == wanted), None)
 

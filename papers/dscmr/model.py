@@ -21,7 +21,7 @@ class DSCMR(nn.Module):
         super().__init__()
         self.image = nn.Linear(image_size, HIDDEN)
         self.text = nn.Linear(text_size, HIDDEN)
-        self.common = nn.Linear(HIDDEN, COMMON)  # shared by both branches, no activation behind it
+        self.common = nn.Linear(HIDDEN, COMMON)  # shared by both branches, no activation after it
         self.P = nn.Linear(COMMON, classes)  # the linear classifier, shared too, without a softmax
 
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,8 +32,8 @@ class DSCMR(nn.Module):
 
 @torch.no_grad()
 def initialise(model: DSCMR, generator: torch.Generator) -> None:
-    """Draw every weight and bias from U(-1/√F, 1/√F), F the layer's inputs: PyTorch's own way,
-    which is what the authors' code leaves it at."""
+    """Draw every weight and bias from U(-1/√F, 1/√F), F the layer's inputs: PyTorch's default,
+    which the authors' code leaves unchanged."""
     for layer in model.children():
         bound = layer.in_features**-0.5
         for parameter in (layer.weight, layer.bias):
@@ -41,7 +41,7 @@ def initialise(model: DSCMR, generator: torch.Generator) -> None:
 
 
 def length(difference: Tensor, norms: str) -> Tensor:
-    """How far two matrices of n rows are apart.
+    """How far apart two matrices of n rows are.
 
     "frobenius", the paper's formula: ‖D‖_F / n. "sample", the authors' code: the mean over the
     rows of ‖d_i‖₂, which for rows of one length is √n times as much.
@@ -66,7 +66,7 @@ def J2(U: Tensor, V: Tensor, Y: Tensor) -> Tensor:
         (1/n²) Σ_ij [log(1 + e^θ_ij) - S_ij θ_ij]
 
     summed over image-image, image-text and text-text pairs, each i with each j. All cosines come
-    out of one matrix product.
+    from one matrix product.
     """
     n, S = len(U), Y @ Y.T
     unit = F.normalize(torch.cat([U, V]))

@@ -1,7 +1,7 @@
 """How well a query finds the items of its class: ranking by cosine, mAP, precision and recall.
 
-All items are ranked, nearest first. Items at the same cosine, in float32, keep the order in which
-they stand in the data: that is how ties are broken.
+All items are ranked, nearest first. Items at the same cosine, in float32, keep the order
+that they have in the data: that is how ties are broken.
 """
 
 import numpy as np
@@ -74,13 +74,13 @@ def precision_recall(relevant: Tensor) -> list[float]:
     best_from_here = precision_at_every_rank(relevant).flip(1).cummax(dim=1).values.flip(1)
     curve = []
     for level in RECALL_LEVELS:
-        needed = (level * hits[:, -1:].double() - 1e-9).ceil()  # so many relevant items are this recall
+        needed = (level * hits[:, -1:].double() - 1e-9).ceil()  # how many relevant items make this recall
         first = (hits >= needed).int().argmax(dim=1, keepdim=True)
         curve.append(best_from_here.gather(1, first).mean().item())
     return curve
 
 
 def precision_at_k(relevant: Tensor) -> list[list[float]]:
-    """[k, P@k averaged over the queries] at `RANKS`, as far as there are so many items."""
+    """[k, P@k averaged over the queries] at those of `RANKS` that there are enough items for."""
     precision = precision_at_every_rank(relevant).mean(dim=0)
     return [[k, precision[k - 1].item()] for k in RANKS if k <= len(precision)]

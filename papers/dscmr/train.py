@@ -3,8 +3,8 @@
 The paper reports the mean average precision of retrieval between pictures and texts; the authors'
 code reports that of the epoch with the best score on the test set. Here every run is scored three
 ways: at that epoch (`test-best`), at the best one on validation pairs (`val-best`), and at the last
-(`last`). What the recipe takes from the paper and what from the authors' code is said field by
-field in `Recipe`, and on the page in README.md.
+(`last`). `Recipe` says field by field what is taken from the paper and what from the authors' code;
+so does the page in README.md.
 
     bash reproduce.sh dscmr
     python -m papers.dscmr.train --seeds 0
@@ -58,7 +58,7 @@ VARIANTS = {
     "wikipedia-shuffled-sample-norms": replace(SHUFFLED, norms="sample"),
     "wikipedia-blocked-sample-norms": replace(BLOCKED, norms="sample"),
     "wikipedia-shuffled-float32": replace(SHUFFLED, precision="float32"),
-    "pascal-blocked": FILE_ORDER,  # its files lie class by class
+    "pascal-blocked": FILE_ORDER,  # its files are in class order
     "pascal-shuffled": SHUFFLED,
     "pascal-blocked-sample-norms": replace(FILE_ORDER, norms="sample"),
     "nuswide10k-file-order": FILE_ORDER,
@@ -74,7 +74,7 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
 
 
 def build_model(pairs: Pairs) -> DSCMR:
-    """A network of the sizes of these features and classes, its weights not drawn yet."""
+    """A network sized for these features and classes, its weights not yet drawn."""
     return DSCMR(pairs.test.images.shape[1], pairs.test.texts.shape[1], pairs.classes)
 
 
@@ -134,7 +134,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
 def order_of_epoch(labels: Tensor, seed: int, epoch: int, recipe: Recipe) -> Tensor:
     """The order in which the training pairs come in an epoch, counted from 0. Shape (N,).
 
-    "class" sorts the pairs of the files by class, which is how the authors' Pascal files lie.
+    "class" sorts the pairs of the files by class, as the authors' Pascal files are.
     """
     if recipe.order == "shuffled":
         return torch.randperm(len(labels), generator=generator(seed, "order", epoch))
@@ -150,7 +150,7 @@ def represent(model: DSCMR, part: Part) -> tuple[Tensor, Tensor]:
 
 
 def measure(J: Backpropagation, pairs: Pairs) -> dict[str, float]:
-    """What the curves hold of an epoch: mAP on the test pairs, and on the validation pairs where there are any."""
+    """What the curves hold for an epoch: mAP on the test pairs, and on the validation pairs where there are any."""
     parts = {"test": pairs.test, "val": pairs.validation}
     return {
         f"{name}_{metric}": value
@@ -162,7 +162,7 @@ def measure(J: Backpropagation, pairs: Pairs) -> dict[str, float]:
 
 def chosen_epochs(curves: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     """Test mAP at the epoch with the best average mAP on the test pairs, and at the one with the best
-    on the validation pairs; the earliest, where several are."""
+    on the validation pairs; the earliest, where several tie."""
     metrics = {}
     for part in ("test", "val"):
         averages = curves.get(f"{part}_map_avg")

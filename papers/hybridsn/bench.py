@@ -1,5 +1,5 @@
 """HybridSN on a scene of Indian Pines' size: a training step, and classifying pixels, against stored
-patches, float32 and PyTorch's own memory format, as tutorials have it."""
+patches, float32 and PyTorch's own memory format, as in tutorials."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from papers.hybridsn.train import Recipe, gradients
 
 RECIPE = Recipe()
 ROWS, COLUMNS, CLASSES = 145, 145, 16
-PATCHES = 512  # in the store, and classified in one go
+PATCHES = 512  # stored, and classified in one go
 THREADS = 2
 
 
@@ -37,7 +37,7 @@ FLOPS_STEP = 3 * FLOPS_FORWARD - 2 * PRODUCTS[0]  # the first layer needs no gra
 
 
 class Straightforward(nn.Module):
-    """The same network with the spectrum as first axis and nothing said about memory."""
+    """The same network with the spectrum as the first axis and no memory format set."""
 
     def __init__(self):
         super().__init__()

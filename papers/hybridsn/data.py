@@ -73,11 +73,11 @@ SCENES = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A hyperspectral picture and its ground truth.
+    """A hyperspectral image and its ground truth.
 
     Attributes:
         cube: (rows, columns, bands), as the file has it.
-        truth: (rows, columns), int64: 0 where nobody looked, else the class from 1.
+        truth: (rows, columns), int64: 0 where nothing is labelled, else the class from 1.
         classes: their names, class 1 first.
     """
 
@@ -101,10 +101,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Split:
-    """Which pixels train and which test, as numbers row * columns + column, sorted.
+    """Which pixels are for training and which for testing, as numbers row * columns + column, sorted.
 
     Attributes:
-        dropped: classes (from 1) that are not scored, because one of the two sides has none of their pixels.
+        dropped: classes (from 1) that are not scored, because they are missing on one of the two sides.
     """
 
     train: np.ndarray
@@ -123,7 +123,7 @@ def load(data: LocatedData) -> Scene:
     """The scene of the located files, or the stand-in.
 
     Raises:
-        DataError: a file is no such scene.
+        DataError: a file does not hold that scene.
     """
     if data.standin:
         return synthetic_scene()
@@ -137,17 +137,17 @@ def load(data: LocatedData) -> Scene:
 def checked_scene(cube: np.ndarray, truth: np.ndarray, files: SceneFiles) -> Scene:
     """
     Raises:
-        DataError: a wrong shape, a value that is no number, or a label out of range.
+        DataError: a wrong shape, a value that is not a number, or a label out of range.
     """
     if cube.shape != files.shape:
-        raise DataError(f"{files.cube_variable}: shape {cube.shape} where {files.shape} belongs.")
+        raise DataError(f"{files.cube_variable}: has shape {cube.shape}, not {files.shape}.")
     if truth.shape != files.shape[:2]:
-        raise DataError(f"{files.truth_variable}: shape {truth.shape} where {files.shape[:2]} belongs.")
+        raise DataError(f"{files.truth_variable}: has shape {truth.shape}, not {files.shape[:2]}.")
     if not np.isfinite(cube).all():
-        raise DataError(f"{files.cube_variable}: holds values that are no numbers.")
+        raise DataError(f"{files.cube_variable}: holds values that are not numbers.")
     labels = np.unique(truth)
     if not np.isin(labels, np.arange(len(files.classes) + 1)).all():
-        raise DataError(f"{files.truth_variable}: labels {labels.tolist()} where 0 to {len(files.classes)} belong.")
+        raise DataError(f"{files.truth_variable}: has labels {labels.tolist()}, not 0 to {len(files.classes)}.")
     return Scene(cube, truth.astype(np.int64), files.classes)
 
 
@@ -185,7 +185,7 @@ def reduce_bands(cube: np.ndarray, components: int, fitted_on: np.ndarray | None
     Args:
         cube: (rows, columns, bands).
         components: how many to keep.
-        fitted_on: the pixels (N,) whose spectra give mean and axes; None for all, as the authors' code does it.
+        fitted_on: the pixels (N,) whose spectra give mean and axes; None for all, as in the authors' code.
 
     Returns:
         (rows, columns, components), float32.
@@ -208,7 +208,7 @@ class Windows:
     Args:
         bands: (rows, columns, components).
         side: of a window, odd. Beyond the edge of the scene there are zeros.
-        device: where the windows are wanted.
+        device: where the windows are needed.
     """
 
     def __init__(self, bands: np.ndarray, side: int, device: str):
@@ -227,7 +227,7 @@ class Windows:
 
 
 def random_split(truth: np.ndarray, share: float, seed: int) -> Split:
-    """The paper's: a share of every class's pixels, drawn at random, trains; all others test.
+    """The paper's: a share of every class's pixels, drawn at random, for training; all others for testing.
 
     Args:
         truth: classes (rows, columns), 0 where nothing is labelled.
@@ -249,9 +249,9 @@ def random_split(truth: np.ndarray, share: float, seed: int) -> Split:
 def disjoint_split(truth: np.ndarray, share: float, window: int, blocks: int, seed: int) -> Split:
     """Training and test pixels from separate regions, so that no test window holds a training pixel.
 
-    The scene is cut into blocks x blocks rectangles; about a share of them train. Of `CANDIDATES` such
-    choices the one is taken that leaves most classes on both sides, and of those the one whose training
-    pixels come nearest to the share. Only the ground truth is looked at, never a result.
+    The scene is cut into blocks x blocks rectangles; about `share` of them are for training. Of `CANDIDATES`
+    such choices, the one that leaves the most classes on both sides is taken, and among equals the one whose
+    training pixels come nearest to the share. Only the ground truth is looked at, never a result.
 
     Args:
         truth: classes (rows, columns), 0 where nothing is labelled.
@@ -273,8 +273,8 @@ def disjoint_split(truth: np.ndarray, share: float, window: int, blocks: int, se
         if best is None or rank > best_rank:
             best, best_rank = split, rank
     if best is None or not len(best.test):
-        how = f"--training-share {share:g} of --blocks {blocks}"
-        raise UsageError(f"{how}: no choice leaves pixels to test on beside windows of {window}.")
+        how = f"--training-share {share:g}, --blocks {blocks}"
+        raise UsageError(f"{how}: no choice leaves pixels to test on with windows of {window}.")
     return best
 
 
@@ -285,9 +285,9 @@ def block_numbers(shape: tuple[int, int], blocks: int) -> np.ndarray:
 
 
 def apart_from(train: np.ndarray, truth: np.ndarray, window: int) -> Split:
-    """The disjoint split with these training pixels: what lies so far off that no window reaches it tests.
+    """The disjoint split with these training pixels: every pixel whose window reaches none of them is for testing.
 
-    A training pixel whose class nobody tests still trains. A test pixel whose class nobody trains is dropped.
+    A training pixel whose class has no test pixel is kept. A test pixel whose class has no training pixel is dropped.
     `train` (n,) holds pixels numbered row * columns + column, `truth` classes (rows, columns).
     """
     labelled = np.flatnonzero(truth)
@@ -299,7 +299,7 @@ def apart_from(train: np.ndarray, truth: np.ndarray, window: int) -> Split:
 
 
 def remaining(train: np.ndarray, truth: np.ndarray) -> Split:
-    """The random split with these training pixels: every other labelled pixel tests. Arguments as for `apart_from`."""
+    """The random split with these training pixels: all other labelled ones are tested. Arguments as in `apart_from`."""
     return Split(train, np.setdiff1d(np.flatnonzero(truth), train))
 
 
@@ -316,5 +316,5 @@ def share_of_windows_with_training_pixels(split: Split, shape: tuple[int, int], 
 
 
 def classes_of(truth: np.ndarray, pixels: np.ndarray) -> set[int]:
-    """The classes that these pixels have."""
+    """The classes of these pixels."""
     return set(np.unique(truth.flat[pixels]).tolist())

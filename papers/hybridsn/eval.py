@@ -15,16 +15,16 @@ from papers.hybridsn.data import Scene, Split, apart_from, load, remaining, shar
 from papers.hybridsn.scoring import accuracies, confusion_matrix, predict
 from papers.hybridsn.train import TRAINING_PIXELS, Recipe, build_model, split_pixels, windows_of
 
-LETTERS = "0123456789ABCDEFG"  # a map's classes; 0 stands for no class
+LETTERS = "0123456789ABCDEFG"  # a map's classes; 0 means no class
 
 
 def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """OA, AA and kappa on the test pixels, and a map of the scene.
 
-    The test pixels follow from the training pixels, which the weights bring along.
+    The test pixels follow from the training pixels, which come with the weights.
 
     Raises:
-        UsageError: the weights are another model's or another scene's.
+        UsageError: the weights belong to another model or another scene.
     """
     scene = load(data)
     split = split_of(weights, scene, recipe)
@@ -50,7 +50,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
 def split_of(weights: dict[str, Tensor], scene: Scene, recipe: Recipe) -> Split:
     """
     Raises:
-        UsageError: no training pixels with the weights, or such as this scene or this recipe does not have.
+        UsageError: the weights come without training pixels, or with some that this scene or this recipe does not have.
     """
     if TRAINING_PIXELS not in weights:
         raise UsageError(f"These weights lack {TRAINING_PIXELS!r}: it is not known what they were trained on.")
@@ -66,7 +66,7 @@ def split_of(weights: dict[str, Tensor], scene: Scene, recipe: Recipe) -> Split:
     wanted = len(split_pixels(scene.truth, recipe, seed=0).train)
     if len(train) != wanted:
         raise UsageError(
-            f"These weights were trained on {len(train):,} pixels, another variant's: here {wanted:,} train."
+            f"These weights were trained on {len(train):,} pixels, those of another variant: here it is {wanted:,}."
         )
     return remaining(train, scene.truth)
 

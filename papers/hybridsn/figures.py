@@ -15,13 +15,13 @@ from papers.hybridsn.train import VARIANTS, split_pixels
 DATASET = "indian_pines"
 RANDOM, RANDOM10, DISJOINT = "indian_pines-random30", "indian_pines-random10", "indian_pines-disjoint"
 FALSE_COLOUR = (49, 26, 16)  # near infrared, red, green, as bands of the corrected cube
-NOBODY_LOOKED = "#ffffff"
+UNLABELLED = "#ffffff"
 TRAINS, TESTS, LEFT_OUT = "#d1495b", "#0b3c5d", "#ecd9a0"
 
 
 def scene_and_maps(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """The scene in false colours, the ground truth, and what the network of the first seed says of the labelled
-    pixels and of all, under both protocols."""
+    """The scene in false colours, the ground truth, and what the network of the first seed predicts for the
+    labelled pixels and for all, under both protocols."""
     scene, groups = _scene_and_groups(records, data, (RANDOM, DISJOINT))
     if scene is None or not groups:
         return None
@@ -43,7 +43,7 @@ def scene_and_maps(records: list[FinishedRecord], data: Data) -> Figure | None:
 
 
 def splits(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Which pixels train and which test: drawn at random, and in regions of their own for each seed."""
+    """Which pixels are for training and which for testing: drawn at random, and in separate regions for each seed."""
     scene, _ = _scene_and_groups(records, data, ())
     if scene is None:
         return None
@@ -86,7 +86,7 @@ def training_curves(records: list[FinishedRecord], data: Data) -> Figure | None:
 
 
 def per_class(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """The accuracy of each class under each protocol, mean over the seeds, with the test pixels it is counted on."""
+    """The accuracy of each class under each protocol, mean over the seeds, with the number of test pixels behind it."""
     scene, groups = _scene_and_groups(records, data, (RANDOM, RANDOM10, DISJOINT))
     if scene is None or not groups:
         return None
@@ -127,7 +127,7 @@ def false_colours(scene: Scene) -> np.ndarray:
 
 
 def as_classes(rows: list[str]) -> np.ndarray:
-    """A map as records keep it to classes (rows, columns)."""
+    """A map, as records keep it, to classes (rows, columns)."""
     return np.array([[LETTERS.index(letter) for letter in row] for row in rows])
 
 
@@ -149,7 +149,7 @@ def split_on_scene(scene: Scene, split: Split) -> np.ndarray:
 
 def _palette(classes: int) -> list:
     """A colour for no class, then one for each."""
-    return [NOBODY_LOOKED, *plt.get_cmap("tab20")(np.arange(classes))]
+    return [UNLABELLED, *plt.get_cmap("tab20")(np.arange(classes))]
 
 
 def _rgb(colours: list) -> np.ndarray:

@@ -1,7 +1,7 @@
 """HybridSN, layer by layer as Table I has it.
 
-A window of the scene is a small cube: rows, columns, and the spectrum as third
-axis, in the order the paper writes its kernels (3x3x7 means seven bands).
+A window of the scene is a small cube: rows, columns, and the spectrum as the
+third axis, in the order the paper writes its kernels (3x3x7 means seven bands).
 Tensors are kept channels-last; then the reshape of Table I, which puts (band,
 filter) into one axis, filter fastest, moves nothing in memory.
 """
@@ -28,7 +28,7 @@ class HybridSN(nn.Module):
         classes: outputs.
 
     Raises:
-        UsageError: as `check_sizes`.
+        UsageError: as in `check_sizes`.
     """
 
     def __init__(self, window: int, bands: int, classes: int):
@@ -73,7 +73,7 @@ class HybridSN(nn.Module):
 def check_sizes(window: int, bands: int) -> None:
     """
     Raises:
-        UsageError: no window of this side, or not with this number of bands, goes through the kernels.
+        UsageError: the kernels do not fit a window of this side, or this number of bands.
     """
     if not SMALLEST_WINDOW <= window <= LARGEST_WINDOW or window % 2 == 0:
         raise UsageError(f"--window {window}: an odd number from {SMALLEST_WINDOW} to {LARGEST_WINDOW}.")

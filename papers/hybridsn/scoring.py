@@ -1,4 +1,4 @@
-"""What the network says of pixels, and how often it is right."""
+"""What the network predicts for pixels, and how often it is right."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def accuracies(predicted: np.ndarray, label: np.ndarray) -> dict[str, float]:
     """The paper's three measures, in percent, over the classes that `label` has. Both of shape (N,).
 
     OA: the share that is right. AA: the mean over the classes of the share of each that is right.
-    Kappa: by how much the agreement is better than that of chance.
+    Kappa: how far the agreement exceeds that of chance.
     """
     present = np.unique(label)
     return {

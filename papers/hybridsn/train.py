@@ -1,9 +1,9 @@
 """HybridSN (Roy, Krishna, Dubey, Chaudhuri, 2020), trained as printed, on two kinds of split.
 
 The paper reports 99.75 % overall accuracy on Indian Pines when 30 % of the
-labelled pixels, drawn at random, train (Table II). Every test window then
-holds training pixels; the `disjoint` variants keep them apart. What the recipe
-takes from the paper is said field by field in `Recipe`, and on the page in
+labelled pixels, drawn at random, are for training (Table II). Nearly every test
+window then holds training pixels; the `disjoint` variants keep them apart.
+`Recipe` says field by field what is taken from the paper; so does the page in
 README.md.
 
     bash reproduce.sh hybridsn
@@ -29,7 +29,7 @@ from papers.hybridsn.model import HybridSN, check_sizes, initialise
 from papers.hybridsn.scoring import accuracies, predict
 
 DEVICES = ("cpu", "cuda")
-TRAINING_PIXELS = "training_pixels"  # kept with the weights: without them nobody knows what is left to test on
+TRAINING_PIXELS = "training_pixels"  # kept with the weights, to know what is left to test on
 # A batch goes through the network in parts that fit into a processor's cache; their gradients add up to the batch's.
 WINDOWS_AT_ONCE = {"cpu": 32, "cuda": 256}
 
@@ -40,7 +40,7 @@ class Recipe:
 
     protocol: Literal["random", "disjoint"] = "random"  # how pixels are split; Sec. III draws them at random
     training_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the labelled pixels; Sec. III-B, Table V, supplement
-    # With 50 blocks on a side those of Indian Pines have three pixels each, far smaller than a window.
+    # With 50 blocks on a side, those of Indian Pines are three pixels wide, far smaller than a window.
     blocks: Annotated[int, Field(ge=2, le=50)] = 4  # a disjoint split cuts the scene into 4 x 4 regions; ours
     components: int = 30  # principal components; Sec. III: 30 for Indian Pines, 15 for the others
     window: int = 25  # side of a window in pixels; Sec. III
@@ -48,7 +48,7 @@ class Recipe:
     batch_size: Annotated[int, Field(ge=1, le=100_000)] = 256  # Sec. III
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.001  # of Adam; Sec. III
     decay: Annotated[float, Field(ge=0)] = 0.0  # open: step t divides the rate by 1 + decay * t; authors' code: 1e-6
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-7  # open: Adam's; that of Keras
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-7  # open: Adam's epsilon; ours is that of Keras
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights and sums are float32; ours
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def split_pixels(truth: np.ndarray, recipe: Recipe, seed: int) -> Split:
-    """The pixels that train and those that test under this recipe and seed."""
+    """The pixels for training and for testing under this recipe and seed."""
     if recipe.protocol == "random":
         return random_split(truth, recipe.training_share, seed)
     return disjoint_split(truth, recipe.training_share, recipe.window, recipe.blocks, seed)
@@ -171,14 +171,14 @@ def gradients(
     draw: torch.Generator,
     precision: torch.dtype,
 ) -> tuple[float, int]:
-    """Leave in the model's parameters the gradient of the mean cross-entropy of a batch.
+    """Leave the gradient of a batch's mean cross-entropy in the model's parameters.
 
     Args:
         pixels, labels: (N,).
         draw: for dropout.
 
     Returns:
-        The sum of the losses, and how many windows were classified rightly.
+        The sum of the losses, and how many windows were classified correctly.
     """
     model.zero_grad()
     device = pixels.device.type

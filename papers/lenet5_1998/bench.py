@@ -1,4 +1,4 @@
-"""LeNet-5: an update with one pattern, and evaluation, against the way tutorials show."""
+"""LeNet-5: an update with one pattern, and evaluation, against the way tutorials do it."""
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from papers.lenet5_1998.train import VARIANTS, build_model
 
 PATTERNS = 2000
 SLOW_UPDATES = 30
-# Multiplications and additions: two for each of the 340,908 connections on the way forward, and
-# twice that on the way back, but C1 needs no gradient of its input.
+# Multiplications and additions: two for each of the 340,908 connections in the forward pass, and
+# twice that in the backward pass, except that C1 needs no gradient of its input.
 FLOPS_FORWARD = 2 * 340_908
 FLOPS_UPDATE = 3 * FLOPS_FORWARD - 2 * 122_304
 

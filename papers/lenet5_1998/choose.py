@@ -30,7 +30,7 @@ PAPER = "lenet5_1998"
 FILE = Path(__file__).with_name("choices.csv")
 HELD_OUT = 10_000
 
-# The open fields of the recipe, and from where the search set out.
+# The open fields of the recipe, and where the search started.
 START = {
     "subsample": "mean",
     "bound": 2.4,

@@ -48,7 +48,7 @@ def read_idx(content: bytes, name: str) -> Tensor:
     """A gzipped idx file of bytes as a uint8 tensor.
 
     Raises:
-        DataError: not such a file.
+        DataError: it is not such a file.
     """
     try:
         raw = gzip.decompress(content)
@@ -56,7 +56,7 @@ def read_idx(content: bytes, name: str) -> Tensor:
         shape = np.frombuffer(raw, ">u4", count=dimensions, offset=4).tolist()
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions)
         if raw[:3] != b"\0\0\x08":
-            raise ValueError("no idx file of bytes")
+            raise ValueError("not an idx file of bytes")
         return torch.from_numpy(values.reshape(shape).copy())
     except (OSError, EOFError, ValueError, IndexError) as error:
         raise DataError(f"{name}: {error}.") from None
@@ -114,7 +114,7 @@ def distort(images: Tensor, amounts: Tensor) -> Tensor:
     right, down, scale, squeeze, shear = amounts.double().unbind(1)
     width, height = torch.exp(scale + squeeze), torch.exp(scale - squeeze)
     # Sampling goes from the new image back to the old one: the inverse of
-    # [[width, shear], [0, height]] after taking the shift off.
+    # [[width, shear], [0, height]] after undoing the shift.
     zero = torch.zeros_like(shear)
     back = torch.stack([1 / width, -shear / (width * height), zero, 1 / height], dim=1).view(-1, 2, 2)
     shift = torch.stack([right, down], dim=1)[..., None] * (2 / SIDE)

@@ -22,7 +22,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     Where the recipe holds patterns out of the training set, they take the test set's place.
 
     Raises:
-        UsageError: the weights are another model's.
+        UsageError: the weights belong to another model.
     """
     digits = hold_out(load(data), recipe)
     model = build_model(recipe)

@@ -49,7 +49,7 @@ class Kernel:
             labels: (N,) int64. order: (M,) int64.
 
         Returns:
-            The sum of the right classes' penalties, and the mistakes, each taken before its update.
+            The sum of the right classes' penalties, and the number of mistakes, each taken before its update.
         """
         mistakes = ctypes.c_int64(0)
         tensors = [self._pointer(tensor) for tensor in (weights, rates, patterns, labels, order)]
@@ -85,6 +85,6 @@ class Kernel:
 
 
 def build(model: LeNet5, loss: Loss, curvature: Curvature) -> Kernel | None:
-    """The kernel, or None where no C compiler is to be had."""
+    """The kernel, or None where no C compiler is available."""
     compiled = compile_c(SOURCE)
     return Kernel(*compiled, model, loss, curvature) if compiled else None

@@ -4,7 +4,7 @@ Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to
 Document Recognition", Proceedings of the IEEE 86(11), 1998: Section II-B,
 Table I, Figures 2 and 3, Appendix A.
 
-The layers carry the paper's names and stand in its order. The trainable
+The layers carry the paper's names and appear in its order. The trainable
 parameters are 60,000 and the connections 340,908, as the paper says.
 """
 
@@ -59,7 +59,7 @@ def rbf_centres() -> Tensor:
 
 
 class Subsampling(nn.Module):
-    """S2 and S4: each unit weighs a 2x2 window by one coefficient per map (Sec. II-B).
+    """S2 and S4: each unit scales a 2x2 window by one coefficient per map (Sec. II-B).
 
     Section II-B adds the four inputs, Section II-A averages them; `mean` takes
     the second reading.
@@ -80,8 +80,8 @@ class Subsampling(nn.Module):
 class PartialConvolution(nn.Module):
     """C3: a 5x5 convolution whose maps see only some of the maps below (Table I).
 
-    Holds the 60 kernels that exist, map by map and within a map by rising
-    source; the others are zeros that no parameter stands for.
+    Holds the 60 kernels that exist, ordered by map and then by source; the
+    others are zeros and have no parameter.
     """
 
     def __init__(self, sources: tuple[tuple[int, ...], ...] = C3_SOURCES):

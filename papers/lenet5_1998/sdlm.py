@@ -1,7 +1,7 @@
 """Stochastic diagonal Levenberg-Marquardt (Appendix C), in plain PyTorch.
 
-The reference: kernel.c computes the same, faster, and a test holds the two
-together. Where no C compiler is at hand, this is what trains.
+The reference: kernel.c computes the same, faster, and a test checks that
+the two agree. Where no C compiler is available, this is what trains.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class Curvature:
 
     Attributes:
         shared_coefficient: a subsampling coefficient is shared by four connections
-            to each unit, as the paper's 5,880 and 2,000 connections count it;
-            otherwise it weighs one input, the window.
+            to each unit, as in the paper's count of 5,880 and 2,000
+            connections; otherwise it multiplies one input, the window.
         top: where they start from under eq. 9: "exact", or "quadratic", those of the
             right class's penalty alone. The exact ones vanish once a pattern is learned.
     """
@@ -83,7 +83,7 @@ def second_derivatives(model: LeNet5, patterns: Tensor, loss: Loss, curvature: C
     """h_kk of all 60,000 parameters: the mean over `patterns` (N, 32, 32) of the diagonal
     second derivatives, propagated back as in Appendix C.
 
-    The way back is that of the gradient with every factor squared: the weights,
+    They go back as the gradient does, with every factor squared: the weights,
     the inputs, and the slopes of the squashing function. Terms with its second
     derivative are left out (Gauss-Newton), and so are products between different
     connections that share a weight.

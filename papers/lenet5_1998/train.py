@@ -2,8 +2,8 @@
 
 The paper reports 0.95 % test error and 0.35 % training error on MNIST, and
 0.8 % test error when trained with distorted patterns (Sec. III-B, Figures 5
-and 9). What the recipe takes from the paper and what it had to choose is said
-field by field in `Recipe`, and on the page in README.md.
+and 9). `Recipe` says field by field what is taken from the paper and what had to
+be chosen; so does the page in README.md.
 
     bash reproduce.sh lenet5_1998
     python -m papers.lenet5_1998.train --seeds 0
@@ -31,7 +31,7 @@ from papers.lenet5_1998.data import Digits, Distortion, as_patterns, distorted_p
 from papers.lenet5_1998.model import LeNet5, Loss, initialise
 
 DEVICES = ("cpu",)  # one pattern at a time is too little work for a GPU
-CHUNK = 500  # updates between two looks at the clock and at signals
+CHUNK = 500  # updates between two checks of the clock and of signals
 PAPER_PASSES = 20
 TRAIN_ERROR_PASS = 19  # the paper's training error is that "after 19 passes" (Sec. III-B)
 
@@ -49,13 +49,13 @@ class Recipe:
         (2, 0.0005), (3, 0.0002), (3, 0.0001), (4, 0.00005), (8, 0.00001),
     )  # fmt: skip
     mu: Annotated[float, Field(gt=0)] = 0.02  # added to second derivatives, so that no step is too long (Sec. III-B)
-    # 60,000 are the whole training set.
+    # 60,000 is the whole training set.
     curvature_patterns: Annotated[int, Field(ge=1, le=60_000)] = 500  # patterns for second derivatives (Sec. III-B)
     order: Literal["constant", "fresh"] = "constant"  # open: one random order for all passes, or a new one for each
     equation: Literal["eq8", "eq9"] = "eq9"  # open: which equation is the loss
     j: Annotated[float, Field(ge=0)] = 10.0  # open: the constant j of eq. 9
     subsample: Literal["sum", "mean"] = "mean"  # open: S2 and S4 add (Sec. II-B) or average (Sec. II-A)
-    shared_coefficient: bool = False  # open: four connections share a coefficient of S2 or S4, or it weighs their sum
+    shared_coefficient: bool = False  # open: four connections share a coefficient of S2 or S4, or it scales their sum
     top_curvature: Literal["exact", "quadratic"] = "quadratic"  # open: second derivatives start from eq. 9, or eq. 8
     bound: Annotated[float, Field(gt=0)] = 2.4  # b of the initial weights U(-b/F^e, b/F^e), F the fan-in (App. A)
     fan_in_exponent: Annotated[float, Field(ge=0, le=1)] = 0.5  # e of the initial weights; Appendix A prints 1
@@ -68,9 +68,9 @@ class Recipe:
     scale: Annotated[float, Field(ge=0, le=1)] = 0.08  # open: how much distortions scale, as a natural logarithm
     squeeze: Annotated[float, Field(ge=0, le=1)] = 0.08  # open: how much distortions squeeze, as a natural logarithm
     shear: Annotated[float, Field(ge=0, le=1)] = 0.15  # open: how far distortions shear, in pixels per pixel of height
-    train_patterns: Annotated[int, Field(ge=1)] | None = None  # ours: train on the first so many only; null for all
-    held_out: Annotated[int, Field(ge=0)] = 0  # ours: the last so many training patterns replace the test set
-    compiled: bool = True  # ours: train with kernel.c where a C compiler is at hand
+    train_patterns: Annotated[int, Field(ge=1)] | None = None  # ours: train on only the first N patterns; null for all
+    held_out: Annotated[int, Field(ge=0)] = 0  # ours: the last N training patterns replace the test set
+    compiled: bool = True  # ours: train with kernel.c where a C compiler is available
 
     @property
     def loss(self) -> Loss:
@@ -88,7 +88,7 @@ class Recipe:
 VARIANTS = {
     "lenet5": Recipe(),
     "lenet5-distorted": Recipe(distorted_copies=9),
-    # The widely read reproduction. Known of it: no squashing after C1, C3 and C5,
+    # The widely read reproduction. What is known of it: no squashing after C1, C3 and C5,
     # replicate padding, eq. 8, plain SGD from 1e-3 to 1e-4, 25 epochs. Guessed:
     # one pattern per step, where the rate falls, PyTorch's usual initial weights.
     "blog": Recipe(
@@ -168,7 +168,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
             run.advance(len(order))
 
         # The errors of the patterns as they came (Fig. 5's training curve can look worse than the test's
-        # for that reason), then of both sets with the weights of now.
+        # for that reason), then of both sets with the current weights.
         vector_to_parameters(at.weights, model.parameters())
         classify_fast = partial(fast.classify, at.weights) if fast else None
         trained = classify(model, digits.train_images, recipe, classify_fast)
@@ -196,7 +196,7 @@ def patterns_of_pass(seed: int, number: int, count: int, recipe: Recipe) -> Tens
     """Which patterns come in pass `number`, in their order. Shape (count,).
 
     Numbers from `count` on stand for distorted patterns (see `distorted_patterns`):
-    with nine copies the passes go through all 600,000 before any comes again.
+    with nine copies the passes go through all 600,000 before any repeats.
     """
     copies = 1 + recipe.distorted_copies
     round_, part = divmod(number - 1, copies)
@@ -242,7 +242,7 @@ def slow_updates(
 
 @torch.no_grad()
 def classify(model: LeNet5, images: Tensor, recipe: Recipe, fast: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """The class of each image, by the network or by the kernel's `fast` way. Shape (N,)."""
+    """The class of each image, by the network or by the kernel's `fast`. Shape (N,)."""
     parts = (as_patterns(part, recipe.padding) for part in images.split(1000))
     return torch.cat([fast(part) if fast else model(part[:, None]).argmin(dim=1) for part in parts])
 

@@ -84,7 +84,7 @@ def test_the_split_hash_depends_on_the_order_and_on_what_tests():
     assert len(hashes | {turned.split_hash(), swapped.split_hash()}) == 3
 
 
-def test_the_stand_in_has_ten_classes_of_real_pictures_and_is_the_same_every_time():
+def test_the_stand_in_has_ten_classes_of_real_pictures_always_the_same():
     found, again = load(STAND_IN), load(STAND_IN)
     assert found.train_images.shape == (640, 3, 32, 32) and found.test_images.shape == (160, 3, 32, 32)
     assert found.train_images.dtype == torch.uint8 and found.train_labels.dtype == torch.int64
@@ -93,7 +93,7 @@ def test_the_stand_in_has_ten_classes_of_real_pictures_and_is_the_same_every_tim
     assert found.train_images.float().std() > 30  # no blank pictures
 
 
-def test_no_test_picture_of_the_stand_in_shares_a_pixel_with_a_training_picture(monkeypatch):
+def test_stand_in_test_pictures_share_no_pixel_with_training_pictures(monkeypatch):
     """With photographs in which every pixel is its own colour."""
     numbers = np.arange(96 * 160)
     colours = np.stack([numbers % 256, numbers // 256, np.zeros_like(numbers)]).astype(np.uint8).reshape(3, 96, 160)

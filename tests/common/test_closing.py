@@ -43,7 +43,7 @@ def test_paper_published_and_this_run_stand_side_by_side(toy, record, lines):
 @pytest.mark.parametrize(
     ("edition", "published"), [("official", "1.00"), ("bundle", "2.00"), ("resized", "3.00"), ("stand-in", "1.00")]
 )
-def test_published_beside_a_run_is_its_own_edition_or_else_the_official_one(toy, record, lines, edition, published):
+def test_a_run_is_shown_beside_its_own_edition_or_else_the_official_one(toy, record, lines, edition, published):
     for value, name in enumerate(("official", "bundle", "resized"), 1):
         toy.publish(record(0, float(value), edition=name))
     ((_, _, _, beside, this, _),) = lines([record(0, 9.0, edition=edition)])
@@ -91,7 +91,7 @@ def test_only_the_papers_own_run_gets_a_verdict(toy, record, lines, how, shown):
     assert row["verdict"] == (None if shown == "–" else shown)
 
 
-def test_the_json_of_a_run_says_what_it_is_and_what_is_published_beside_it(toy, record, failed_record):
+def test_the_json_of_a_run_says_what_it_is_and_what_is_published(toy, record, failed_record):
     toy.publish(*(record(seed, 0.9 + seed / 20) for seed in range(3)))
     told = close(toy.paper(), [record(0, 1.0, preset="quick"), failed_record(4, preset="quick")]).as_dict()
     assert {name: told[name] for name in ("variant", "preset", "modified", "standin", "seeds", "failures")} == {

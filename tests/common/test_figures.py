@@ -43,7 +43,7 @@ def another_dataset(toy):
     toy.put_data(paths.DATA).rename(paths.DATA / "sizes")
 
 
-def test_a_figure_gets_the_finished_records_and_the_data_of_every_dataset_it_names(toy, record, failed_record, draw):
+def test_a_figure_gets_the_finished_records_and_the_data_it_names(toy, record, failed_record, draw):
     toy.publish(record(0), failed_record(1))
     another_dataset(toy)
     toy.put_data(paths.DATA, "resized")

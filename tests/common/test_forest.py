@@ -83,7 +83,7 @@ def test_rows_that_differ_in_the_protocol_alone_name_it(toy, drawn, record):
     assert {"plain, test error, last", "plain, test error, best"} <= set(texts(axes))
 
 
-def test_every_verdict_on_a_mean_has_its_own_colour_or_side_and_its_own_shape():
+def test_every_verdict_on_a_mean_has_its_own_colour_or_side_and_shape():
     without = {v.FAILED, v.NOT_ATTEMPTED, v.OTHER_DATA, v.NO_PUBLISHED_NUMBER}
     assert STYLES.keys() == set(v.WORDS) - without
     colors, shapes = zip(*STYLES.values(), strict=True)

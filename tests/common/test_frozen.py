@@ -85,7 +85,7 @@ def test_terms_that_changed_after_a_run_are_found(toy, commit, ran_from, change)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_terms_that_changed_after_they_were_frozen_are_found_without_a_run(toy, commit, change):
+def test_terms_changed_after_the_freeze_are_found_without_a_run(toy, commit, change):
     frozen = commit()
     content = toy.paper_content() | {"frozen": frozen}
     assert frozen_faults(toy.paper(content=content)) == []

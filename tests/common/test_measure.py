@@ -1,12 +1,17 @@
 """Weights are measured again on the very data that their record names, or not at all."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from common.base import paths
 from common.base.errors import DataAbsent, UsageError
+from common.claims.papers import Paper
 from common.data.passports import file_sha256
-from common.publishing.measure import _print_classes, recorded_data, variant_of
+from common.publishing.measure import _print_classes, measure_files, recorded_data, variant_of
+from common.training import determinism
+from common.training.evaluation import Measured
 from common.training.weights import save_weights
 
 
@@ -38,7 +43,7 @@ def holds(path, run: str | None):
         ("wide", "alpha_2001/wide/seed-0", "wide"),
     ],
 )
-def test_weights_are_measured_as_the_variant_that_is_asked_for_or_that_they_name(toy, tmp_path, wanted, run, used):
+def test_weights_are_measured_as_the_variant_asked_for_or_named_in_them(toy, tmp_path, wanted, run, used):
     assert variant_of(toy.paper(), wanted, holds(tmp_path / "file", run)) == used
 
 
@@ -59,7 +64,7 @@ def test_weights_of_another_paper_or_variant_are_refused(toy, tmp_path, wanted, 
     assert str(told.value) == f"{tmp_path / 'file'} holds weights of {whose}. {advice}"
 
 
-def test_classes_are_told_by_name_with_their_examples_and_what_they_are_mistaken_for(capsys):
+def test_classes_are_reported_with_examples_and_their_confusions(capsys):
     _print_classes([[8, 2, 0], [0, 0, 0], [1, 4, 15]], ["corn", "oats", "woods"])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for expected in ("corn 10 80.0 % oats (2)", "oats 0 not scored –", "woods 20 75.0 % oats (4)"):
@@ -70,3 +75,25 @@ def test_classes_are_told_by_name_with_their_examples_and_what_they_are_mistaken
 def test_a_matrix_too_wide_for_a_terminal_is_not_printed(capsys):
     _print_classes([[1] * 11] * 11, [f"class {number}" for number in range(11)])
     assert "Confusion matrix" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def flags_seen(toy, monkeypatch):
+    """What `evaluate` finds of the flags when the weights of a toy paper are measured from the command line."""
+    seen = []
+    train = SimpleNamespace(DEVICES=("cpu",), recipe=lambda variant, preset: None)
+    evaluation = SimpleNamespace(evaluate=lambda *words: seen.append(determinism.current_flags()) or Measured({}))
+    modules = {"train": train, "eval": evaluation}
+    monkeypatch.setattr(Paper, "module", lambda paper, name: modules[name])
+    return seen
+
+
+def test_weights_are_measured_with_the_deterministic_set_up(toy, tmp_path, flags_seen):
+    toy.put_data(paths.DATA)
+    wrong = {"deterministic_algorithms": False, "cudnn_deterministic": False, "cudnn_benchmark": True, "tf32": True}
+    torch.set_deterministic_debug_mode("default")
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    assert {name: determinism.current_flags()[name] for name in wrong} == wrong
+    measure_files(toy.paper(), None, [holds(tmp_path / "file", None)], None, "cpu", as_json=True)
+    assert flags_seen == [determinism.FLAGS]

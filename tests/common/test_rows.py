@@ -1,11 +1,23 @@
 """Which rows come out of which records, and what is said beside them."""
 
+import dataclasses
+
 import pytest
 
 from common.base import paths
 from common.claims import verdict as v
 from common.claims.papers import Paper
-from common.claims.rows import Row, difference, label, measured, paper_rows, reported_as
+from common.claims.rows import (
+    ByReleased,
+    Row,
+    difference,
+    label,
+    measured,
+    paper_rows,
+    released_as,
+    remark,
+    reported_as,
+)
 
 
 @pytest.fixture
@@ -83,7 +95,7 @@ def test_an_edition_that_is_not_equivalent_has_its_own_row_and_no_claim(paper, r
     assert reported_as(row) == "0.95 %"
 
 
-def test_other_data_of_what_the_paper_does_not_print_has_no_published_number(paper, record):
+def test_other_data_without_a_printed_value_has_no_published_number(paper, record):
     row = row_of(paper_rows(paper, [record(k, protocol="best", edition="resized") for k in range(3)]), None)
     assert (row.verdict, row.printed, row.difference) == (v.NO_PUBLISHED_NUMBER, None, None)
 
@@ -121,7 +133,7 @@ def test_ties_are_known_no_better_than_to_half_of_one_example(paper, record):
     assert row.summary.spread.high - row.summary.mean == pytest.approx(2.92 * 0.005 / 3**0.5, rel=1e-3)
 
 
-def test_training_error_far_from_the_printed_one_is_neither_better_nor_worse(toy, record):
+def test_training_error_far_off_the_printed_is_neither_better_nor_worse(toy, record):
     content = toy.paper_content()
     content["claims"][0] |= {"metric": "train_error", "tolerance": 0.078}
     paper = toy.paper(content=content)
@@ -196,7 +208,7 @@ def test_a_variant_without_claims_whose_seeds_all_failed_has_a_row(toy, failed_r
     assert (label(row), reported_as(row), measured(row)) == ("–", "–", "–")
 
 
-def test_failed_seeds_on_an_edition_that_does_not_count_have_a_row_beside_the_claims(paper, record, failed_record):
+def test_failed_seeds_on_an_edition_that_does_not_count_have_a_row(paper, record, failed_record):
     rows = paper_rows(paper, [failed_record(0, edition="resized"), *(record(k) for k in range(3))])
     assert row_of(rows, "plain-test").verdict == v.REPRODUCED
     failed = row_of(rows, None)
@@ -219,10 +231,10 @@ def test_one_seed_that_failed_among_others_has_no_row_of_its_own(paper, record, 
 def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):
     row = row_of(paper_rows(paper, []), "plain-test")
     assert (row.verdict, row.edition, row.summary) == (v.NOT_ATTEMPTED, None, None)
-    assert row.note == "needs about 0.5 h on a cpu a seed, shapes (official or bundle)"
+    assert row.note == "needs about 30 min on a CPU a seed, shapes (official or bundle)"
 
 
-@pytest.mark.parametrize(("hours", "words"), [(0.75, "0.75 h"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
+@pytest.mark.parametrize(("hours", "words"), [(0.75, "45 min"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
 def test_hours_are_rounded_to_what_is_known_of_them(toy, hours, words):
     content = toy.paper_content()
     content["claims"][0]["needs"] = {"hours": hours, "device": "GPU"}
@@ -262,3 +274,46 @@ def test_numbers_are_written_with_unit_spread_and_count(paper, record):
     assert measured(row_of(paper_rows(paper, [record()]), "plain-test")) == "0.95 % (n = 1)"
     unitless = row_of(paper_rows(paper, [record(metric="map_avg")]), None)
     assert measured(unitless) == "0.950 (n = 1)"
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.95, v.CONFIRMED), (1.14, v.CONFIRMED), (1.15, v.NOT_CONFIRMED)])
+def test_released_weights_have_a_word_of_their_own_and_settle_nothing(toy, released_record, value, word):
+    row = row_of(paper_rows(toy.paper(content=toy.released_content()), [], [released_record(value)]), "plain-test")
+    assert row.released == ByReleased(value, word, "alpha_2001/released/theirs/shapes")
+    assert released_as(row) == f"{value:.2f} %"
+    assert (row.verdict, row.summary, row.records) == (v.NOT_ATTEMPTED, None, []) and remark(row) == ""
+
+
+def test_released_weights_change_nothing_of_what_was_trained(toy, record, released_record):
+    paper, records = toy.paper(content=toy.released_content()), [record(k, 0.9 + k / 20) for k in range(3)]
+    (with_them, *_), (without, *_) = paper_rows(paper, records, [released_record(9.0)]), paper_rows(paper, records)
+    assert without.verdict == v.REPRODUCED and with_them.released.verdict == v.NOT_CONFIRMED
+    assert dataclasses.replace(with_them, released=None) == without and released_as(without) == "–"
+
+
+def test_released_weights_speak_of_their_variants_on_data_that_counts(toy, released_record):
+    paper = toy.paper(content=toy.released_content())
+    wide = {"last": {"psnr": 30.1}}
+    other = [
+        released_record(metrics=wide),
+        released_record(data={"dataset": "shapes", "edition": "resized", "files": {}}),
+    ]
+    for record in [*other, released_record(metrics={"best": {"test_error": 0.95}})]:
+        assert {row.released for row in paper_rows(paper, [], [record])} == {None}
+    content = toy.released_content()
+    content["released"][0]["variants"] = ["plain", "wide"]
+    rows = paper_rows(toy.paper(content=content), [], [released_record(metrics=wide)])
+    assert row_of(rows, "wide-psnr").released.verdict == v.CONFIRMED
+
+
+def test_of_several_released_weights_those_count_that_stand_first(toy, released_record):
+    content = toy.released_content()
+    content["released"].insert(0, content["released"][0] | {"id": "library", "by": "a library"})
+    rows = paper_rows(toy.paper(content=content), [], [released_record(9.0), released_record(0.9, id="library")])
+    assert row_of(rows, "plain-test").released.value == 0.9
+
+
+def test_what_nobody_could_check_is_said_of_released_weights_too(toy, released_record):
+    content = toy.released_content()
+    content["claims"][0]["unverified"] = True
+    assert remark(row_of(paper_rows(toy.paper(content=content), [], [released_record()]), "plain-test")) == "unverified"

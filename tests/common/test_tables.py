@@ -100,7 +100,7 @@ def lines_of(text: str) -> list[list[str]]:
     ]
 
 
-def test_what_was_measured_comes_first_and_what_was_not_in_one_line_a_variant(world):
+def test_measured_rows_come_first_then_one_line_per_unmeasured_variant(world):
     page = text_of("README.md")
     first, second = section(page, "alpha_2001"), section(page, "beta_2010")
     assert "Not attempted" not in first and len(lines_of(first)) == 3 + 3  # rows; groups of records
@@ -108,7 +108,7 @@ def test_what_was_measured_comes_first_and_what_was_not_in_one_line_a_variant(wo
     failed, evidence = lines_of(measured)
     assert failed[:6] == ["plain", "test error", "last", "official", "0.95 ± 0.19 %", "–"]
     needs, command = (
-        "about 0.5 h on a cpu a seed, shapes (official or bundle)",
+        "about 30 min on a CPU a seed, shapes (official or bundle)",
         "`bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2`",
     )
     assert lines_of(open_claims) == [
@@ -133,9 +133,9 @@ def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeyp
         [
             "plain",
             "last: test error 0.95 %, training error 1.00 %; best: test error 0.9 %",
-            "about 0.5 h on a cpu or 40 h on a cpu a seed, shapes (official or bundle)",
+            "about 30 min on a CPU or 40 h on a CPU a seed, shapes (official or bundle)",
         ],
-        ["wide", "last: PSNR 30.10 dB", "about 0.5 h on a cpu a seed, shapes (official or bundle)"],
+        ["wide", "last: PSNR 30.10 dB", "about 30 min on a CPU a seed, shapes (official or bundle)"],
     ]
     assert "Nothing has been measured yet." in text_of("README.md")
 
@@ -167,9 +167,7 @@ def test_an_edition_that_does_not_count_is_explained_where_it_appears(world):
     assert "<em>resized</em> (shapes): the resized files. It does not count for the paper" in html
 
 
-def test_variants_are_described_where_they_were_measured_and_named_where_nobody_ran_them(
-    toy, record, power, monkeypatch
-):
+def test_measured_variants_are_described_and_the_others_named(toy, record, power, monkeypatch):
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
     content["claims"] = [content["claims"][0]]
@@ -205,7 +203,7 @@ def test_every_record_is_linked(world, records):
         assert f"({path})" in page and record.path().exists()
 
 
-def test_the_results_say_where_a_number_is_printed_and_from_which_commit_it_was_measured(world, records):
+def test_results_say_where_a_number_is_printed_and_the_commit_measured(world, records):
     content = world.paper_content()
     content["claims"][1]["second_reference"] = {"source": "torchvision", "value": "30.2"}
     world.paper("alpha_2001", content)
@@ -352,7 +350,7 @@ def front_lines(title: str) -> list[list[str]]:
     return [line[1:] for line in lines_of(block) if line[0].startswith(f"[{title}](papers/")]
 
 
-def test_the_front_page_has_the_attempted_claims_and_where_all_of_them_stand(world):
+def test_the_front_page_has_the_attempted_claims_and_the_state_of_all(world):
     *verdicts, beside, standing = front_lines("A page")  # the heading of alpha_2001's page
     assert [line[:5] for line in verdicts] == [
         ["plain", "test error", "last", "official", "0.95 ± 0.19 %"],
@@ -386,7 +384,7 @@ def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, r
     ]
 
 
-def test_the_numbers_of_one_evaluation_are_one_claim_with_the_worst_verdict(toy, record, monkeypatch, power):
+def test_numbers_of_one_evaluation_are_one_claim_with_the_worst_verdict(toy, record, monkeypatch, power):
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
     plain = content["claims"][0] | {"reported": "90.0", "tolerance": 0.59}

@@ -97,7 +97,7 @@ def test_the_printed_number_at_the_end_of_what_one_more_run_may_give():
         (1.25 + BIT, (v.NOT_REPRODUCED, v.EXCEEDS, v.HIGHER)),
     ],
 )
-def test_where_nothing_is_counted_zero_spread_is_settled_by_the_value_alone(value, words):
+def test_without_counts_zero_spread_is_settled_by_the_value_alone(value, words):
     assert judge(summarise([value] * 3)) == words
 
 
@@ -237,7 +237,7 @@ def share_reproduced(draws: np.ndarray, margin: float, count: float) -> float:
 @pytest.mark.parametrize("n", [3, 5, 10])
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("side", [-1, 1])
-def test_at_a_difference_of_the_margin_reproduced_is_an_error_of_5_percent(n, spread, side):
+def test_at_a_difference_of_the_margin_reproduced_errs_at_5_percent(n, spread, side):
     draws = np.random.default_rng([n, int(100 * spread), side + 1]).normal(side, spread, (TRIALS, n))
     assert share_reproduced(draws, margin=1.0, count=0.0) <= AT_MOST
 

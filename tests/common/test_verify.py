@@ -41,7 +41,7 @@ def states(toy) -> list[str]:
     return [state for state, *_ in verify._weights(toy.paper(), None)]
 
 
-def test_a_dataset_is_looked_for_once_and_weights_of_other_files_are_skipped(toy, located):
+def test_a_dataset_is_located_once_and_weights_of_other_files_skipped(toy, located):
     assert states(toy) == [SKIPPED, PASSED, PASSED] and located == ["shapes"]
 
 

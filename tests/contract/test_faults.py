@@ -96,7 +96,7 @@ def test_a_result_that_cannot_be_written_ends_with_5(words):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
-def test_a_table_that_cannot_be_written_ends_with_5_and_the_record_is_kept(tmp_path):
+def test_a_table_that_cannot_be_written_ends_with_5_and_keeps_the_record(tmp_path):
     with open("/dev/full", "w") as full:
         ended = printed_to(full, *smoke(tmp_path, *TINY))
     assert ended.code == 5 and "Traceback" not in ended.err
@@ -157,7 +157,7 @@ def test_a_disk_without_locks_is_warned_of_and_the_run_goes_on(toy, unharmed):
 
 
 @pytest.mark.parametrize("compiled", ["true", "false"])
-def test_numbers_that_go_bad_end_with_4_a_record_that_says_why_and_a_table(tmp_path, tmp_path_factory, compiled):
+def test_numbers_that_go_bad_end_with_4_a_reason_and_a_table(tmp_path, tmp_path_factory, compiled):
     log = tmp_path_factory.mktemp("log")
     words = smoke(tmp_path, *BAD_NUMBERS, "--compiled", compiled)
     ended = run(*words, log=log)
@@ -199,7 +199,7 @@ def bad_in_seed_1():
     train.initialise = initialise
 
 
-def test_a_seed_whose_numbers_go_bad_does_not_keep_the_others_from_running(toy, unharmed):
+def test_a_seed_whose_numbers_go_bad_does_not_stop_the_others(toy, unharmed):
     ended = toy.run("--seeds", "0,1,2", prepare=bad_in_seed_1)
     assert ended.code == 4 and "Traceback" not in ended.err
     assert [record(toy.runs, seed)["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]

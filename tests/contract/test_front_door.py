@@ -361,7 +361,7 @@ def test_offline_install_for_tests_leaves_users_alone(house):
 
 def test_venv_whose_uv_is_gone_says_so_to_the_tests(house):
     house.start()
-    fault(house.start("test", FAKE_NO_PIP="1"), ".venv was made by uv, which is gone: install uv")
+    fault(house.start("test", FAKE_NO_PIP="1"), ".venv was made by uv, which is no longer installed: install uv")
 
 
 def test_repro_python_without_pytest_says_so_to_the_tests(house):
@@ -465,7 +465,7 @@ def test_uv_fetches_a_python_where_none_fits(bare):
     bare.add_uv()
     result = bare.start()
     said(result)
-    assert "uv fetches one" in result.stderr
+    assert "uv is fetching one" in result.stderr
 
 
 def test_uv_that_cannot_fetch_a_python(bare):
@@ -487,7 +487,7 @@ def test_uv_needs_no_venv_module(house):
 def test_package_index_unreachable(house, with_uv):
     if with_uv:
         house.add_uv()
-    fault(house.start(FAKE_PIP="offline"), "run again when online", "Its last words: ERROR: no fake==1")
+    fault(house.start(FAKE_PIP="offline"), "run again when online", "The last message was: ERROR: no fake==1")
     said(house.start())
 
 

@@ -386,15 +386,15 @@ def test_files_in_a_folder_of_their_own_are_read_from_there(tmp_path):
     ("changed", "told"),
     [
         ({"train_img": None}, "has no variable 'train_img', only another"),
-        ({"train_img": np.ones((29, 12))}, "29 pictures, 30 texts and 30 labels are no pairs"),
+        ({"train_img": np.ones((29, 12))}, "29 pictures, 30 texts and 30 labels do not match"),
         ({"test_txt": np.full((100, 5), np.nan)}, "test_txt is not a matrix of finite numbers"),
         ({"train_img": np.array([["a"] * 12] * 30)}, "train_img is not an array of numbers"),
         ({"train_img": np.empty((0, 12))}, "train_img is not a matrix"),
         ({"test_img": np.ones((100, 13))}, "differ in length"),
-        ({"train_img_lab": np.full((30, 1), -1)}, "labels are whole numbers"),
-        ({"train_img_lab": np.full((30, 1), 0.5)}, "labels are whole numbers"),
-        ({"train_img_lab": np.zeros((30, 2))}, "labels are whole numbers"),
-        ({"test_pairs": 99}, "99 pairs to test on, there should be 100"),
+        ({"train_img_lab": np.full((30, 1), -1)}, "labels must be whole numbers"),
+        ({"train_img_lab": np.full((30, 1), 0.5)}, "labels must be whole numbers"),
+        ({"train_img_lab": np.zeros((30, 2))}, "labels must be whole numbers"),
+        ({"test_pairs": 99}, "99 pairs to test on, but there should be 100"),
     ],
 )
 def test_features_that_are_not_in_order_are_a_data_error(tmp_path, changed, told):

@@ -177,7 +177,7 @@ def no_pictures(pairs):
         (without("test"), "no such folder, or no classes in it"),
         (another_class, r"train and test have different classes \(cow\)"),
         (no_text, "0.txt: No such file"),
-        (binary_text, "is no UTF-8 text"),
+        (binary_text, "is not UTF-8 text"),
         (no_words, "holds no words"),
         (no_pictures, "dog: no pictures"),
     ],
@@ -192,7 +192,7 @@ def test_a_folder_that_is_not_in_order_is_told(pairs, damage, told):
 def test_a_file_that_is_no_picture_is_told(pairs, random_vgg19):
     file = pairs / "train" / "cat" / "0.jpg"
     file.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="0.jpg is no picture"):
+    with pytest.raises(DataError, match="0.jpg cannot be read as a picture"):
         features.fc7(random_vgg19, [file])
 
 

@@ -288,7 +288,7 @@ def test_the_sizes_that_paper_yaml_states_are_those_of_the_splits(real_scene):
             assert variant.splits == {"train": len(split.train), "test": len(split.test)}
 
 
-def test_the_class_sizes_that_paper_yaml_states_are_those_of_the_ground_truth(real_scene):
+def test_the_class_sizes_in_paper_yaml_are_those_of_the_ground_truth(real_scene):
     paper, truth = load_paper("hybridsn"), real_scene.truth
     assert paper.class_sizes["indian_pines"] == np.bincount(truth.flat)[1:].tolist()
     tested = np.bincount(truth.flat[random_split(truth, 0.3, seed=0).test])[1:]
@@ -365,7 +365,7 @@ def test_a_split_follows_from_its_training_pixels(scene):
 
 
 def test_a_scene_without_room_for_a_disjoint_split_is_refused():
-    with pytest.raises(UsageError, match="leaves pixels to test on beside windows of 25"):
+    with pytest.raises(UsageError, match="leaves pixels to test on with windows of 25"):
         disjoint_split(np.ones((12, 12), np.int64), 0.3, 25, 4, 0)
 
 
@@ -471,11 +471,11 @@ def small(monkeypatch):
 
 
 WRONG = {
-    "cube of another shape": (lambda cube, truth: (cube[:-1], truth), r"shape \(19, 20, 30\) where \(20, 20, 30\)"),
-    "truth of another shape": (lambda cube, truth: (cube, truth[:, :-1]), r"indian_pines_gt: shape \(20, 19\)"),
-    "label out of range": (lambda cube, truth: (cube, truth * 17), r"labels \[17.0\] where 0 to 16 belong"),
-    "label that is no number": (lambda cube, truth: (cube, truth * 1.5), r"labels \[1.5\]"),
-    "not a number": (lambda cube, truth: (cube * np.nan, truth), "holds values that are no numbers"),
+    "cube of another shape": (lambda cube, truth: (cube[:-1], truth), r"shape \(19, 20, 30\), not \(20, 20, 30\)"),
+    "truth of another shape": (lambda cube, truth: (cube, truth[:, :-1]), r"indian_pines_gt: has shape \(20, 19\)"),
+    "label out of range": (lambda cube, truth: (cube, truth * 17), r"labels \[17.0\], not 0 to 16"),
+    "label that is not whole": (lambda cube, truth: (cube, truth * 1.5), r"labels \[1.5\]"),
+    "not a number": (lambda cube, truth: (cube * np.nan, truth), "holds values that are not numbers"),
 }
 
 

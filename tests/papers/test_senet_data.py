@@ -40,7 +40,7 @@ def test_the_padding_is_zero_after_standardising():
     assert torch.equal(corner[0, :, 4:, 4:], standard(images)[0, :, :28, :28])
 
 
-def test_with_the_mean_of_each_pixel_a_batch_is_the_resnet_papers_bit_for_bit():
+def test_with_per_pixel_means_a_batch_is_the_resnet_papers_bit_for_bit():
     images = bytes_of(128)
     crops, theirs = random_crops(128, 3, 1, 2), resnet.random_crops(128, 3, 1, 2)
     expected = resnet.augment(images, resnet.mean_picture(images), theirs)

@@ -237,7 +237,7 @@ def logits_and_gradients(model: nn.Module) -> tuple[torch.Tensor, list[torch.Ten
     return logits, [parameter.grad for parameter in model.parameters()]
 
 
-def test_the_plain_imagenet_network_is_that_of_the_resnet_paper_bit_for_bit():
+def test_the_plain_imagenet_network_is_the_resnet_papers_bit_for_bit():
     here, there = trained(ImageNetResNet(50, reduction=None)), resnet.ImageNetResNet(50, "B", "1x1").eval()
     there.load_state_dict(here.state_dict())
     with torch.inference_mode():
@@ -259,7 +259,7 @@ def torchvisions_name(ours: str) -> str:
     return f"{STAGES[part]}.{number}.{inside}.{tensor}"
 
 
-def test_with_the_same_weights_the_plain_resnext_gives_torchvisions_output():
+def test_with_equal_weights_the_plain_resnext_gives_torchvisions_output():
     ours = trained(build("imagenet-resnext", 50, reduction=None))
     theirs = torchvision.models.resnext50_32x4d(weights=None).eval()
     theirs.load_state_dict({torchvisions_name(name): tensor for name, tensor in ours.state_dict().items()})
