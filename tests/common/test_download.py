@@ -328,6 +328,7 @@ def link() -> tarfile.TarInfo:
         (b"<html>Please log in.</html>", {}, "cannot be unpacked"),
         (tar(**SQUARES | {"part/a.bin": link()}), {}, "cannot be unpacked: .*absolute path"),
     ],
+    ids=["another checksum", "another file in it", "a file too few", "cut short", "a page", "a link out of the folder"],
 )
 def test_an_archive_that_is_not_what_it_should_be_leaves_nothing(packed, content, archive, expected):
     with pytest.raises(DataAbsent, match=expected) as told:
