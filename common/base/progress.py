@@ -5,8 +5,10 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from common.base.duration import duration
 
 console = Console(stderr=True, highlight=False)
 QUIET_LINE_EVERY_S = 60.0
@@ -32,7 +34,7 @@ class _Rate(ProgressColumn):
         super().__init__()
         self.unit = unit
 
-    def render(self, task) -> Text:
+    def render(self, task: Task) -> Text:
         return Text(f"{task.speed or 0:,.0f} {self.unit}/s")
 
 
@@ -71,7 +73,7 @@ class WorkBar:
         self.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def advance(self, samples: int) -> None:
@@ -84,5 +86,5 @@ class WorkBar:
         if now - self.spoke > QUIET_LINE_EVERY_S:
             self.spoke = now
             rate = (self.done - self.first) / (now - self.started)
-            left = (self.total - self.done) / rate / 60
-            say(f"{title}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left:.0f} min left")
+            left = duration((self.total - self.done) / rate)
+            say(f"{title}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left} left")

@@ -1,13 +1,14 @@
 """A paper's rows, sorted for the pages that show them."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.papers import Claim, Paper, find_papers, load_paper
+from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
-from common.training.records import Record, published_records
+from common.training.records import Record, ReleasedRecord, published_records, published_released
 
 NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
 
@@ -44,6 +45,15 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class ReleasedEvidence:
+    """What was measured with the weights of one file that somebody released."""
+
+    weights: Released
+    records: list[ReleasedRecord]
+    command: str
+
+
+@dataclass(frozen=True)
 class EditionNote:
     """An edition that does not count for the paper's claims, in the words of its passport."""
 
@@ -53,12 +63,35 @@ class EditionNote:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """A claim among the methods that the paper compares its own with."""
+
+    of: AlsoReported
+    claim: Claim
+    row: Row | None  # where the claim was measured
+
+    def place(self, value: float) -> int:
+        """The place of this value among the other methods, from 1; ties share the better one."""
+        return 1 + sum(self._better(float(other), value) for other in self.of.values.values())
+
+    @property
+    def methods(self) -> list[tuple[str | None, str]]:
+        """Name and printed value, the best first; the paper's own method has no name."""
+        methods = [(None, self.claim.reported), *self.of.values.items()]
+        return sorted(methods, key=lambda of: float(of[1]), reverse=bool(METRICS[self.claim.metric].higher_is_better))
+
+    def _better(self, one: float, other: float) -> bool:
+        return one > other if METRICS[self.claim.metric].higher_is_better else one < other
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One paper's rows, in their order, and the records that they stand on."""
 
     paper: Paper
     rows: list[Row]
     records: list[Record]
+    released: list[ReleasedRecord] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -69,8 +102,8 @@ class Comparison:
 
     @property
     def attempted(self) -> list[Row]:
-        """The rows with records, those of failed seeds too."""
-        return [row for row in self.rows if row.records]
+        """The rows with records, those of failed seeds and of released weights too."""
+        return [row for row in self.rows if row.records or row.released_record]
 
     @property
     def by_variant(self) -> dict[str, list[Row]]:
@@ -103,7 +136,7 @@ class Comparison:
 
     @property
     def evidence(self) -> list[Evidence]:
-        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
+        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.rows if row.records)
         commits = {record.name: (record.code.commit or NO_COMMIT)[:7] for record in self.records}
         return [
             Evidence(
@@ -115,6 +148,16 @@ class Comparison:
             )
             for variant, edition, records in groups
         ]
+
+    @property
+    def released_evidence(self) -> list[ReleasedEvidence]:
+        """Of all released weights that were measured."""
+        found = []
+        for weights in self.paper.released:
+            if records := [record for record in self.released if record.id == weights.id]:
+                command = f"bash reproduce.sh eval {self.paper.name} --released --variant {weights.variants[0]}"
+                found.append(ReleasedEvidence(weights, records, command))
+        return found
 
     def _command(self, variant: str, seeds: str | None = None) -> str:
         seeds = seeds or ",".join(map(str, range(self.paper.variants[variant].seeds)))
@@ -135,9 +178,38 @@ class Comparison:
 
     @property
     def standing(self) -> dict[str, int]:
-        """How many claims have each verdict, the best first; those that are a detail do not count."""
-        verdicts = [row.verdict for row in self.without_details().rows if row.claim]
-        return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
+        """How many claims have each verdict, the best first; those that are a detail do not count.
+
+        The numbers of one evaluation (of one variant, under one protocol, on one split), such as overall accuracy,
+        average accuracy and kappa, are one claim, and the worst of their verdicts is its.
+        """
+        return self._count([(row, row.verdict) for row in self.claimed], v.WORDS)
+
+    @property
+    def released_standing(self) -> dict[str, int]:
+        """How many of these claims released weights confirm, and how many they do not."""
+        words = [(row, row.released_verdict) for row in self.claimed if row.released_verdict]
+        return self._count(words, (v.CONFIRMED, v.NOT_CONFIRMED))
+
+    def _count(self, words: list[tuple[Row, str]], order: Sequence[str]) -> dict[str, int]:
+        """How many claims have each word; `order` has the best first."""
+        claims: dict[tuple, list[str]] = {}
+        for row, word in words:
+            claims.setdefault((row.variant, row.protocol, METRICS[row.metric].counted_on), []).append(word)
+        worst = [max(of_claim, key=order.index) for of_claim in claims.values()]
+        return {word: worst.count(word) for word in order if word in worst}
+
+    @property
+    def claimed(self) -> list[Row]:
+        """The rows of printed numbers, but for details."""
+        return [row for row in self.without_details().rows if row.claim]
+
+    @property
+    def rankings(self) -> list[Ranking]:
+        """Where the paper places its claims among other methods, and where the measured means would stand."""
+        claims = {claim.id: claim for claim in self.paper.claims}
+        rows = {row.claim: row for row in self.rows if row.mean is not None}
+        return [Ranking(of, claims[of.claim], rows.get(of.claim)) for of in self.paper.also_reported if of.claim]
 
     @property
     def beside(self) -> list[list[Row]]:
@@ -163,11 +235,18 @@ class Comparison:
 
 
 def all_comparisons() -> list[Comparison]:
-    """Every paper's: first those of which claims were tried, then those of which anything was measured, by name."""
-    papers = [load_paper(name) for name in find_papers()]
-    published = [published_records(paper.name) for paper in papers]
-    comparisons = [Comparison(paper, paper_rows(paper, of), of) for paper, of in zip(papers, published, strict=True)]
-    return sorted(comparisons, key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
+    """Every paper's: first those of which claims were tried by training, then those of which some were by released
+    weights, then those of which anything was measured, by name."""
+
+    def place(of: Comparison) -> tuple[bool, ...]:
+        return not any(row.records for row in of.front_rows), not of.front_rows, not of.attempted
+
+    return sorted((_comparison(load_paper(name)) for name in find_papers()), key=place)
+
+
+def _comparison(paper: Paper) -> Comparison:
+    records, released = published_records(paper.name), published_released(paper.name)
+    return Comparison(paper, paper_rows(paper, records, released), records, released)
 
 
 def seed_of(record: str) -> str:

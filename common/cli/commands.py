@@ -187,23 +187,29 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
     type=click.Path(path_type=Path),
     help="Measure these files.  [default: the published ones]",
 )
+@click.option("--released", is_flag=True, help="Measure the weights that others released beside the paper.")
 @click.option("--image", type=click.Path(path_type=Path), help="Restore this picture instead, where a paper can.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write it.  [default: NAME-restored.png]")
-def evaluate(paper, variant, files, image, output, data_dir, device, as_json) -> None:
+def evaluate(paper, variant, files, released, image, output, data_dir, device, as_json) -> None:
     """Measure weights on the real test data, without training."""
     from common.publishing.measure import measure_files, measure_published
+    from common.publishing.released import measure_released
 
     loaded = load_paper(paper)
     if variant:
         loaded.variant(variant)
     if output and not image:
         raise UsageError("--output goes with --image.")
+    if released and (files or image):
+        raise UsageError("--released goes with neither --weights nor --image.")
     if image and (as_json or data_dir):
         raise UsageError("--json and --data-dir do not go with --image.")
     if image:
         from common.cli.restore_image import restore_image
 
         restore_image(loaded, variant, list(files), image, output, device)
+    elif released:
+        measure_released(loaded, variant, data_dir, device, as_json)
     elif files:
         measure_files(loaded, variant, list(files), data_dir, device, as_json)
     else:
@@ -226,11 +232,16 @@ def data(name, as_json) -> None:
 @click.argument("paper")
 @click.option("--runs-dir", type=FOLDER, default=paths.RUNS, help="Where the runs are.  [default: runs/]")
 @click.option("--data-dir", type=FOLDER, help="Look for data here first (only read).")
-def publish(paper, runs_dir, data_dir) -> None:
+@click.option("--released", is_flag=True, help="Measure released weights instead, and keep the records.")
+def publish(paper, runs_dir, data_dir, released) -> None:
     """Copy finished records and small weights from runs/ into results/; rebuild the tables."""
     from common.publishing.publish import publish_runs
+    from common.publishing.released import publish_released
 
-    publish_runs(load_paper(paper), runs_dir, data_dir)
+    if released:
+        publish_released(load_paper(paper), data_dir)
+    else:
+        publish_runs(load_paper(paper), runs_dir, data_dir)
 
 
 @front.command(params=[JSON_OPTION])

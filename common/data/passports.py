@@ -26,6 +26,10 @@ class DataFile(Checked):
     bytes: int | None = None
     urls: list[str] = []
 
+    @property
+    def has_checksum(self) -> bool:
+        return bool(self.sha256 or self.git_blob)
+
     def is_at(self, path: Path) -> bool:
         """Whether what lies there is this file, as far as can be known."""
         if self.sha256:
@@ -55,6 +59,10 @@ class Edition(Checked):
 
     Where a Python package ships the files, `package` says so: they are there once it is installed.
 
+    Files that have no addresses of their own are fetched from `urls`, to each of which the name of a file is
+    appended. `parts` names folders that are datasets of their own, each with its passport: the files that the
+    edition of the same name lists there belong to this one too.
+
     Where nobody publishes a list of files with their checksums, `folders` says how
     many files each folder holds; what is found there is recorded as it is, unless
     `digest` says what it must be (`folder_digest`).
@@ -67,7 +75,9 @@ class Edition(Checked):
     equivalent: bool
     evidence: str | None = None
     folder: str | None = None
+    urls: list[str] = []
     files: dict[str, DataFile] = {}
+    parts: dict[str, str] = {}
     folders: dict[str, int] = {}
     digest: str | None = None
     package: Package | None = None
@@ -79,13 +89,18 @@ class PassportFile(Checked):
     page: str
     terms: str
     folder: str
-    splits: dict[str, int]
-    standin: str
+    splits: dict[str, int] = {}
+    standin: str | None = None  # what a run uses in its place; None where no run is on it alone
     editions: dict[str, Edition]
 
 
 class Passport(PassportFile):
     name: str
+
+    @property
+    def known_files(self) -> set[str]:
+        """The names of the files of all editions that list them."""
+        return {name for edition in self.editions.values() for name in edition.files}
 
     def by_folder(self) -> list["Passport"]:
         """This passport once for each folder that editions lie in, with the editions that lie there."""
@@ -107,6 +122,7 @@ class LocatedData:
     edition: str
     folder: Path | None
     files: dict[str, str]  # name to sha256
+    vouched: tuple[str, ...] = ()  # the files that the passport has a checksum of, and that agreed with it
 
     @property
     def standin(self) -> bool:
@@ -136,7 +152,26 @@ def find_passport(dataset: str, paper_folder: Path | None = None) -> Passport:
 
 def _read_passport(file: Path) -> Passport:
     content = read(file, PassportFile)
-    return Passport(name=file.stem, **dict(content))
+    editions = {name: _whole(edition, name, file) for name, edition in content.editions.items()}
+    return Passport(name=file.stem, **dict(content) | {"editions": editions})
+
+
+def _whole(edition: Edition, name: str, file: Path) -> Edition:
+    """The edition with the files of its parts, and with the addresses of every file.
+
+    Raises:
+        UsageError: a part has no passport beside this one, or no edition of this name.
+    """
+    files = {
+        path: entry if entry.urls else entry.model_copy(update={"urls": [url + path for url in edition.urls]})
+        for path, entry in edition.files.items()
+    }
+    for folder, dataset in edition.parts.items():
+        part = _read_passport(file.with_name(f"{dataset}.yaml"))
+        if name not in part.editions:
+            raise UsageError(f"{file}: editions.{name}.parts.{folder}: {dataset} has no such edition")
+        files |= {f"{folder}/{path}": entry for path, entry in part.editions[name].files.items()}
+    return edition.model_copy(update={"files": files})
 
 
 def search_folders(data_dir: Path | None = None) -> list[Path]:
@@ -165,9 +200,8 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
     places = [(root / part.folder, part) for root in search_folders(data_dir) for part in passport.by_folder()]
     incomplete = []
     for folder, part in places:
-        names = {name for edition in part.editions.values() for name in edition.files}
         try:
-            present = [name for name in sorted(names) if (folder / name).exists()]
+            present = [name for name in sorted(part.known_files) if (folder / name).exists()]
             if present:
                 return _identify(part, folder, present)
             if given := _given(part, folder):
@@ -197,7 +231,6 @@ def _shipped(passport: Passport) -> LocatedData | None:
             continue
         try:
             altered = [file for file, entry in edition.files.items() if not entry.is_at(folder / file)]
-            hashes = {file: file_sha256(folder / file) for file in edition.files}
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
         if altered:
@@ -206,8 +239,15 @@ def _shipped(passport: Passport) -> LocatedData | None:
                 f"{folder / altered[0]} is not what its passport says (altered content). "
                 f"Install {package} again, in the version that requirements.txt names."
             )
-        return LocatedData(passport.name, name, folder, hashes)
+        return _whole_copy(passport, name, folder)
     return None
+
+
+def _whole_copy(passport: Passport, edition: str, folder: Path) -> LocatedData:
+    """A folder that holds every file of an edition as it should be."""
+    files = passport.editions[edition].files
+    vouched = tuple(name for name, file in files.items() if file.has_checksum)
+    return LocatedData(passport.name, edition, folder, {name: file_sha256(folder / name) for name in files}, vouched)
 
 
 def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
@@ -218,8 +258,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
     }
     for name, edition in passport.editions.items():
         if len(right[name]) == len(edition.files) and all(right[name].values()):
-            hashes = {file: file_sha256(folder / file) for file in edition.files}
-            return LocatedData(passport.name, name, folder, hashes)
+            return _whole_copy(passport, name, folder)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
     # before what is missing: an altered copy is never passed over.
     nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))

@@ -43,10 +43,10 @@ def recipe_hash(recipe) -> str:
 
 
 def source_files(paper: str) -> list[Path]:
-    """What a paper's numbers are made by: everything that its train.py and eval.py import
-    from its own folder and from common, and the C files in its folder."""
+    """What a paper's numbers are made by: its train.py and eval.py, released.py where it has one, everything that
+    these import from its own folder and from common, and the C files in its folder."""
     folder = paths.PAPERS / paper
-    waiting = [folder / "train.py", folder / "eval.py"]
+    waiting = [folder / "train.py", folder / "eval.py", *folder.glob("released.py")]
     found: set[Path] = set(folder.glob("*.c"))
     while waiting:
         file = waiting.pop()

@@ -49,10 +49,18 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     with _opened(path) as file:
         weights = file.get_tensors()
+    require_finite(weights, path)
+    return weights
+
+
+def require_finite(weights: dict[str, Tensor], path: Path) -> None:
+    """
+    Raises:
+        NumbersError: NaN or infinity in the weights that a file holds.
+    """
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise NumbersError(f"{path}: NaN or infinity in {name}.")
-    return weights
 
 
 def trained_as(path: Path) -> tuple[str, str] | None:

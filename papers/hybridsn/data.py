@@ -2,20 +2,19 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.io import loadmat
 from scipy.ndimage import distance_transform_cdt
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from common.base.errors import DataError, UsageError
+from common.data.matlab import read_matrix
 from common.data.passports import LocatedData
-from common.data.unreadable import NO_MATLAB_FILE
+from common.data.splits import split_hash
 from common.training.determinism import generator
 
 CANDIDATES = 100  # maps of training blocks drawn for a disjoint split
@@ -114,7 +113,7 @@ class Split:
 
     def hash(self) -> str:
         """sha256 over both lists of pixels."""
-        return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in (self.train, self.test))).hexdigest()
+        return split_hash(train=self.train, test=self.test)
 
 
 # ---- the scenes -----------------------------------------------------------------------
@@ -130,26 +129,9 @@ def load(data: LocatedData) -> Scene:
         return synthetic_scene()
     files = SCENES[data.dataset]
     cube_file, truth_file = files.editions[data.edition]
-    cube = read_variable(data.folder / cube_file, files.cube_variable)
-    truth = read_variable(data.folder / truth_file, files.truth_variable)
+    cube = read_matrix(data.folder / cube_file, files.cube_variable, cube_file in data.vouched)
+    truth = read_matrix(data.folder / truth_file, files.truth_variable, truth_file in data.vouched)
     return checked_scene(cube, truth, files)
-
-
-def read_variable(file: Path, name: str) -> np.ndarray:
-    """One array of a MATLAB file; or the array of an .npy file, which has no name.
-
-    Raises:
-        DataError: no MATLAB file, or it has no such variable.
-    """
-    if file.suffix == ".npy":
-        return np.load(file, allow_pickle=False)
-    try:
-        content = loadmat(file, variable_names=[name])
-    except NO_MATLAB_FILE as error:
-        raise DataError(f"{file}: cannot be read as a MATLAB file ({' '.join(str(error).split())}).") from None
-    if name not in content:
-        raise DataError(f"{file}: has no variable {name!r}.")
-    return content[name]
 
 
 def checked_scene(cube: np.ndarray, truth: np.ndarray, files: SceneFiles) -> Scene:

@@ -25,6 +25,7 @@ def test_each_edition_is_recognised(toy, shapes, edition):
     found = locate(shapes)
     assert (found.dataset, found.edition, found.folder, found.standin) == ("shapes", edition, folder, False)
     assert found.files == {name: file.sha256 for name, file in shapes.editions[edition].files.items()}
+    assert found.vouched == tuple(found.files)
 
 
 def test_only_an_equivalent_edition_counts(shapes):
@@ -187,6 +188,7 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     found = locate(shapes)
     assert found.edition == "official"
     assert found.files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    assert "train.bin" in found.vouched
     (folder / "train.bin").write_bytes(content[:-1] + b"E")
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
@@ -206,6 +208,7 @@ def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_s
     (folder / "shapes.npz").write_bytes(b"mine")
     found = locate(shapes)
     assert (found.edition, found.files) == ("bundle", {"shapes.npz": hashlib.sha256(b"mine").hexdigest()})
+    assert found.vouched == ()
     toy.put_data(folder.parent.parent / "other")
     (folder / "train.bin").write_bytes(b"half")  # beside it, of another edition and altered
     assert locate(shapes).edition == "bundle"
@@ -408,3 +411,70 @@ def test_an_edition_in_a_folder_of_its_own_does_not_hide_another(toy, shapes):
     damaged(moved, str(small / "train.bin"))
     official = toy.put_data(paths.DATA)
     assert (locate(moved).edition, locate(moved).folder) == ("official", official)
+
+
+def edit_passport(change) -> None:
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    change(content["editions"])
+    file.write_text(yaml.safe_dump(content))
+
+
+def test_an_address_of_all_files_is_said_once(toy):
+    def change(editions):
+        editions["official"]["urls"] = ["https://one.example/", "https://two.example/v1/"]
+        editions["official"]["files"]["test.bin"]["urls"] = ["https://other.example/test"]
+
+    edit_passport(change)
+    files = find_passport("shapes").editions["official"].files
+    assert files["train.bin"].urls == ["https://one.example/train.bin", "https://two.example/v1/train.bin"]
+    assert files["test.bin"].urls == ["https://other.example/test"]
+    assert find_passport("shapes").editions["bundle"].files["shapes.npz"].urls == []
+
+
+@pytest.fixture
+def parts(toy):
+    """A dataset whose test file is a dataset of its own."""
+    content = yaml.safe_load((paths.PASSPORTS / "shapes.yaml").read_text())
+    part = content["editions"]["official"] | {"urls": ["https://part.example/"]}
+    part["files"] = {"test.bin": part["files"]["test.bin"]}
+    alone = {
+        "title": "Test shapes",
+        "page": "x",
+        "terms": "free",
+        "folder": "shapes/test",
+        "editions": {"official": part},
+    }
+    (paths.PASSPORTS / "test_shapes.yaml").write_text(yaml.safe_dump(alone))
+
+    def change(editions):
+        editions["official"]["files"].pop("test.bin")
+        editions["official"]["parts"] = {"test": "test_shapes"}
+
+    edit_passport(change)
+    return toy
+
+
+def test_a_part_is_a_dataset_alone_and_in_the_whole(parts):
+    folder = paths.DATA / "shapes" / "test"
+    folder.mkdir(parents=True)
+    (folder / "test.bin").write_bytes(parts.content("test.bin"))
+    assert locate(find_passport("test_shapes")).folder == folder
+    with pytest.raises(DataAbsent, match="train.bin is missing"):
+        locate(find_passport("shapes"))
+    (folder.parent / "train.bin").write_bytes(parts.content("train.bin"))
+    assert set(locate(find_passport("shapes")).files) == {"train.bin", "test/test.bin"}
+    urls = find_passport("shapes").editions["official"].files["test/test.bin"].urls
+    assert urls == ["https://part.example/test.bin"]
+
+
+def test_a_part_without_such_an_edition_is_told(parts):
+    edit_passport(lambda editions: editions["bundle"].update(parts={"test": "test_shapes"}))
+    with pytest.raises(UsageError, match=r"editions\.bundle\.parts\.test: test_shapes has no such edition"):
+        find_passport("shapes")
+
+
+def test_a_part_without_a_passport_is_told(parts):
+    edit_passport(lambda editions: editions["official"].update(parts={"test": "no_shapes"}))
+    with pytest.raises(UsageError, match=r"no_shapes\.yaml: cannot be read"):
+        find_passport("shapes")

@@ -12,6 +12,7 @@ import pytest
 
 from common.base import paths
 from common.claims import verdict
+from common.claims.comparison import Comparison
 from common.pages import tables
 from common.pages.figures import FOREST
 from common.pages.tables import BEGIN, END
@@ -19,7 +20,7 @@ from common.pages.tables import BEGIN, END
 FIELDS = [
     "paper", "claim", "variant", "dataset", "edition", "metric", "protocol", "reported", "tolerance", "mean", "sd", "n",
     "low", "high", "next_low", "next_high", "difference", "difference_low", "difference_high", "verdict", "records",
-    "note", "reported_text",
+    "note", "released", "released_verdict", "released_record", "reported_text",
 ]  # fmt: skip
 PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
 
@@ -107,7 +108,7 @@ def test_what_was_measured_comes_first_and_what_was_not_in_one_line_a_variant(wo
     failed, evidence = lines_of(measured)
     assert failed[:6] == ["plain", "test error", "last", "official", "0.95 ± 0.19 %", "–"]
     needs, command = (
-        "about 0.5 h on a cpu a seed, shapes (official or bundle)",
+        "about 30 min on a CPU a seed, shapes (official or bundle)",
         "`bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2`",
     )
     assert lines_of(open_claims) == [
@@ -132,9 +133,9 @@ def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeyp
         [
             "plain",
             "last: test error 0.95 %, training error 1.00 %; best: test error 0.9 %",
-            "about 0.5 h on a cpu or 40 h on a cpu a seed, shapes (official or bundle)",
+            "about 30 min on a CPU or 40 h on a CPU a seed, shapes (official or bundle)",
         ],
-        ["wide", "last: PSNR 30.10 dB", "about 0.5 h on a cpu a seed, shapes (official or bundle)"],
+        ["wide", "last: PSNR 30.10 dB", "about 30 min on a CPU a seed, shapes (official or bundle)"],
     ]
     assert "Nothing has been measured yet." in text_of("README.md")
 
@@ -254,7 +255,7 @@ def test_latex_is_escaped_and_balanced(world):
     text = text_of("comparison.tex")
     lines = [line for line in text.splitlines() if "&" in line]
     assert len(lines) == 5  # the heading and the four rows that have records
-    assert {line.count(" & ") for line in lines} == {8}
+    assert {line.count(" & ") for line in lines} == {9}
     assert r"failed (seed 0 failed: the loss is" in text and "too few seeds (unverified)" in text
     assert r"alpha\_2001" in text and r"0.95 $\pm$ 0.19 \%" in text
     bare = text.replace(r"\_", "").replace(r"\%", "")
@@ -359,9 +360,9 @@ def test_the_front_page_has_the_attempted_claims_and_where_all_of_them_stand(wor
     ]
     printed = ", where the paper prints 0.95 % for its own data"
     assert beside == ["plain", "resized", "test error", f"last: 3.33 ± 0.33 % (n = 3){printed}"]
-    assert standing == ["2", "1 reproduced, 1 too few seeds"]
+    assert standing == ["2", "2", "1 reproduced, 1 too few seeds", "–"]
     *verdicts, standing = front_lines("Bare")
-    assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "1 failed, 1 not attempted"]
+    assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "2", "1 failed, 1 not attempted", "–"]
 
 
 def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, record, monkeypatch, power):
@@ -381,8 +382,63 @@ def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, r
         ["plain", "resized", "test error", printed],
         ["wide", "official", "test error", both],
         ["wide", "resized", "test error", both],
-        ["1", "1 not attempted"],
+        ["1", "1", "1 not attempted", "–"],
     ]
+
+
+def test_the_numbers_of_one_evaluation_are_one_claim_with_the_worst_verdict(toy, record, monkeypatch, power):
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    plain = content["claims"][0] | {"reported": "90.0", "tolerance": 0.59}
+    content["claims"] = [plain | {"id": metric, "metric": metric} for metric in ("oa", "aa", "kappa")]
+    content["claims"] += [
+        plain | {"id": "oa-best", "metric": "oa", "protocol": "best"},
+        plain | {"id": "train", "metric": "train_error", "tolerance": 0.24},
+        plain | {"id": "oa-wide", "metric": "oa", "variant": "wide"},
+    ]
+    toy.paper(content=content)
+    (toy.root / "README.md").write_text(PAGE)
+    values = {"oa": 90.0, "aa": 80.0, "kappa": 95.0, "train_error": 90.0}
+    toy.publish(*(record(k, metrics={"last": values, "best": {"oa": 90.0}}) for k in range(3)))
+    assert front_lines("alpha_2001")[-1] == ["4", "6", "2 reproduced, 1 not reproduced, 1 not attempted", "–"]
+
+
+@pytest.mark.parametrize(("seeds", "found"), [(0, ""), (3, "; the mean here, 0.95 %, takes place 2")])
+def test_a_claim_is_ranked_among_the_methods_that_the_paper_compares(toy, record, seeds, found, monkeypatch, power):
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    others = {"far": "10.0", "tied": "0.95", "near": "0.9"}
+    content["also_reported"] = [
+        {"what": "methods", "where": "Table 2", "claim": "plain-test", "values": others, "unverified": True},
+        {"what": "sizes", "where": "Table 3", "values": {"small": "1.1 to 1.2", "large": "1.0"}},
+    ]
+    toy.paper(content=content)
+    page = paths.PAPERS / "alpha_2001" / "README.md"
+    page.write_text(PAGE)
+    toy.publish(*(record(k) for k in range(seeds)))
+    ranked = f"near 0.9, **this paper 0.95**, tied 0.95, far 10.0: place 2 of 4{found}"
+    assert lines_of(tables.tables()[page].split("### What else the paper prints")[1]) == [
+        ["methods", ranked, "Table 2 (unverified)"],
+        ["sizes", "small: 1.1 to 1.2; large: 1.0", "Table 3"],
+    ]
+
+
+def test_where_higher_is_better_the_highest_comes_first(toy):
+    content = toy.paper_content()
+    others = {"high": "31.0", "low": "9.0"}
+    content["also_reported"] = [{"what": "methods", "where": "Table 2", "claim": "wide-psnr", "values": others}]
+    (ranking,) = Comparison(toy.paper(content=content), [], []).rankings
+    assert ranking.methods == [("high", "31.0"), (None, "30.10"), ("low", "9.0")]
+    assert [ranking.place(value) for value in (32.0, 31.0, 30.0, 9.0, 8.0)] == [1, 1, 2, 2, 3]
+
+
+def test_what_the_paper_says_of_a_number_stands_below_the_table(world):
+    content = world.paper_content()
+    content["claims"][0]["remark"] = "twice as good as before"
+    world.paper("alpha_2001", content)
+    note = "- *plain*, test error: twice as good as before\n"
+    assert note in section(text_of("README.md"), "alpha_2001")
+    assert note in tables.tables()[paths.PAPERS / "alpha_2001" / "README.md"]
 
 
 def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
@@ -396,9 +452,8 @@ def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
     for path in (*results, paths.RESULTS / "README.md", paths.RESULTS / "index.html", paths.ROOT / "README.md"):
         assert "failed" in files[path].replace(r"\_", "_").split("gamma_2020", 1)[1], path
     assert "**failed** (seed 0" in files[paths.PAPERS / "gamma_2020" / "README.md"]
-    assert ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)"] in front_lines(
-        "A page"
-    )
+    failed = ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)", "–"]
+    assert failed in front_lines("A page")
 
 
 def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
@@ -429,7 +484,7 @@ def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
     assert "4 more rows, in detail: [results/README.md](../../results/README.md)." in page
     *verdicts, standing = front_lines("A page")
     assert [line[1:3] for line in verdicts] == [["test error", "last"], ["training error", "best"]]
-    assert standing[:2] == ["3", "2 too few seeds, 1 not attempted"]
+    assert standing == ["3", "3", "2 too few seeds, 1 not attempted", "–"]
     assert len(json.loads(text_of("comparison.json"))) == 8
 
 

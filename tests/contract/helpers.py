@@ -58,6 +58,7 @@ class Command:
         self._process = _server.Process(target=_work, args=(words, self._out, self._err), kwargs=how)
         with contextlib.chdir(ROOT), pytest.MonkeyPatch.context() as patch:  # the first one starts the server
             patch.setenv("OMP_NUM_THREADS", "1")  # tests share the machine
+            patch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # where two threads are wanted, they wait without spinning
             self._process.start()
 
     @property
@@ -177,7 +178,7 @@ date-released: 2024-01-01
 
 def make_toy_repository(root: Path) -> Path:
     """The repository with nothing but the toy paper in it, committed; its data is in data/."""
-    copy_sources(root, "common", "reproduce.sh", "requirements.txt", "papers/__init__.py")
+    copy_sources(root, "common", "reproduce.sh", "requirements.txt", "requirements", "papers/__init__.py")
     shutil.copytree(TOY, root / "papers" / "toy", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "data" / "clouds").mkdir(parents=True)
     shutil.copy(TOY.with_name("toy_clouds.csv"), root / "data" / "clouds" / "clouds.csv")
@@ -186,6 +187,27 @@ def make_toy_repository(root: Path) -> Path:
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "toy"]):
         subprocess.run(["git", *words], cwd=root, check=True)
     return root
+
+
+@dataclass
+class ToySmoke:
+    """The smoke run of the toy paper in `root`: nine steps in three epochs of 50 points."""
+
+    root: Path
+    runs: Path
+    log: Path
+
+    def start(self, *words, log=None, **how) -> Command:
+        return start(*smoke(self.runs, *words, paper="toy"), root=self.root, log=log or self.log, **how)
+
+    def run(self, *words, **how) -> Ended:
+        return self.start(*words, **how).end()
+
+
+def without_standin(ended: Ended) -> Ended:
+    """Without the lines that are said of every stand-in."""
+    lines = [line for line in ended.complaint if not line.startswith("STAND-IN DATA")]
+    return Ended(ended.code, ended.out, "\n".join(lines))
 
 
 class Killed(BaseException):

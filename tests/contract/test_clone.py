@@ -24,7 +24,7 @@ def needs_a_clone():
 @pytest.mark.parametrize("setting", ["core.autocrlf=true", "core.eol=crlf"])
 def test_clone_on_windows_has_the_committed_bytes(tmp_path, setting):
     git("clone", "-q", "-c", setting, ROOT, tmp_path / "clone")
-    tree = dict(reversed(line.split()[2:]) for line in git("ls-tree", "-r", "HEAD"))
+    tree = dict(reversed(line.split(maxsplit=3)[2:]) for line in git("ls-tree", "-r", "HEAD"))
     hashes = git("hash-object", "--no-filters", "--stdin-paths", cwd=tmp_path / "clone", stdin="\n".join(tree))
     assert "reproduce.sh" in tree
     assert [path for path, here in zip(tree, hashes, strict=True) if here != tree[path]] == []

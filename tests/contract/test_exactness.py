@@ -14,8 +14,8 @@ from functools import partial
 
 import pytest
 
-from tests.contract import helpers
 from tests.contract.helpers import (
+    ToySmoke,
     assert_told,
     bits,
     checkpoints,
@@ -24,34 +24,17 @@ from tests.contract.helpers import (
     save_often,
     seed_folder,
     wait_for,
+    without_standin,
 )
 
 FINISHED = ["curves.csv", "lock", "record.json", "run.json", "weights.safetensors"]
-
-
-@pytest.fixture
-def toy(toy_repository, tmp_path):
-    """Runs the toy paper's smoke run in tmp_path/runs, or starts it."""
-    return Toy(toy_repository, tmp_path / "runs", tmp_path / "log")
-
-
-class Toy:
-    def __init__(self, root, runs, log):
-        self.root, self.runs, self.log = root, runs, log
-
-    def start(self, *words, runs=None, **how):
-        command = helpers.smoke(runs or self.runs, *words, paper="toy")
-        return helpers.start(*command, root=self.root, log=self.log, **how)
-
-    def run(self, *words, **how):
-        return self.start(*words, **how).end()
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(toy_repository, tmp_path_factory):
     """The bits of the run that everything else is compared with."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert Toy(toy_repository, folder / "runs", folder / "log").run().code == 0
+    assert ToySmoke(toy_repository, folder / "runs", folder / "log").run().code == 0
     return bits(folder / "runs")
 
 
@@ -247,11 +230,6 @@ def test_a_sigterm_after_ctrl_c_still_waits_for_the_step_to_be_saved(toy, uninte
     ended = toy.run(prepare=partial(signals_after_70_points, signal.SIGINT, signal.SIGTERM))
     assert ended.code in (130, 143) and "seed 0 is saved" in ended.err
     assert len(checkpoints(toy.runs)) == 1
-
-
-def without_standin(ended):
-    lines = [line for line in ended.complaint if not line.startswith("STAND-IN DATA")]
-    return helpers.Ended(ended.code, ended.out, "\n".join(lines))
 
 
 def signal_while_seed_0_is_measured():

@@ -6,15 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.helpers import assert_told, bits, checkpoints, record, run, seed_folder, smoke, start, wait_for
+from tests.contract.helpers import (
+    assert_told,
+    bits,
+    checkpoints,
+    record,
+    run,
+    seed_folder,
+    smoke,
+    start,
+    wait_for,
+    without_standin,
+)
 
 TWO = ["--nproc", 2]
 LONG = [*TWO, "--epochs", 1000]  # long enough to be met in the middle
-
-
-def without_standin(ended):
-    ended.err = "\n".join(line for line in ended.complaint if not line.startswith("STAND-IN DATA"))
-    return ended
 
 
 @pytest.fixture

@@ -202,7 +202,7 @@ def test_any_other_error_is_shown_as_the_bug_that_it_is(root, tmp_path):
     assert ended.code == 1 and "Traceback" in ended.err and "RuntimeError: out of memory" in ended.err
 
 
-def test_all_goes_on_where_data_is_absent_and_its_exit_code_is_that_of_the_first_that_failed(root, tmp_path):
+def test_all_goes_on_past_absent_data_and_exits_with_the_first_failure(root, tmp_path):
     words = ["all", "--preset", "quick", "--data", "real", "--json", "--runs-dir", tmp_path]
     with another_paper(root, "early", sound) as folder, another_paper(root, "first", bad_numbers):
         passport = folder / "passports" / "clouds.yaml"
@@ -221,7 +221,7 @@ def for_a_gpu(folder):
     file.write_text(file.read_text().replace("needs: {hours: 0.1}", "needs: {hours: 20, device: GPU}"))
 
 
-def test_all_skips_a_paper_that_needs_a_gpu_where_there_is_none_and_says_what_runs_instead(root, tmp_path):
+def test_all_skips_a_paper_that_needs_a_gpu_and_says_what_runs_instead(root, tmp_path):
     said = "early is skipped: line needs a GPU. On a CPU: bash reproduce.sh early --preset quick"
     with another_paper(root, "early", sound) as folder:
         for_a_gpu(folder)
@@ -315,7 +315,7 @@ def test_records_weights_tables_and_figures_are_published(published):
     assert names == {
         *(f"records/toy/line/official/seed-{seed}.json" for seed in (0, 1, 2)),
         "weights/toy/line.safetensors", "figures/toy/loss.png", "figures/toy/points.png",
-        "comparison.json", "comparison.csv", "comparison.tex", "README.md", "index.html",
+        "figures/claims.png", "comparison.json", "comparison.csv", "comparison.tex", "README.md", "index.html",
     }  # fmt: skip
     (row,) = json.loads((published / "results" / "comparison.json").read_text())
     assert (row["claim"], row["mean"], row["n"], row["verdict"]) == ("line-test", 10.0, 3, "reproduced")

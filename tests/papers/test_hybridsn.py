@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from common.base import paths
 from common.base.errors import DataError, UsageError
 from common.claims.papers import load_paper
+from common.data.matlab import read_matrix
 from common.data.passports import DataAbsent, LocatedData, find_passport, locate
 from common.training.determinism import generator
 from common.training.recipes import option_name, override
@@ -27,7 +28,6 @@ from papers.hybridsn.data import (
     disjoint_split,
     load,
     random_split,
-    read_variable,
     reduce_bands,
     remaining,
     share_of_windows_with_training_pixels,
@@ -266,7 +266,7 @@ def test_split_sizes_of_the_other_scenes_on_their_real_ground_truth(name):
     file = Path(os.environ.get("REPRO_DATA", "."), paper.passport(f"{name}-random30").folder, truth_file)
     if not file.exists():
         pytest.skip(f"needs real data: no {truth_file} in $REPRO_DATA.")
-    truth = read_variable(file, files.truth_variable).astype(np.int64)
+    truth = read_matrix(file, files.truth_variable).astype(np.int64)
     for share in (30, 20, 10, 5):
         variant = f"{name}-random{share}"
         split = split_pixels(truth, VARIANTS[variant], 0)
@@ -286,6 +286,14 @@ def test_the_sizes_that_paper_yaml_states_are_those_of_the_splits(real_scene):
         if name.startswith("indian_pines-random"):
             split = split_pixels(real_scene.truth, VARIANTS[name], 0)
             assert variant.splits == {"train": len(split.train), "test": len(split.test)}
+
+
+def test_the_class_sizes_that_paper_yaml_states_are_those_of_the_ground_truth(real_scene):
+    paper, truth = load_paper("hybridsn"), real_scene.truth
+    assert paper.class_sizes["indian_pines"] == np.bincount(truth.flat)[1:].tolist()
+    tested = np.bincount(truth.flat[random_split(truth, 0.3, seed=0).test])[1:]
+    examples = len(tested) ** 2 / np.sum(1 / tested)  # of what average accuracy is as coarse as a share
+    assert paper.examples("indian_pines-random30", "aa") == pytest.approx(examples, rel=0.03)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.2, 0.1, 0.05])
@@ -369,6 +377,10 @@ def test_a_share_that_leaves_nothing_is_refused(scene):
 # ---- the files --------------------------------------------------------------------------------
 
 
+def official(name: str, folder) -> LocatedData:
+    return LocatedData(name, "official", folder, {}, vouched=SCENES[name].editions["official"])
+
+
 def made_up(name: str, folder) -> tuple[np.ndarray, np.ndarray]:
     """Files of the right shape, with made-up content: all classes, a cube that differs everywhere."""
     files = SCENES[name]
@@ -384,7 +396,7 @@ def made_up(name: str, folder) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", SCENES)
 def test_the_official_files_of_each_scene_are_read(name, tmp_path):
     cube, truth = made_up(name, tmp_path)
-    loaded = load(LocatedData(name, "official", tmp_path, {}))
+    loaded = load(official(name, tmp_path))
     assert np.array_equal(loaded.cube, cube) and np.array_equal(loaded.truth, truth)
     assert loaded.truth.dtype == np.int64 and loaded.classes == SCENES[name].classes
 
@@ -417,7 +429,7 @@ def shipped_scene() -> Scene:
     folder = SHIPPED.package.locate()
     if folder is None:
         pytest.skip("needs the Python package tensorly.")
-    return load(LocatedData("indian_pines", "tensorly", folder, {}))
+    return load(LocatedData("indian_pines", "tensorly", folder, {}, vouched=tuple(SHIPPED.files)))
 
 
 def test_the_scene_is_there_after_the_install(shipped_scene, monkeypatch, tmp_path):
@@ -442,7 +454,7 @@ def test_a_mat_file_and_an_npy_file_of_a_scene_give_the_same_hashes(shipped_scen
     cube_file, truth_file = files.editions["official"]
     savemat(tmp_path / cube_file, {files.cube_variable: shipped_scene.cube})
     savemat(tmp_path / truth_file, {files.truth_variable: shipped_scene.truth.astype(np.uint8)})
-    assert load(LocatedData("indian_pines", "official", tmp_path, {})).arrays() == shipped_scene.arrays()
+    assert load(official("indian_pines", tmp_path)).arrays() == shipped_scene.arrays()
 
 
 def test_hashes_of_arrays_notice_one_changed_value(shipped_scene):
@@ -476,14 +488,14 @@ def test_wrong_content_is_told(mistake, monkeypatch, tmp_path):
     savemat(tmp_path / cube_file, {files.cube_variable: cube})
     savemat(tmp_path / truth_file, {files.truth_variable: truth})
     with pytest.raises(DataError, match=said):
-        load(LocatedData("indian_pines", "official", tmp_path, {}))
+        load(official("indian_pines", tmp_path))
 
 
 def test_a_missing_variable_and_a_file_that_is_none_are_told(monkeypatch, tmp_path):
     files, cube, truth = small(monkeypatch)
     cube_file, _ = files.editions["official"]
     savemat(tmp_path / cube_file, {"something_else": cube})
-    located = LocatedData("indian_pines", "official", tmp_path, {})
+    located = official("indian_pines", tmp_path)
     with pytest.raises(DataError, match="has no variable 'indian_pines_corrected'"):
         load(located)
     for content in (b"", b"no matrix", b"MATLAB 5.0 MAT-file" + bytes(200)):

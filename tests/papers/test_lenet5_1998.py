@@ -597,6 +597,7 @@ def test_every_variant_trains_resumes_and_evaluates(tmp_path, runs, variant):
     assert resumed.weights.sha256 == whole.weights.sha256
     assert (resumed.metrics, resumed.curves, resumed.details) == (whole.metrics, whole.curves, whole.details)
     assert list(whole.curves) == ["eta", "online_error", "train_error", "test_error"]
+    assert all(0 < error <= 100 for error in whole.curves["online_error"]), "counted anew in each pass"
     last = {name: whole.curves[name][-1] for name in whole.metrics["last"]}
     assert last == pytest.approx(whole.metrics["last"], abs=2), "a close call may fall differently in the kernel"
 
