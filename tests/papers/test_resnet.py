@@ -1,4 +1,4 @@
-"""ResNet on CIFAR-10: its recipe is the paper's, its loop a plain one, and its runs resume exactly; on a small stand-in."""
+"""ResNet on CIFAR-10: its recipe is the paper's, its loop a plain one, its runs resume exactly; on a small stand-in."""
 
 from dataclasses import replace
 
