@@ -1,0 +1,78 @@
+"""Measure ResNet weights on the test and the training set of CIFAR-10.
+
+bash reproduce.sh eval resnet --weights FILE
+python -m papers.resnet.eval --weights FILE
+"""
+
+import torch
+from sklearn.metrics import confusion_matrix
+from torch import Tensor, nn
+
+from common.base.metrics import error_percent
+from common.data.cifar10 import CLASSES, load
+from common.data.passports import LocatedData
+from common.training.evaluation import Measured
+from common.training.weights import fit_weights
+from papers.resnet.data import mean_picture, subtract_mean
+from papers.resnet.model import CifarResNet
+from papers.resnet.train import IMAGES_AT_ONCE, Recipe, build_model, classify, hold_out, on_device
+
+
+def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+    """Error on the test and the training set in float32, each picture seen once, in the middle; which class was
+    taken for which; and the layer responses of Fig. 7.
+
+    Where the recipe holds pictures out of the training set, they take the test set's place.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    cifar = hold_out(load(data), recipe.held_out)
+    train_images, test_images = (on_device(images, device) for images in (cifar.train_images, cifar.test_images))
+    mean = mean_picture(train_images)
+    model = build_model(recipe)
+    fit_weights(model, weights)
+    model.to(device)
+    predicted = classify(model, test_images, mean)
+    trained = classify(model, train_images, mean)
+    return Measured(
+        metrics={
+            "last": {
+                "test_error": error_percent(predicted, cifar.test_labels),
+                "train_error": error_percent(trained, cifar.train_labels),
+            }
+        },
+        details={
+            "confusion_matrix": confusion_matrix(cifar.test_labels, predicted, labels=range(CLASSES)).tolist(),
+            "layer_responses": layer_responses(model, test_images, mean),
+        },
+    )
+
+
+@torch.no_grad()
+def layer_responses(model: CifarResNet, images: Tensor, mean: Tensor) -> list[float]:
+    """Fig. 7: the standard deviation, over all pictures, places and maps, of what each 3x3 layer gives after batch
+    normalization and before the ReLU or the addition; in the order of the layers."""
+    moments: list[Tensor] = []  # of each layer in each part: mean and mean square
+
+    def measure(_layer: nn.Module, _inputs: tuple, outputs: Tensor) -> None:
+        moments.append(torch.stack([outputs.mean(), outputs.square().mean()]).double())
+
+    named = model.named_modules()  # a projection in a shortcut is no 3x3 layer
+    layers = [module for name, module in named if isinstance(module, nn.BatchNorm2d) and "shortcut" not in name]
+    hooks = [layer.register_forward_hook(measure) for layer in layers]
+    parts = images.split(IMAGES_AT_ONCE)
+    model.eval()
+    for part in parts:
+        model(subtract_mean(part, mean))
+    for hook in hooks:
+        hook.remove()
+    share = torch.tensor([len(part) / len(images) for part in parts], dtype=torch.float64)
+    first, second = torch.stack(moments).cpu().view(len(parts), len(layers), 2).mul(share[:, None, None]).sum(0).T
+    return (second - first**2).sqrt().tolist()
+
+
+if __name__ == "__main__":
+    from common.cli.commands import eval_paper_module
+
+    eval_paper_module(__file__)

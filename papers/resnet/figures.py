@@ -1,0 +1,64 @@
+"""Training on CIFAR-10 (the paper's Fig. 6) and the layer responses (Fig. 7)."""
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from common.pages.figures import Data
+from common.training.records import Record
+
+KINDS = {"plain": "plain networks", "resnet": "residual networks"}
+
+
+def error_against_iterations(records: list[Record], data: Data) -> Figure | None:
+    """Fig. 6: training error (dashed), of the pictures as they come, and test error (bold), of every seed; one row
+    for each length of the schedule."""
+    lengths = sorted({record.recipe["iterations"] for record in records}, reverse=True)
+    if not lengths:
+        return None
+    figure, grid = plt.subplots(len(lengths), 2, figsize=(7.2, 3.0 * len(lengths)), sharey=True, squeeze=False)
+    for length, row in zip(lengths, grid, strict=True):
+        for axis, (kind, title) in zip(row, KINDS.items(), strict=True):
+            shown = [r for r in records if r.recipe["iterations"] == length and kind_of(r) == kind]
+            depths = sorted({record.recipe["depth"] for record in shown})
+            for record in shown:
+                depth, x = record.recipe["depth"], np.array(record.curves["iteration"]) / 1000
+                look = {"color": f"C{depths.index(depth)}", "alpha": 0.8}
+                label = None if record.seed else f"{kind}-{depth}"
+                axis.plot(x, record.curves["train_error"], linestyle="--", linewidth=0.7, **look)
+                axis.plot(x, record.curves["test_error"], linewidth=1.4, label=label, **look)
+            axis.set(title=title, xlabel="iterations (thousands)", xlim=(0, length / 1000), ylim=(0, 20))
+            if shown:
+                axis.legend(loc="upper right", fontsize=7)
+        row[0].set_ylabel("error (%): test bold, training dashed")
+    figure.tight_layout()
+    return figure
+
+
+def layer_responses(records: list[Record], data: Data) -> Figure | None:
+    """Fig. 7: the standard deviation of what each 3x3 layer gives on the test set after batch normalization, mean
+    over the seeds; in the order of the layers, and sorted."""
+    variants = sorted({record.variant for record in records if record.details.get("layer_responses")})
+    if not variants:
+        return None
+    figure, (in_order, by_size) = plt.subplots(2, 1, figsize=(7.2, 5.0))
+    for number, variant in enumerate(variants):
+        responses = [record.details["layer_responses"] for record in records if record.variant == variant]
+        mean = np.mean(responses, axis=0)
+        places = np.arange(1, len(mean) + 1)
+        style = "--" if kind_of(next(r for r in records if r.variant == variant)) == "plain" else "-"
+        look = {"color": plt.get_cmap("tab10")(number % 10), "linestyle": style, "linewidth": 1}
+        in_order.plot(places, mean, label=f"{variant}, mean of {len(responses)}", **look)
+        by_size.plot(places, np.sort(mean)[::-1], **look)
+    in_order.set(xlabel="layer, in its place", ylabel="standard deviation")
+    by_size.set(xlabel="layers, sorted by their responses", ylabel="standard deviation")
+    in_order.legend(fontsize=7, ncol=2)
+    figure.tight_layout()
+    return figure
+
+
+def kind_of(record: Record) -> str:
+    return "plain" if record.recipe["shortcuts"] == "none" else "resnet"
+
+
+FIGURES = {"error_against_iterations": error_against_iterations, "layer_responses": layer_responses}
