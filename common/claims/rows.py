@@ -305,9 +305,15 @@ def measured(row: Row) -> str:
     """Mean, standard deviation and number of seeds as the tables print them, '–' where there are none."""
     if row.summary is None or row.metric is None:
         return "–"
-    decimals, spread = METRICS[row.metric].decimals, row.summary.spread
-    sd = f" ± {spread.sd:.{decimals}f}" if spread else ""
-    return f"{with_unit(f'{row.summary.mean:.{decimals}f}{sd}', row.metric)} (n = {row.summary.n})"
+    spread = row.summary.spread
+    return mean_and_spread(row.metric, row.summary.mean, spread.sd if spread else None, row.summary.n)
+
+
+def mean_and_spread(metric: str, mean: float, sd: float | None, n: int) -> str:
+    """'0.91 ± 0.07 % (n = 5)'"""
+    decimals = METRICS[metric].decimals
+    spread = "" if sd is None else f" ± {sd:.{decimals}f}"
+    return f"{with_unit(f'{mean:.{decimals}f}{spread}', metric)} (n = {n})"
 
 
 def released_as(row: Row) -> str:

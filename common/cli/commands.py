@@ -251,8 +251,9 @@ def data(name: str | None, as_json: bool) -> None:
 @click.argument("paper")
 @click.option("--runs-dir", type=FOLDER, default=paths.RUNS, help="Where the runs are.  [default: runs/]")
 @click.option("--data-dir", type=FOLDER, help="Look for data here first (only read).")
+@click.option("--replace", is_flag=True, help="Replace records of the same seeds; what they said is kept.")
 @click.option("--released", is_flag=True, help="Measure released weights instead, and keep the records.")
-def publish(paper: str, runs_dir: Path, data_dir: Path | None, released: bool) -> None:
+def publish(paper: str, runs_dir: Path, data_dir: Path | None, replace: bool, released: bool) -> None:
     """Copy finished records and small weights from runs/ into results/; rebuild the tables."""
     from common.publishing.publish import publish_runs
     from common.publishing.released import publish_released
@@ -260,7 +261,7 @@ def publish(paper: str, runs_dir: Path, data_dir: Path | None, released: bool) -
     if released:
         publish_released(load_paper(paper), data_dir)
     else:
-        publish_runs(load_paper(paper), runs_dir, data_dir)
+        publish_runs(load_paper(paper), runs_dir, data_dir, replace)
 
 
 @front.command(params=[JSON_OPTION])

@@ -4,12 +4,14 @@ from common.base import paths
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.comparison import NO_COMMIT, Comparison, Ranking, ReleasedEvidence, seed_of
+from common.claims.generations import earlier_generations
 from common.claims.papers import AlsoReported, Claim, Paper
 from common.claims.rows import (
     UNVERIFIED,
     Row,
     difference,
     label,
+    mean_and_spread,
     measured,
     released_as,
     remark,
@@ -51,6 +53,7 @@ def paper_block(comparison: Comparison, page: str) -> str:
     parts = [*_measured(overview, overview.attempted), *_not_attempted(overview), *_also_reported(comparison)]
     if left_out := len(comparison.rows) - len(overview.rows):
         parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
+    parts += _earlier_generations(comparison)
     parts += _links(comparison.paper)
     folder = f"../../results/figures/{comparison.paper.name}"
     pictures = sorted((paths.FIGURES / comparison.paper.name).glob("*.png"))
@@ -244,6 +247,32 @@ def _also_reported(comparison: Comparison) -> list[str]:
     if not (rankings or settings):
         return []
     return ["### What else the paper prints", markdown_table([*rankings, *settings], ["what", "values", "printed in"])]
+
+
+def _earlier_generations(comparison: Comparison) -> list[str]:
+    """What was published before, and by what it was measured."""
+    lines = [
+        [
+            of.variant,
+            METRICS[of.metric].label,
+            of.protocol,
+            of.edition,
+            mean_and_spread(of.metric, of.mean, of.sd, of.n),
+            " ".join(of.commits),
+            ", ".join(of.processors),
+            f"{of.same_bits} of {of.n}",
+        ]
+        for of in earlier_generations(comparison.paper.name)
+    ]
+    if not lines:
+        return []
+    about = (
+        "These records were replaced when newer sources, or another machine, ran the same seeds again. "
+        "The records themselves are in the history, at the commits after those named."
+    )
+    columns = ["variant", "metric", "protocol", "edition", "measured then", "from commit", "on"]
+    columns.append("seeds with the same bits in the next generation")
+    return ["### Earlier generations", about, markdown_table(lines, columns)]
 
 
 def _where(of: AlsoReported) -> str:

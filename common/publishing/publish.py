@@ -9,6 +9,7 @@ from common.base import paths
 from common.base.errors import CheckFailed, DataError, NumbersError, SomeFailed, UsageError, UserError
 from common.base.files import write_whole
 from common.base.progress import say
+from common.claims.generations import keep_generation
 from common.claims.papers import Paper
 from common.claims.rows import paper_rows
 from common.data.passports import search_folders
@@ -20,21 +21,26 @@ from common.training.weights import RUN_WEIGHTS, load_weights, weights_hash
 LARGEST_WEIGHTS = 4_000_000  # bytes
 
 
-def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
+def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: bool = False) -> None:
     """Copy every finished or failed full run that may be published, then the weights of the
     seed nearest the mean, then rebuild the tables. A run that is refused does not keep the others back.
 
+    Args:
+        replace: first set aside what is published of the same seeds with another outcome.
+
     Raises:
-        UsageError: nothing to publish.
+        UsageError: nothing to publish; or as `_set_aside`.
         DataError: `data_dir` is not there.
         SomeFailed: some are not what a published record must be, or differ from one that is published already.
     """
     from common.pages.tables import rebuild
 
     search_folders(data_dir)  # a slip keeps no single run back
+    if replace:
+        _set_aside(paper, runs_dir)
     found = 0
     refused: dict[object, UserError] = {}
-    for path in sorted((runs_dir / paper.name).glob("*/full-*/seed-*/record.json")):
+    for path in _run_files(paper, runs_dir):
         with _refusing(path, refused):
             record = read_run(path)
             if why := why_not(paper, record):
@@ -51,6 +57,38 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None) -> None:
     rebuild()
     if refused:
         raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(map(str, refused))}.")
+
+
+def _run_files(paper: Paper, runs_dir: Path) -> list[Path]:
+    return sorted((runs_dir / paper.name).glob("*/full-*/seed-*/record.json"))
+
+
+def _set_aside(paper: Paper, runs_dir: Path) -> None:
+    """Remove the published records that these runs replace, and keep what they said as an earlier generation.
+
+    Raises:
+        UsageError: some seeds of a variant have no new run: a generation is replaced as a whole.
+        CheckFailed: a run is not what a published record must be.
+    """
+    runs = [read_run(path) for path in _run_files(paper, runs_dir)]
+    new = {run.path(): run for run in runs if not why_not(paper, run)}
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in published_records(paper.name):
+        groups.setdefault((record.variant, record.data.edition), []).append(record)
+    for (variant, edition), published in groups.items():
+        differ = [r for r in published if r.path() in new and _outcome(new[r.path()]) != _outcome(r)]
+        if not differ:
+            continue
+        if missing := [str(r.seed) for r in published if r.path() not in new]:
+            seeds = ", ".join(missing)
+            raise UsageError(f"{variant} ({edition}) is replaced as a whole: run seeds {seeds} again too.")
+        replacing = [new[record.path()] for record in published]
+        for record in replacing:
+            _refuse(run_faults(paper, record))
+        keep_generation(paper, published, replacing)
+        for record in published:
+            record.path().unlink()
+        say(f"set aside: {len(published)} records of {variant} ({edition})")
 
 
 @contextlib.contextmanager
@@ -73,7 +111,7 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
     before = published_seed(record)
     if before is not None:
         if _outcome(before) != _outcome(record):
-            advice = "A wrong record is deleted, then run and published again."
+            advice = "To replace all seeds of the variant by new runs: publish --replace."
             raise UsageError(f"{record.path()} is published already and differs. {advice}")
         return
     _refuse(run_faults(paper, record))

@@ -441,3 +441,41 @@ def test_verify_finds_what_is_wrong_and_ends_with_1(published, name, damage, che
     assert ended.code == 1 and "Traceback" not in ended.err
     assert f"WRONG     {check}" in ended.out
     assert "checks failed." in ended.complaint[-1]
+
+
+# ---- another generation -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changed_recipe(published, tmp_path):
+    """A copy of the published repository whose recipe has changed, committed, with seeds 0 and 1 run again."""
+    copy = tmp_path / "repository"
+    shutil.copytree(published, copy)
+    train = copy / "papers" / "toy" / "train.py"
+    train.write_text(train.read_text().replace("] = 20  # Sec", "] = 25  # Sec", 1))
+    for words in (["add", "."], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "longer"]):
+        subprocess.run(["git", *words], cwd=copy, check=True)
+    assert tell(copy, "toy", "--seeds", "0,1", "--runs-dir", copy / "new").code == 0
+    return copy
+
+
+def test_records_are_replaced_as_a_whole_and_what_they_said_is_kept(changed_recipe):
+    root, words = changed_recipe, ["publish", "toy", "--runs-dir", changed_recipe / "new"]
+    before = results(root)
+    ended = tell(root, *words)
+    assert ended.code == 2 and "To replace all seeds of the variant by new runs: publish --replace." in ended.err
+    assert_told(tell(root, *words, "--replace"), 2, "line (official) is replaced as a whole: run seeds 2 again too.")
+    assert {k: v for k, v in results(root).items() if k.startswith("records")} == {
+        k: v for k, v in before.items() if k.startswith("records")
+    }
+    assert tell(root, "toy", "--seeds", "2", "--runs-dir", root / "new").code == 0
+    ended = tell(root, *words, "--replace")
+    assert ended.code == 0 and "set aside: 3 records of line (official)" in ended.err
+    new = json.loads((root / "results" / "records" / "toy" / "line" / "official" / "seed-0.json").read_text())
+    assert new["recipe"]["epochs"] == 25
+    (kept,) = json.loads((root / "results" / "generations.json").read_text())["generations"]
+    old = json.loads(before["records/toy/line/official/seed-0.json"])
+    assert (kept["variant"], kept["metric"], kept["mean"], kept["n"]) == ("line", "test_error", 10.0, 3)
+    assert kept["commits"] == [old["code"]["commit"][:7]] and kept["same_bits"] == 0
+    assert "### Earlier generations" in (root / "papers" / "toy" / "README.md").read_text()
+    assert tell(root, "verify", "toy").code == 0
