@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from common.base import paths
 from common.base.metrics import METRICS
 from common.claims import verdict as v
+from common.claims.examples import error_interval
 from common.claims.papers import Claim, Paper
 from common.training.records import Record
 
@@ -18,9 +19,10 @@ NUMBERS = tuple(v.Summary.__dataclass_fields__)
 class Row:
     """One line of results/comparison.json. Numbers are in the metric's unit, and None where there is nothing to take
     them from: the mean and its 90 % interval (low, high), the 95 % prediction interval of one more run (next_low,
-    next_high), the mean less the printed number and its interval. `claim` is the one that the row settles; a row that
-    is measured on other data than the paper's settles none and has the printed number all the same. Metric and
-    protocol are None where every seed failed and no claim says what was to be measured."""
+    next_high), the mean less the printed number and its interval, and the 90 % bootstrap interval of the mean over the
+    test examples (examples_low, examples_high), where the records keep which were missed. `claim` is the one that the
+    row settles; a row that is measured on other data than the paper's settles none and has the printed number all the
+    same. Metric and protocol are None where every seed failed and no claim says what was to be measured."""
 
     paper: str
     claim: str | None
@@ -41,6 +43,8 @@ class Row:
     difference: float | None
     difference_low: float | None
     difference_high: float | None
+    examples_low: float | None
+    examples_high: float | None
     verdict: str
     records: list[str]
     note: str
@@ -140,6 +144,7 @@ def _row(
         note=note,
         **numbers,
         **_differences(summary, printed),
+        **_over_examples(paper, variant, protocol, metric, finished),
     )
 
 
@@ -151,6 +156,22 @@ def _differences(summary: v.Summary | None, printed: Claim | None) -> dict[str, 
 
     ends = (summary.mean, summary.low, summary.high) if summary else (None,) * 3
     return dict(zip(("difference", "difference_low", "difference_high"), map(less, ends), strict=True))
+
+
+def _over_examples(
+    paper: Paper, variant: str, protocol: str | None, metric: str | None, finished: list[Record]
+) -> dict[str, float | None]:
+    """The bootstrap interval over test examples, where every record has the list of those that it counts as errors:
+    `details.misclassified`, each entry beginning with the number of the example."""
+    fields = "examples_low", "examples_high"
+    examples = paper.examples(variant, metric) if metric == "test_error" else None
+    if not (finished and examples):
+        return dict.fromkeys(fields)
+    mistakes = [{entry[0] for entry in record.details.get("misclassified", [])} for record in finished]
+    errors = [record.metrics[protocol][metric] for record in finished]
+    if any(round(error * examples / 100) != len(of) for error, of in zip(errors, mistakes, strict=True)):
+        return dict.fromkeys(fields)  # the list is none, or that of another protocol
+    return dict(zip(fields, error_interval(mistakes, examples), strict=True))
 
 
 def _judge(

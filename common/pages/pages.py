@@ -111,6 +111,7 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
     notes += _edition_notes(comparison, rows)
     if any(row.note.startswith(UNVERIFIED) for row in rows):
         notes.append(UNVERIFIED_NOTE)
+    notes += [_over_examples(row) for row in rows if row.examples_low is not None]
     remarks = {claim.id: claim.remark for claim in comparison.paper.claims if claim.remark}
     notes += [f"- *{row.variant}*, {label(row)}: {remarks[row.claim]}" for row in rows if row.claim in remarks]
     lines, columns = [_cells(row) for row in rows], COLUMNS
@@ -121,6 +122,21 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
         columns = [*COLUMNS, "printed in"]
         lines = [[*line, places.get(row.claim, "–")] for line, row in zip(lines, rows, strict=True)]
     return [markdown_table(lines, columns), *(["\n".join(notes)] if notes else [])]
+
+
+def _over_examples(row: Row) -> str:
+    """The two sources of chance, each with the other as it is."""
+    decimals = METRICS[row.metric].decimals
+
+    def between(low: float, high: float) -> str:
+        return f"{low:.{decimals}f} to {with_unit(f'{high:.{decimals}f}', row.metric)}"
+
+    text = f"- *{row.variant}*, {label(row)} ({row.protocol}): other test examples would put the mean of these runs at "
+    text += f"{between(row.examples_low, row.examples_high)} (90 % bootstrap interval)"
+    if row.next_low is None:
+        return text
+    one_more = between(row.next_low, row.next_high)
+    return f"{text}; another seed would put one more run at {one_more} (95 % prediction interval)"
 
 
 def _printed_in(claim: Claim) -> str:
