@@ -6,6 +6,7 @@
 #   bash reproduce.sh --help       all of it
 #
 # $REPRO_PYTHON names an interpreter (3.11 or newer) to use as it is, with nothing installed.
+# REPRO_TORCH=cpu, at the start that makes .venv, takes the CPU build of PyTorch.
 # Written for bash 3.2 too, the one that macOS has.
 
 [ -n "$BASH_VERSION" ] || exec bash "$0" "$@"  # started as `sh reproduce.sh`
@@ -13,9 +14,11 @@
 case $0 in */*) ROOT=${0%/*} ;; *) ROOT=. ;; esac
 ROOT=$(CDPATH='' cd -- "$ROOT" && pwd) || exit 5
 VENV=$ROOT/.venv
-WANTED=$ROOT/requirements.txt
-STAMP=$VENV/installed.txt     # the requirements that .venv holds; written last, so that having it means complete
-PENDING=$VENV/installing.txt  # the requirements that are being installed
+USERS=$ROOT/requirements/users.lock  # what requirements.txt lists and what that needs, with hashes
+DEVELOPERS=$ROOT/requirements/developers.lock
+STAMP=$VENV/installed.txt  # the users' lock that .venv holds; written last, so that having it means complete
+DEVELOPERS_STAMP=$VENV/installed-developers.txt
+CPU_ONLY=$VENV/torch-cpu   # is there where .venv was made with REPRO_TORCH=cpu
 LOG=$VENV/install.log
 LOCK=$VENV/lock
 
@@ -41,7 +44,7 @@ fits() {  # fits 3.11
 find_python() {  # sets PYTHON, or leaves it empty and names in TOO_OLD what was there
   local name described
   PYTHON='' TOO_OLD=''
-  for name in python3 python3.13 python3.12 python3.11 python; do
+  for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
     described=$("$name" -c "$DESCRIBE" 2>/dev/null) || continue
     if fits "${described%% *}"; then
       PYTHON=${described#* }
@@ -82,7 +85,13 @@ require_python() {
 
 # ---- making .venv ---------------------------------------------------------------------------
 
-installed() { [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] && [ "$(<"$STAMP")" = "$(<"$WANTED")" ]; }
+holds() {  # holds LOCK STAMP
+  [ -f "$2" ] && [ -x "$VENV/bin/python" ] && [ "$(<"$2")" = "$(<"$1")" ]
+}
+
+installed() {
+  holds "$USERS" "$STAMP" && { [ -z "$TESTS" ] || holds "$DEVELOPERS" "$DEVELOPERS_STAMP"; }
+}
 
 open_venv_folder() {  # and the lock file in it, as descriptor 9
   local error
@@ -97,12 +106,14 @@ TAKE_LOCK='
 import fcntl, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
-    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    print("reproduce.sh: another start is installing; waiting for it", file=sys.stderr)
-    fcntl.flock(9, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("reproduce.sh: another start is installing; waiting for it", file=sys.stderr)
+        fcntl.flock(9, fcntl.LOCK_EX)
 except OSError:
-    pass  # a file system without locks: go on without
+    print("reproduce.sh: this file system has no locks: start nothing else until this start has installed",
+          file=sys.stderr)
 '
 
 logged() { (cd "$ROOT" && "$@" </dev/null) >>"$LOG" 2>&1; }
@@ -118,6 +129,8 @@ unreachable() {
   grep -qiE 'connection|connect error|error sending request|dns error|name resolution|timed out|unreachable' "$LOG"
 }
 
+other_hash() { grep -qiE 'hash mismatch|do not match the hashes' "$LOG"; }
+
 explain_failure() {
   local last
   last=$(sed -n 's/^[[:space:]]*//; /./p' "$LOG" 2>/dev/null | tail -n 1)
@@ -128,6 +141,9 @@ explain_failure() {
     [ ! -f "$VENV/previous.txt" ] || mv "$VENV/previous.txt" "$STAMP"
     fail "the package index cannot be reached: run again when online (or behind your mirror's settings)." \
       "Its last words: $last"
+  elif other_hash; then
+    fail "a package that came is not the one in requirements/ (another sha256): damaged on its way, or from a mirror" \
+      "that builds its own. Take it from pypi.org, or set REPRO_PYTHON; the whole story is in $LOG."
   else
     fail "installing failed: $last" "The whole story is in $LOG; run again once that is mended."
   fi
@@ -147,42 +163,71 @@ make_venv() {
   fi
 }
 
-install_packages() {
+install_packages() {  # install_packages LOCK [OPTION...], the options being some that pip and uv share
+  local lock=$1 packages
+  packages=(--only-binary :all: -r "$lock")
+  if [ "$lock" = "$STAMP.part" ] && [ -f "$CPU_ONLY" ]; then
+    # Of the lock only the versions: this PyTorch has hashes of its own, and needs no CUDA.
+    packages=(--only-binary :all: -r requirements.txt -c "$lock" --no-verify-hashes --torch-backend cpu)
+  fi
   if [ ${#UV[@]} -gt 0 ]; then
-    logged "${UV[@]}" pip install --python "$VENV/bin/python" --only-binary :all: -r "$PENDING"
+    logged "${UV[@]}" pip install --python "$VENV/bin/python" "${packages[@]}" "${@:2}"
   else  # -I: what $PYTHONPATH offers must not pass for installed
     logged "$VENV/bin/python" -I -m pip install --no-user --disable-pip-version-check --no-input --progress-bar off \
-      --only-binary :all: -r "$PENDING"
+      "${packages[@]}" "${@:2}"
   fi
 }
 
-can_be_changed() {  # a complete .venv of other requirements, and a tool that can bring it up to date
+bring_in() {  # bring_in LOCK STAMP [OPTION...]
+  logged cp "$1" "$2.part" && install_packages "$2.part" "${@:3}" && mv "$2.part" "$2" || explain_failure
+}
+
+can_be_changed() {  # a complete .venv, and a tool that can bring it up to date
   [ -f "$STAMP" ] && [ -x "$VENV/bin/python" ] || return
   [ ${#UV[@]} -gt 0 ] || "$VENV/bin/python" -m pip --version >/dev/null 2>&1
 }
 
-install() {
+install_for_users() {
   if can_be_changed; then
-    say "requirements.txt has changed: bringing .venv up to date (progress: .venv/install.log)"
+    say "the requirements have changed: bringing .venv up to date (progress: .venv/install.log)"
     mv "$STAMP" "$VENV/previous.txt"
     : >"$LOG"
   else
     say "installing into .venv, once: about $SIZE, mostly PyTorch; takes a minute or more (progress: .venv/install.log)"
     empty_venv
     make_venv || explain_failure
+    [ -z "$REPRO_TORCH" ] || touch "$CPU_ONLY"
   fi
-  logged cp "$WANTED" "$PENDING" && install_packages && mv "$PENDING" "$STAMP" || explain_failure
+  bring_in "$USERS" "$STAMP"
+  rm -f "$VENV/previous.txt"
+}
+
+install_for_developers() {  # never touches what users have, and mends what an interruption left of itself
+  local package
+  can_be_changed || fail ".venv was made by uv, which is gone: install uv (https://docs.astral.sh/uv/) or delete .venv."
+  say "installing what the tests need into .venv, once: about 100 MB (progress: .venv/install.log)"
+  : >"$LOG"
+  for package in "$VENV"/lib/python*/site-packages/*.dist-info; do
+    [ -f "$package/RECORD" ] || rm -rf "$package"  # half there, and pip would refuse to replace it
+  done
+  bring_in "$DEVELOPERS" "$DEVELOPERS_STAMP" --no-deps --force-reinstall
 }
 
 ensure_installed() {
   case $ROOT in *:*) fail "a folder with ':' in its path cannot hold a Python environment: rename it ($ROOT)." ;; esac
-  case $(uname -s) in Linux) SIZE="6 GB" ;; *) SIZE="1 GB" ;; esac  # CUDA comes with PyTorch on Linux
+  case $REPRO_TORCH in '' | cpu) ;; *) fail "REPRO_TORCH=$REPRO_TORCH is unknown: set it to cpu, or unset it." ;; esac
+  case $(uname -s)$REPRO_TORCH in Linux) SIZE="6 GB" ;; *) SIZE="1.5 GB" ;; esac  # CUDA comes with PyTorch on Linux
   trap 'say "interrupted; start again to go on"; exit 130' INT
   trap 'say "interrupted; start again to go on"; exit 143' TERM
   require_python
+  if [ ${#UV[@]} -eq 0 ] && { [ -n "$REPRO_TORCH" ] || [ -f "$CPU_ONLY" ]; }; then
+    fail "the CPU build of PyTorch needs uv: install it (https://docs.astral.sh/uv/)," \
+      "or unset REPRO_TORCH and delete .venv, for PyTorch as pip installs it."
+  fi
   open_venv_folder
   "$PYTHON" -c "$TAKE_LOCK"
-  installed || install
+  holds "$USERS" "$STAMP" || install_for_users
+  installed || install_for_developers
   exec 9>&-  # a training that runs for hours must not hold the lock
   trap - INT TERM
 }
@@ -195,8 +240,11 @@ check_given_python() {
     fail "REPRO_PYTHON=$REPRO_PYTHON does not run: name a Python 3.11 or newer, or unset it."
   fits "${described%% *}" ||
     fail "REPRO_PYTHON=$REPRO_PYTHON is Python ${described%% *}, too old: name a Python 3.11 or newer, or unset it."
+  [ -z "$TESTS" ] || "$REPRO_PYTHON" -c 'import pytest, xdist' 2>/dev/null ||
+    fail "REPRO_PYTHON=$REPRO_PYTHON has no pytest and pytest-xdist: install requirements/developers.txt into it."
 }
 
+[ "$1" = test ] && TESTS=yes || TESTS=''  # the tests need the developers' packages too
 if [ -n "$REPRO_PYTHON" ]; then
   check_given_python
   PYTHON=$REPRO_PYTHON

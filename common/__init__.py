@@ -1,16 +1,22 @@
 """Chores that every paper shares. Knows no paper by name.
 
-Where to begin reading, and what leads where:
+Seven rooms; each imports only those below it:
 
-- The command line: `cli` with its `options`, which calls `listing`, `measure` and `restore` (eval), `publish`,
-  `tables`, `verify`; what they print goes through `show` and `progress`, and what a user can do wrong is in `errors`.
-- What a paper says, and on which data: `papers` reads paper.yaml, `passports` the datasets' files, both by `schema`;
-  `metrics` names what is measured. `data` finds the data of a run, by `fetch` where it is not on this disk.
-- A run: `recipes` bounds a recipe and takes overrides, `run` is what a paper's train.py gets. It keeps `checkpoint`s
-  and `weights`, ends in one of the `records` with its `provenance`, and closes with the table of `report`. Papers call
-  `determinism`, `device`, `evaluation`, `native`, `damaged` and `choices` themselves.
-- What is published: `publish` takes in, and `verify` checks again, what is in order by `soundness`.
-- From records to tables: `rows` of claims and measurements with their `verdict`, sorted by `comparison`, written by
-  `pages` and `tables`, with `figures`.
-- Under everything: `layout` (where things are) and `files` (never half written).
+- `cli`: the command line (`commands`, `options`), what runs the seeds of a command (`run_seeds`), and what is printed:
+  the list (`listing`), the table that closes a run (`closing`), a restored picture (`restore_image`).
+- `publishing`: `measure` weights (eval), `publish` records, what a published record must be (`checks`), `verify` that
+  all of it still holds, and the runner of the papers' benchmarks (`bench`).
+- `pages`: from rows to `tables`, `figures` and pages.
+- `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`,
+  sorted by `comparison`.
+- `training`: what a paper's train.py gets. `run` keeps `checkpoint`s and `weights` and ends in one of the `records`
+  with its `provenance`; `recipes` are fields with bounds; `processes` that train together; `determinism` and `device`;
+  what eval.py hands back (`evaluation`); the compiler for C (`compile_c`); the `tries` by which open questions are
+  settled.
+- `data`: `passports` say which files a dataset is made of; they are found (`find`) or fetched (`download`); readers
+  that several papers share.
+- `base`: `paths`, `errors` and their exit codes, `files` that are never half written, `schema` of what is read,
+  `metrics`, `progress` on the terminal and tables there (`terminal`).
+
+Whatever lies in `training`, `data` and `base` is part of what makes a number: a run does not go on when it has changed.
 """

@@ -4,6 +4,8 @@ The command line prints the message (one or two lines that say what to do) and
 exits with `code`; anything else that is raised is a bug and shows a traceback.
 """
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     code = 2
@@ -59,7 +61,7 @@ class Interrupted(UserError):
         self.code = 128 + signal_number
 
 
-def nearest(word: str, words) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
     """' Did you mean X?' where one of `words` is close to `word`, else ''."""
     import difflib
 

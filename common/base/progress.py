@@ -1,14 +1,23 @@
 """What a run says while it works: a bar on a terminal, now and then a line elsewhere."""
 
+import os
 import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from common.base.duration import duration
 
 console = Console(stderr=True, highlight=False)
 QUIET_LINE_EVERY_S = 60.0
+
+
+def silence() -> None:
+    """Print nothing from here on: of several processes that work together only one speaks."""
+    console.quiet = True
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -25,7 +34,7 @@ class _Rate(ProgressColumn):
         super().__init__()
         self.unit = unit
 
-    def render(self, task) -> Text:
+    def render(self, task: Task) -> Text:
         return Text(f"{task.speed or 0:,.0f} {self.unit}/s")
 
 
@@ -37,9 +46,10 @@ class WorkBar:
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "samples"):
         self.title, self.total, self.done, self.first, self.unit = title, total, done, done, unit
+        self.detail = ""  # what is said beside the title
         self.started = self.spoke = time.monotonic()
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not console.quiet:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -49,19 +59,26 @@ class WorkBar:
             )
             self.bar = Progress(*columns, console=console, transient=True, speed_estimate_period=10)
 
-    def __enter__(self) -> "WorkBar":
+    def start(self) -> None:
         if self.bar:
             self.bar.start()
             self.task = self.bar.add_task(self.title, total=self.total, completed=self.done)
-        return self
 
-    def __exit__(self, *_) -> None:
+    def stop(self) -> None:
+        """Once or more often."""
         if self.bar:
             self.bar.stop()
 
-    def advance(self, samples: int, detail: str = "") -> None:
+    def __enter__(self) -> "WorkBar":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def advance(self, samples: int) -> None:
         self.done += samples
-        title = f"{self.title} {detail}".strip()
+        title = f"{self.title} {self.detail}".strip()
         if self.bar:
             self.bar.update(self.task, completed=self.done, description=title)
             return
@@ -69,5 +86,5 @@ class WorkBar:
         if now - self.spoke > QUIET_LINE_EVERY_S:
             self.spoke = now
             rate = (self.done - self.first) / (now - self.started)
-            left = (self.total - self.done) / rate / 60
-            say(f"{title}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left:.0f} min left")
+            left = duration((self.total - self.done) / rate)
+            say(f"{title}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left} left")

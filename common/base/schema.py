@@ -9,10 +9,11 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
+from pydantic_core import ErrorDetails
 
 from common.base.errors import UsageError
 
@@ -86,7 +87,7 @@ def check(content: object, kind: type[C], source: str) -> C:
         raise UsageError(f"{source}: {faults[0]}{more}") from None
 
 
-def _place(content: object, location: tuple) -> str:
+def _place(content: Any, location: tuple[str | int, ...]) -> str:
     """'claims.some-id.tolerance': list entries are called by their id."""
     words = []
     for step in location:
@@ -99,5 +100,5 @@ def _place(content: object, location: tuple) -> str:
     return ".".join(words) or "the file"
 
 
-def _words(fault: dict) -> str:
+def _words(fault: ErrorDetails) -> str:
     return {"missing": "is missing", "extra_forbidden": "is unknown here"}.get(fault["type"], fault["msg"])

@@ -1,13 +1,14 @@
 """A paper's rows, sorted for the pages that show them."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.papers import AlsoReported, Claim, Paper, find_papers, load_paper
+from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
-from common.training.records import Record, published_records
+from common.training.records import Record, ReleasedRecord, published_records, published_released
 
 NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
 
@@ -40,6 +41,15 @@ class Evidence:
     edition: str
     records: list[str]  # their paths below results/records, without the ending
     commits: list[str]  # that they ran from
+    command: str
+
+
+@dataclass(frozen=True)
+class ReleasedEvidence:
+    """What was measured with the weights of one file that somebody released."""
+
+    weights: Released
+    records: list[ReleasedRecord]
     command: str
 
 
@@ -81,6 +91,7 @@ class Comparison:
     paper: Paper
     rows: list[Row]
     records: list[Record]
+    released: list[ReleasedRecord] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -91,8 +102,8 @@ class Comparison:
 
     @property
     def attempted(self) -> list[Row]:
-        """The rows with records, those of failed seeds too."""
-        return [row for row in self.rows if row.records]
+        """The rows with records, those of failed seeds and of released weights too."""
+        return [row for row in self.rows if row.records or row.released_record]
 
     @property
     def by_variant(self) -> dict[str, list[Row]]:
@@ -125,7 +136,7 @@ class Comparison:
 
     @property
     def evidence(self) -> list[Evidence]:
-        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.attempted)
+        groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.rows if row.records)
         commits = {record.name: (record.code.commit or NO_COMMIT)[:7] for record in self.records}
         return [
             Evidence(
@@ -137,6 +148,16 @@ class Comparison:
             )
             for variant, edition, records in groups
         ]
+
+    @property
+    def released_evidence(self) -> list[ReleasedEvidence]:
+        """Of all released weights that were measured."""
+        found = []
+        for weights in self.paper.released:
+            if records := [record for record in self.released if record.id == weights.id]:
+                command = f"bash reproduce.sh eval {self.paper.name} --released --variant {weights.variants[0]}"
+                found.append(ReleasedEvidence(weights, records, command))
+        return found
 
     def _command(self, variant: str, seeds: str | None = None) -> str:
         seeds = seeds or ",".join(map(str, range(self.paper.variants[variant].seeds)))
@@ -162,11 +183,21 @@ class Comparison:
         The numbers of one evaluation (of one variant, under one protocol, on one split), such as overall accuracy,
         average accuracy and kappa, are one claim, and the worst of their verdicts is its.
         """
+        return self._count([(row, row.verdict) for row in self.claimed], v.WORDS)
+
+    @property
+    def released_standing(self) -> dict[str, int]:
+        """How many of these claims released weights confirm, and how many they do not."""
+        words = [(row, row.released_verdict) for row in self.claimed if row.released_verdict]
+        return self._count(words, (v.CONFIRMED, v.NOT_CONFIRMED))
+
+    def _count(self, words: list[tuple[Row, str]], order: Sequence[str]) -> dict[str, int]:
+        """How many claims have each word; `order` has the best first."""
         claims: dict[tuple, list[str]] = {}
-        for row in self.claimed:
-            claims.setdefault((row.variant, row.protocol, METRICS[row.metric].counted_on), []).append(row.verdict)
-        verdicts = [max(words, key=v.WORDS.index) for words in claims.values()]
-        return {word: verdicts.count(word) for word in v.WORDS if word in verdicts}
+        for row, word in words:
+            claims.setdefault((row.variant, row.protocol, METRICS[row.metric].counted_on), []).append(word)
+        worst = [max(of_claim, key=order.index) for of_claim in claims.values()]
+        return {word: worst.count(word) for word in order if word in worst}
 
     @property
     def claimed(self) -> list[Row]:
@@ -204,11 +235,18 @@ class Comparison:
 
 
 def all_comparisons() -> list[Comparison]:
-    """Every paper's: first those of which claims were tried, then those of which anything was measured, by name."""
-    papers = [load_paper(name) for name in find_papers()]
-    published = [published_records(paper.name) for paper in papers]
-    comparisons = [Comparison(paper, paper_rows(paper, of), of) for paper, of in zip(papers, published, strict=True)]
-    return sorted(comparisons, key=lambda comparison: (not comparison.front_rows, not comparison.attempted))
+    """Every paper's: first those of which claims were tried by training, then those of which some were by released
+    weights, then those of which anything was measured, by name."""
+
+    def place(of: Comparison) -> tuple[bool, ...]:
+        return not any(row.records for row in of.front_rows), not of.front_rows, not of.attempted
+
+    return sorted((_comparison(load_paper(name)) for name in find_papers()), key=place)
+
+
+def _comparison(paper: Paper) -> Comparison:
+    records, released = published_records(paper.name), published_released(paper.name)
+    return Comparison(paper, paper_rows(paper, records, released), records, released)
 
 
 def seed_of(record: str) -> str:

@@ -1,8 +1,10 @@
 """What a paper claims: reading and checking `papers/<name>/paper.yaml`."""
 
 import importlib
+import itertools
 import math
 import re
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +76,18 @@ class Claim(Checked):
         return float(self.reported)
 
 
+class Released(Checked):
+    """Weights that somebody released: they check a claim without training anew. `released.py` in the paper's folder
+    has `read(path, recipe)`, which turns the file into the weights that `evaluate` takes."""
+
+    id: str
+    by: str  # the authors, or a library
+    variants: Annotated[list[str], pydantic.Field(min_length=1)]  # of this network: the first one's recipe is measured
+    dataset: str  # whose passport has the file
+    file: str
+    tests: list[str]  # the datasets that they are measured on, each by itself
+
+
 class AlsoReported(Checked):
     """Numbers that the paper prints beside its claims: of the methods it compares with, which then are ranked with
     the claim, or of settings that are no variant here."""
@@ -95,6 +109,35 @@ class Citation(Checked):
     bibtex: str
 
 
+class Protocols(Checked):
+    """Evaluation protocols that differ in a few words only, said once. `{word}` in their name and in what they mean
+    stands for each of the values that `each` lists for it; with a mapping, for a key in the name and its text in the
+    meaning."""
+
+    means: str
+    each: dict[str, list[int | str] | dict[str, str]]
+
+    def written_out(self, name: str) -> dict[str, str]:
+        """What every one of them means.
+
+        Raises:
+            KeyError, IndexError, ValueError: the name or the meaning is no template of the words that `each` has.
+        """
+        choices = [v.items() if isinstance(v, dict) else zip(v, v, strict=True) for v in self.each.values()]
+        meanings = {}
+        for chosen in itertools.product(*choices):
+            keys, texts = (dict(zip(self.each, part, strict=True)) for part in zip(*chosen, strict=True))
+            meanings[name.format(**keys)] = self.means.format(**texts)
+        return meanings
+
+    @property
+    def once(self) -> str:
+        """What they mean, with the words that stand for each, and what their keys stand for."""
+        keys = {word: values.items() for word, values in self.each.items() if isinstance(values, dict)}
+        listed = [f"{{{word}}}: {', '.join(map(' '.join, items))}" for word, items in keys.items()]
+        return "; ".join([self.means, *listed])
+
+
 class PaperFile(Checked):
     """The content of a paper.yaml."""
 
@@ -106,8 +149,9 @@ class PaperFile(Checked):
     variants: dict[str, Variant]
     claims: list[Claim]
     also_reported: list[AlsoReported] = []
-    protocols: dict[str, str]  # what each evaluation protocol means
+    protocols: dict[str, str | Protocols]  # what each evaluation protocol means
     class_sizes: dict[str, list[int]] = {}  # by dataset, where a metric is counted class by class
+    released: list[Released] = []
 
 
 class Paper:
@@ -125,10 +169,35 @@ class Paper:
         self.variants = content.variants
         self.claims = content.claims
         self.also_reported = content.also_reported
-        self.protocols = content.protocols
+        self._protocols = content.protocols
+        self.protocols = self._written_out()
         self.class_sizes = content.class_sizes
+        self.released = content.released
         self._passports: dict[str, Passport] = {}
         self._check()
+
+    def _written_out(self) -> dict[str, str]:
+        """What each evaluation protocol means."""
+        meanings = {}
+        for name, meaning in self._protocols.items():
+            try:
+                found = {name: meaning} if isinstance(meaning, str) else meaning.written_out(name)
+            except (KeyError, IndexError, ValueError) as error:
+                raise UsageError(f"{self.file}: protocols.{name}: {error} is not among the words of `each`") from None
+            for repeated in found.keys() & meanings.keys():
+                raise UsageError(f"{self.file}: protocols.{name}: {repeated!r} is named twice")
+            meanings |= found
+        return meanings
+
+    def meanings(self, used: Collection[str]) -> dict[str, str]:
+        """What the protocols in use mean, those that differ in a few words only said once."""
+        meanings = {}
+        for name, meaning in self._protocols.items():
+            if isinstance(meaning, str):
+                meanings |= {name: meaning} if name in used else {}
+            elif any(one in used for one in meaning.written_out(name)):
+                meanings[name] = meaning.once
+        return meanings
 
     def variant(self, name: str | None) -> str:
         """The variant's name, the default one for None.
@@ -147,7 +216,13 @@ class Paper:
         Raises:
             UsageError: no such variant.
         """
-        dataset = self.variants[self.variant(variant)].dataset
+        return self.dataset(self.variants[self.variant(variant)].dataset)
+
+    def dataset(self, dataset: str) -> Passport:
+        """
+        Raises:
+            UsageError: no passport of that name, or one that is not in order.
+        """
         if dataset not in self._passports:  # read once: it may list hundreds of files, and every claim asks
             self._passports[dataset] = find_passport(dataset, self.folder)
         return self._passports[dataset]
@@ -180,13 +255,6 @@ class Paper:
         return importlib.import_module(f"papers.{self.name}.{name}")
 
     @cached_property
-    def code(self) -> dict:
-        """Commit and hash of the sources as they were when first asked for: they may be edited while a run is on."""
-        from common.training.provenance import code
-
-        return code(self.name)
-
-    @cached_property
     def has_figures(self) -> bool:
         return (self.folder / "figures.py").exists()
 
@@ -201,9 +269,11 @@ class Paper:
                 raise fault(f"headline: {metric!r} is no metric.{nearest(metric, METRICS)}")
         for name in self.variants:
             try:
-                self.passport(name)
+                passport = self.passport(name)
             except UsageError as error:
                 raise fault(f"variants.{name}.dataset: {error}") from None
+            if passport.standin is None:
+                raise fault(f"variants.{name}.dataset: {passport.name} has no stand-in")
             sizes = self.class_sizes.get(self.variants[name].dataset)
             splits = self.variants[name].splits
             if sizes and splits and sum(sizes) != sum(splits.values()):
@@ -229,12 +299,30 @@ class Paper:
             rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
+        self._check_released(fault)
         for of in self.also_reported:
             where = f"also_reported.{of.what}"
             if of.claim not in (None, *ids):
                 raise fault(f"{where}.claim: {of.claim!r} is no claim.{nearest(of.claim, ids)}")
             if of.claim and (wrong := [text for text in of.values.values() if not re.fullmatch(NUMBER, text)]):
                 raise fault(f"{where}.values: {wrong[0]!r} is no number to rank a claim with")
+
+    def _check_released(self, fault: Callable[[str], UsageError]) -> None:
+        ids = [released.id for released in self.released]
+        for released in self.released:
+            where = f"released.{released.id}"
+            if ids.count(released.id) > 1:
+                raise fault(f"{where}.id: two entries have this id")
+            for variant in released.variants:
+                if variant not in self.variants:
+                    raise fault(f"{where}.variants: {variant!r} is no variant")
+            try:
+                for dataset in (released.dataset, *released.tests):
+                    self.dataset(dataset)
+            except UsageError as error:
+                raise fault(f"{where}: {error}") from None
+            if released.file not in self.dataset(released.dataset).known_files:
+                raise fault(f"{where}.file: the passport of {released.dataset} has no {released.file!r}")
 
 
 def tolerance_by_rule(claim: Claim, examples: float | None) -> float:

@@ -1,15 +1,16 @@
 """Rows of the comparison: every claim, and every measured value that no claim speaks of."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.base import paths
+from common.base.duration import duration
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.examples import error_interval
 from common.claims.papers import Claim, Paper
-from common.training.records import Record
+from common.training.records import Record, ReleasedRecord
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
 NUMBERS = tuple(v.Summary.__dataclass_fields__)
@@ -22,7 +23,8 @@ class Row:
     next_high), the mean less the printed number and its interval, and the 90 % bootstrap interval of the mean over the
     test examples (examples_low, examples_high), where the records keep which were missed. `claim` is the one that the
     row settles; a row that is measured on other data than the paper's settles none and has the printed number all the
-    same. Metric and protocol are None where every seed failed and no claim says what was to be measured."""
+    same. Metric and protocol are None where every seed failed and no claim says what was to be measured. What released
+    weights measure of the claim stands apart from all that was trained here: it has its own verdict and record."""
 
     paper: str
     claim: str | None
@@ -48,6 +50,9 @@ class Row:
     verdict: str
     records: list[str]
     note: str
+    released: float | None = None
+    released_verdict: str | None = None
+    released_record: str | None = None
 
     def as_dict(self) -> dict:
         """What is reported as a number, and as it is printed: the digits of "9.90" say more than 9.9."""
@@ -55,18 +60,34 @@ class Row:
         return dataclasses.asdict(self) | {"reported": value, "reported_text": self.reported}
 
 
-def paper_rows(paper: Paper, records: list[Record]) -> list[Row]:
+def paper_rows(paper: Paper, records: list[Record], released: Sequence[ReleasedRecord] = ()) -> list[Row]:
     """Rows in the order of every table: variants as in paper.yaml, a variant's claims before what no
     claim speaks of, editions as in the passport, metrics as in METRICS, protocols as in paper.yaml.
 
     Args:
         records: of this paper only, failed ones too.
+        released: of this paper's released weights.
     """
     rows = []
     for variant in paper.variants:
         of_variant = [record for record in records if record.variant == variant]
         rows += sorted(_variant_rows(paper, variant, of_variant), key=_order(paper, variant))
-    return rows
+    claims = {claim.id: claim for claim in paper.claims}
+    return [
+        dataclasses.replace(row, **_released(paper, claims[row.claim], released)) if row.claim else row for row in rows
+    ]
+
+
+def _released(paper: Paper, claim: Claim, records: Sequence[ReleasedRecord]) -> dict:
+    """What released weights measure of a claim: those that stand first in paper.yaml, on data that counts."""
+    for released in paper.released:
+        for record in records:
+            value = record.metrics.get(claim.protocol, {}).get(claim.metric)
+            of_claim = released.id == record.id and claim.variant in released.variants
+            if of_claim and value is not None and paper.dataset(record.data.dataset).counts(record.data.edition):
+                word = v.confirmation(value, claim.value, claim.tolerance)
+                return {"released": value, "released_verdict": word, "released_record": record.name}
+    return {}
 
 
 def _order(paper: Paper, variant: str) -> Callable[[Row], tuple]:
@@ -213,7 +234,7 @@ def needs(paper: Paper, claims: list[Claim]) -> str:
     counting = [edition for edition in passport.editions if passport.counts(edition)]
     if not counting:
         return f"files of {passport.name} that are shown to be the paper's: none is known"
-    runs = dict.fromkeys(f"{_hours(claim.needs.hours)} h on a {claim.needs.device}" for claim in claims)
+    runs = dict.fromkeys(f"{duration(3600 * claim.needs.hours)} on a {claim.needs.device.upper()}" for claim in claims)
     return f"about {' or '.join(runs)} a seed, {passport.name} ({' or '.join(counting)})"
 
 
@@ -221,10 +242,6 @@ def can_be_settled(paper: Paper, variant: str) -> bool:
     """Whether some edition of the variant's data counts for the paper's claims."""
     passport = paper.passport(variant)
     return any(passport.counts(edition) for edition in passport.editions)
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def label(row: Row) -> str:
@@ -251,6 +268,20 @@ def measured(row: Row) -> str:
     decimals = METRICS[row.metric].decimals
     spread = f" ± {row.sd:.{decimals}f}" if row.sd is not None else ""
     return f"{with_unit(f'{row.mean:.{decimals}f}{spread}', row.metric)} (n = {row.n})"
+
+
+def released_as(row: Row) -> str:
+    """What released weights measure, as the tables print it, '–' where there are none."""
+    if row.released is None:
+        return "–"
+    return with_unit(f"{row.released:.{METRICS[row.metric].decimals}f}", row.metric)
+
+
+def remark(row: Row) -> str:
+    """What must be said beside the verdict. What a run would take stands among what was not attempted."""
+    if row.records:
+        return row.note
+    return UNVERIFIED if row.note.startswith(UNVERIFIED) else ""
 
 
 def difference(row: Row) -> str:

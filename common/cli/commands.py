@@ -4,11 +4,9 @@ Nothing here imports torch until a command needs it.
 """
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from pathlib import Path
 import click
 
 from common.base import paths
-from common.base.errors import Interrupted, MachineError, NumbersError, SomeFailed, UsageError, UserError, nearest
+from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, nearest
 from common.claims.papers import Paper, find_papers, load_paper
 from common.cli.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
 
@@ -58,11 +56,11 @@ class PaperCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Only here does help need the recipe, and with it torch."""
-        from common.training.recipes import as_text, option_name
+        from common.training.recipes import described_fields
 
-        fields = dataclasses.fields(load_paper(self.name).module("train").Recipe)
+        recipe = load_paper(self.name).module("train").Recipe
         with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl([(option_name(field.name), f"default {as_text(field.default)}") for field in fields])
+            formatter.write_dl(described_fields(recipe))
 
 
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -84,13 +82,18 @@ def front(ctx: click.Context, as_json: bool) -> None:
 # ---- running ---------------------------------------------------------------
 
 
-def run_paper(paper: Paper, *, as_json: bool, check: bool, **options) -> None:
+def run_paper(paper: Paper, *, as_json: bool, check: bool, nproc: int | None, **options) -> None:
     from common.cli.closing import print_closing
+    from common.cli.run_seeds import launched
 
     def print_json(closing) -> None:
         click.echo(json.dumps(closing.as_dict(), indent=1))
 
-    _run_and_show(paper, print_json if as_json else print_closing, check, **options)
+    code = launched(paper, nproc, click.get_current_context().obj)
+    if code is None:
+        _run_and_show(paper, print_json if as_json else print_closing, check, **options)
+    elif code:
+        sys.exit(code)
 
 
 def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
@@ -103,8 +106,11 @@ def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
         UserError: as the exit codes say; NumbersError and CheckFailed only after `show`.
     """
     from common.cli.closing import close, say_what_it_is_not
+    from common.cli.run_seeds import run_seeds
 
-    closing = close(paper, _run_seeds(paper, **options))
+    context = click.get_current_context()
+    known = [option.opts[0] for option in RUN_OPTIONS]
+    closing = close(paper, run_seeds(paper, context.args, context.obj, options=known, **options))
     show(closing)
     say_what_it_is_not(closing)
     closing.require_no_failure()
@@ -112,70 +118,17 @@ def _run_and_show(paper: Paper, show: Callable, check: bool, **options) -> None:
         closing.require_claims()
 
 
-def _run_seeds(paper: Paper, *, variant, preset, seeds, device, data, data_dir, runs_dir, fresh) -> list:
-    """The records of all seeds; one whose numbers go bad does not keep the others from running."""
-    from common.base.progress import warn
-    from common.data.find import find_data
-    from common.training.device import choose_device
-    from common.training.recipes import override
-    from common.training.run import Job
-
-    variant = paper.variant(variant)
-    train, overrides = paper.module("train"), click.get_current_context().args
-    others = [option.opts[0] for option in RUN_OPTIONS]
-    override(train.recipe(variant, preset), overrides, others)  # a slip is told before data is looked for
-    device = choose_device(device, paper.name, train.DEVICES)
-    located = find_data(paper.passport(variant), preset, data, data_dir)
-    if preset == "full" and device == "cpu" and made_for_gpu(paper, variant) and located.folder:
-        warn(f"{variant} is made for a GPU: on a CPU it may take days. --preset quick is for CPUs.")
-    planned = train.recipe(variant, preset, located.standin)
-    recipe = override(planned, overrides)
-    rest = (recipe, recipe != planned, located, device, runs_dir, fresh, _command())
-    return [_run_seed(Job(paper, variant, preset, seed, *rest)) for seed in seeds]
-
-
-def made_for_gpu(paper: Paper, variant: str) -> bool:
-    return any(claim.needs.device == "GPU" for claim in paper.claims if claim.variant == variant)
-
-
-def _run_seed(job):
-    """The record of one seed, a failed one too."""
-    from common.base.progress import say
-    from common.training.records import read_record
-    from common.training.run import run_job
-
-    try:
-        record, reused = run_job(job)
-    except NumbersError as error:
-        say(str(error))
-        return read_record(job.record_file)
-    if reused:
-        say(f"seed {record.seed} was finished before and is shown as it was; --fresh runs it again.")
-    return record
-
-
-def _command() -> str:
-    """The command as the user would type it again, without the folders of this machine."""
-    words, skip = [], False
-    for word in click.get_current_context().obj:
-        if skip or word.startswith(("--data-dir=", "--runs-dir=")):
-            skip = False
-        elif word in ("--data-dir", "--runs-dir"):
-            skip = True
-        else:
-            words.append(word)
-    return shlex.join(["bash", "reproduce.sh", *words])
-
-
-# --variant is known only to be refused with a reason.
+# --variant and --nproc are known only to be refused with a reason.
 @front.command("all", params=[click.Option(["--variant"], hidden=True), *RUN_OPTIONS[1:]])
-def run_all(as_json, check, **options) -> None:
+def run_all(as_json, check, nproc, **options) -> None:
     """Run the default variant of every paper; one that fails does not stop the others."""
     from common.base.progress import warn
     from common.cli.closing import print_closing
 
     if options["variant"]:
         raise UsageError("all takes no --variant: each paper has its own. bash reproduce.sh PAPER --variant NAME.")
+    if nproc:
+        raise UsageError("all takes no --nproc: not every paper trains on several devices.")
     names, results, failures = find_papers(), {}, {}
 
     def collect(closing) -> None:
@@ -208,6 +161,7 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
 
     A default variant is one that a laptop can finish; one that is not may take a day, which nobody asked for.
     """
+    from common.cli.run_seeds import made_for_gpu
     from common.training.device import choose_device
 
     if preset != "full" or data == "standin" or not made_for_gpu(paper, paper.default_variant):
@@ -233,23 +187,29 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
     type=click.Path(path_type=Path),
     help="Measure these files.  [default: the published ones]",
 )
+@click.option("--released", is_flag=True, help="Measure the weights that others released beside the paper.")
 @click.option("--image", type=click.Path(path_type=Path), help="Restore this picture instead, where a paper can.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write it.  [default: NAME-restored.png]")
-def evaluate(paper, variant, files, image, output, data_dir, device, as_json) -> None:
+def evaluate(paper, variant, files, released, image, output, data_dir, device, as_json) -> None:
     """Measure weights on the real test data, without training."""
     from common.publishing.measure import measure_files, measure_published
+    from common.publishing.released import measure_released
 
     loaded = load_paper(paper)
     if variant:
         loaded.variant(variant)
     if output and not image:
         raise UsageError("--output goes with --image.")
+    if released and (files or image):
+        raise UsageError("--released goes with neither --weights nor --image.")
     if image and (as_json or data_dir):
         raise UsageError("--json and --data-dir do not go with --image.")
     if image:
         from common.cli.restore_image import restore_image
 
         restore_image(loaded, variant, list(files), image, output, device)
+    elif released:
+        measure_released(loaded, variant, data_dir, device, as_json)
     elif files:
         measure_files(loaded, variant, list(files), data_dir, device, as_json)
     else:
@@ -272,11 +232,16 @@ def data(name, as_json) -> None:
 @click.argument("paper")
 @click.option("--runs-dir", type=FOLDER, default=paths.RUNS, help="Where the runs are.  [default: runs/]")
 @click.option("--data-dir", type=FOLDER, help="Look for data here first (only read).")
-def publish(paper, runs_dir, data_dir) -> None:
+@click.option("--released", is_flag=True, help="Measure released weights instead, and keep the records.")
+def publish(paper, runs_dir, data_dir, released) -> None:
     """Copy finished records and small weights from runs/ into results/; rebuild the tables."""
     from common.publishing.publish import publish_runs
+    from common.publishing.released import publish_released
 
-    publish_runs(load_paper(paper), runs_dir, data_dir)
+    if released:
+        publish_released(load_paper(paper), data_dir)
+    else:
+        publish_runs(load_paper(paper), runs_dir, data_dir)
 
 
 @front.command(params=[JSON_OPTION])
@@ -341,7 +306,7 @@ def main(words: list[str] | None = None) -> None:
         code = 0
     except UserError as error:
         code = error.code
-        _complain(str(error))
+        _report(error)
     except click.NoSuchOption as error:
         code = 2
         _complain(f"There is no option {error.option_name}.{nearest(error.option_name, error.possibilities or [])}")
@@ -374,13 +339,24 @@ def _memory_told():
     except RuntimeError as error:
         torch = sys.modules.get("torch")  # not imported for this: only torch raises what is looked for
         if torch and isinstance(error, torch.OutOfMemoryError):
-            raise MachineError("The GPU's memory is full. Lower the --batch of a run, or take --device cpu.") from None
+            raise MachineError("The GPU's memory is full. Use a smaller --batch-size, or --device cpu.") from None
         raise
 
 
 def _drop_output() -> None:
     """What could not be written would be tried once more when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _report(error: UserError) -> None:
+    """What ends the command; of several processes one says it."""
+    if "RANK" in os.environ:
+        from common.training.processes import left_to_launcher
+
+        if left_to_launcher(error):
+            return
+    if str(error):
+        _complain(str(error))
 
 
 def _complain(text: str) -> None:

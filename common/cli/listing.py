@@ -6,7 +6,9 @@ import json
 import click
 
 from common.base import paths
-from common.base.errors import DataAbsent, DataError, UsageError, nearest
+from common.base.duration import duration
+from common.base.errors import DataAbsent, DataError, SomeFailed, UsageError, nearest
+from common.base.progress import say
 from common.base.terminal import print_table
 from common.claims.papers import Paper, find_papers, load_paper
 from common.data.find import real_data
@@ -68,11 +70,11 @@ def _estimate(paper: Paper, variant: str) -> dict | None:
 
 def _time(minutes: float | None, estimate: dict | None) -> str:
     if minutes is not None:
-        return f"{minutes:g} min a seed"
+        return f"{duration(60 * minutes)} a seed"
     if estimate is None:
         return "not measured"
     where = "" if estimate["device"] == "cpu" else f" on a {estimate['device']}"
-    return f"about {estimate['hours']:g} h{where} (estimate)"
+    return f"about {duration(3600 * estimate['hours'])}{where} (estimate)"
 
 
 def _state(passport: Passport) -> str:
@@ -101,24 +103,36 @@ def show_passports(as_json: bool) -> None:
 
 
 def fetch_data(name: str, as_json: bool) -> None:
-    """Fetch and verify one dataset, or all of a paper's.
+    """Fetch and verify one dataset, or all of a paper's; one that cannot be had does not keep the others back.
 
     Raises:
-        UsageError: neither a paper nor a dataset. DataError: it cannot be had or is damaged.
+        UsageError: neither a paper nor a dataset. DataError: it cannot be had or is damaged. SomeFailed: several are.
     """
-    found = []
+    found, errors = [], []
     for passport in _passports_of(name):
-        located = real_data(passport)
+        try:
+            located = real_data(passport)
+        except DataError as error:
+            errors.append(error)
+            continue
         found.append(dataclasses.asdict(located) | {"folder": str(located.folder)})
         if not as_json:
             click.echo(f"{passport.name}: {located.edition}, verified, in {located.folder}")
     if as_json:
         click.echo(json.dumps(found, indent=1))
+    if len(errors) > 1:
+        for error in errors:
+            say(str(error))
+        raise SomeFailed(errors[0], f"{len(errors)} of the datasets of {name} cannot be had, see above.")
+    if errors:
+        raise errors[0]
 
 
 def _passports_of(name: str) -> list[Passport]:
     if name in find_papers():
-        return _passports(load_paper(name))
+        paper = load_paper(name)
+        of_released = {dataset for released in paper.released for dataset in (released.dataset, *released.tests)}
+        return [*_passports(paper), *map(paper.dataset, sorted(of_released))]
     known = all_passports()
     if name not in known:
         raise UsageError(f"{name!r} is neither a paper nor a dataset.{nearest(name, [*known, *find_papers()])}")

@@ -3,9 +3,12 @@
 import contextlib
 import math
 import os
+import tarfile
+import tempfile
 import threading
 import time
-from pathlib import Path
+import zlib
+from pathlib import Path, PurePosixPath
 
 from common.base import paths
 from common.base.errors import DataAbsent, MachineError
@@ -29,18 +32,21 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
         MachineError: data/ cannot be written.
     """
     editions = [edition for edition in passport.editions.values() if edition.files]
-    edition = next((e for e in editions if all(f.urls for f in e.files.values())), None)
+    edition = next((e for e in editions if e.archive or all(f.urls for f in e.files.values())), None)
     if edition is None:
         raise DataAbsent(f"{passport.title} cannot be fetched; get it from {passport.page} ({passport.terms}).")
-    folder = paths.DATA / passport.folder
+    folder = paths.DATA / (edition.folder or passport.folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"{folder}: {error.strerror}.") from None
     try:
-        for name, file in _missing(folder, edition):
-            report(f"fetching {name}" + (f" ({file.bytes / 1e6:.1f} MB)" if file.bytes else ""))
-            _fetch_file(folder, name, file)
+        missing = _missing(folder, edition)
+        if missing and edition.archive:
+            _fetch_archive(folder, missing, edition.archive, report)
+        else:
+            for name, file in missing.items():
+                _fetch_file(folder, name, file, report)
     except DataAbsent:
         for part in {folder, *((folder / name).parent for name in edition.files)}:
             with contextlib.suppress(OSError):
@@ -49,12 +55,43 @@ def fetch(passport: Passport, report=lambda text: None) -> LocatedData:
     return locate(passport, data_dir=paths.DATA)
 
 
-def _missing(folder: Path, edition: Edition) -> list[tuple[str, DataFile]]:
-    return [
-        (name, file)
+def _missing(folder: Path, edition: Edition) -> dict[str, DataFile]:
+    return {
+        name: file
         for name, file in edition.files.items()
         if not ((folder / name).exists() and file.is_at(folder / name))
-    ]
+    }
+
+
+def _fetch_archive(folder: Path, files: dict[str, DataFile], archive: DataFile, report) -> None:
+    """Fetch a tar archive, take the files out of it that are wanted, and remove it."""
+    name = PurePosixPath(archive.urls[0]).name
+    _fetch_file(folder, name, archive, report)
+    report(f"unpacking {name}")
+    try:
+        _unpack(folder / name, folder, files)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataAbsent(f"{name} cannot be unpacked: {_short(error)}.") from None
+    except OSError as error:
+        if error.errno is None:  # what gzip and its kin raise of damaged content
+            raise DataAbsent(f"{name} cannot be unpacked: {_short(error)}.") from None
+        raise MachineError(f"{folder}: {error.strerror}.") from None
+    finally:
+        (folder / name).unlink()
+
+
+def _unpack(path: Path, folder: Path, files: dict[str, DataFile]) -> None:
+    """Each file gets its own name only when it is whole and what its passport says."""
+    with tarfile.open(path) as archive, tempfile.TemporaryDirectory(dir=folder) as unpacked:
+        if lacking := sorted(files.keys() - set(archive.getnames())):
+            raise DataAbsent(f"{path.name} does not hold {lacking[0]}.")
+        archive.extractall(unpacked, map(archive.getmember, files), filter="data")
+        for name, file in files.items():
+            if not file.is_at(Path(unpacked, name)):
+                raise DataAbsent(f"{path.name} holds another {name} than its passport says.")
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(unpacked, name), folder / name)
 
 
 class _Watch:
@@ -87,18 +124,20 @@ class _Watch:
         return slow or now - self.last > PATIENCE_S
 
 
-def _fetch_file(folder: Path, name: str, file: DataFile) -> None:
+def _fetch_file(folder: Path, name: str, file: DataFile, report) -> None:
     """Fetch one file in a thread that can be left behind: a name server that does not
     answer, or a server that drips, heeds no time-out."""
     import pooch
 
+    report(f"fetching {name}" + (f" ({file.bytes / 1e6:.1f} MB)" if file.bytes else ""))
+    known_hash = file.sha256 or (file.md5 and f"md5:{file.md5}")
     watch = _Watch(file.bytes)
     failure: list[Exception] = []
 
     def work() -> None:
         for url in file.urls * TRIES:
             try:
-                pooch.retrieve(url, file.sha256, name, folder, downloader=watch.download)
+                pooch.retrieve(url, known_hash, name, folder, downloader=watch.download)
                 failure.clear()
                 return
             except Exception as error:  # whatever the network or the server does

@@ -8,6 +8,7 @@ that a single paper uses may have it in that paper's folder passports/.
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from common.base import paths
@@ -16,34 +17,71 @@ from common.base.schema import Checked, read
 
 
 class DataFile(Checked):
-    """A file and the checksum that is known of it: sha256, or git's own hash where only that one is
-    published. A file of which none is known is taken by its name; what is seen is recorded."""
+    """A file and the checksum that is known of it: sha256, or MD5 or git's own hash where only that one
+    is published. A file of which none is known is taken by its name; what is seen is recorded."""
 
     sha256: str | None = None
+    md5: str | None = None
     git_blob: str | None = None
     bytes: int | None = None
     urls: list[str] = []
+
+    @property
+    def has_checksum(self) -> bool:
+        return bool(self.sha256 or self.git_blob)
 
     def is_at(self, path: Path) -> bool:
         """Whether what lies there is this file, as far as can be known."""
         if self.sha256:
             return file_sha256(path) == self.sha256
+        if self.md5:
+            return file_md5(path) == self.md5
         return self.git_blob is None or git_blob(path) == self.git_blob
+
+
+class Package(Checked):
+    """An installed Python package that ships the files of an edition, and the folder inside it where they lie."""
+
+    name: str
+    folder: str
+
+    def locate(self) -> Path | None:
+        """That folder, without importing the package; None where it is not installed or has no such folder."""
+        spec = find_spec(self.name)
+        roots = spec.submodule_search_locations if spec else None
+        folders = [Path(root) / self.folder for root in roots or []]
+        return next((folder for folder in folders if folder.is_dir()), None)
 
 
 class Edition(Checked):
     """One exact set of files. Only an edition that is `equivalent`, with the
     evidence, counts for a claim.
 
+    Where a Python package ships the files, `package` says so: they are there once it is installed.
+
+    Files that have no addresses of their own are fetched from `urls`, to each of which the name of a file is
+    appended. `parts` names folders that are datasets of their own, each with its passport: the files that the
+    edition of the same name lists there belong to this one too.
+
     Where nobody publishes a list of files with their checksums, `folders` says how
-    many files each folder holds; what is found there is recorded as it is.
+    many files each folder holds; what is found there is recorded as it is, unless
+    `digest` says what it must be (`folder_digest`).
+
+    Where the files are published in one tar archive, `archive` has its addresses; their names are those
+    that they have in it. `folder` is where the files lie, if not in that of the dataset.
     """
 
     description: str
     equivalent: bool
     evidence: str | None = None
+    folder: str | None = None
+    urls: list[str] = []
     files: dict[str, DataFile] = {}
+    parts: dict[str, str] = {}
     folders: dict[str, int] = {}
+    digest: str | None = None
+    package: Package | None = None
+    archive: DataFile | None = None
 
 
 class PassportFile(Checked):
@@ -51,13 +89,25 @@ class PassportFile(Checked):
     page: str
     terms: str
     folder: str
-    splits: dict[str, int]
-    standin: str
+    splits: dict[str, int] = {}
+    standin: str | None = None  # what a run uses in its place; None where no run is on it alone
     editions: dict[str, Edition]
 
 
 class Passport(PassportFile):
     name: str
+
+    @property
+    def known_files(self) -> set[str]:
+        """The names of the files of all editions that list them."""
+        return {name for edition in self.editions.values() for name in edition.files}
+
+    def by_folder(self) -> list["Passport"]:
+        """This passport once for each folder that editions lie in, with the editions that lie there."""
+        editions: dict[str, dict[str, Edition]] = {}
+        for name, edition in self.editions.items():
+            editions.setdefault(edition.folder or self.folder, {})[name] = edition
+        return [self.model_copy(update={"folder": folder, "editions": part}) for folder, part in editions.items()]
 
     def counts(self, edition: str) -> bool:
         """Whether a number measured on this edition may stand beside a claim."""
@@ -72,6 +122,7 @@ class LocatedData:
     edition: str
     folder: Path | None
     files: dict[str, str]  # name to sha256
+    vouched: tuple[str, ...] = ()  # the files that the passport has a checksum of, and that agreed with it
 
     @property
     def standin(self) -> bool:
@@ -101,7 +152,26 @@ def find_passport(dataset: str, paper_folder: Path | None = None) -> Passport:
 
 def _read_passport(file: Path) -> Passport:
     content = read(file, PassportFile)
-    return Passport(name=file.stem, **dict(content))
+    editions = {name: _whole(edition, name, file) for name, edition in content.editions.items()}
+    return Passport(name=file.stem, **dict(content) | {"editions": editions})
+
+
+def _whole(edition: Edition, name: str, file: Path) -> Edition:
+    """The edition with the files of its parts, and with the addresses of every file.
+
+    Raises:
+        UsageError: a part has no passport beside this one, or no edition of this name.
+    """
+    files = {
+        path: entry if entry.urls else entry.model_copy(update={"urls": [url + path for url in edition.urls]})
+        for path, entry in edition.files.items()
+    }
+    for folder, dataset in edition.parts.items():
+        part = _read_passport(file.with_name(f"{dataset}.yaml"))
+        if name not in part.editions:
+            raise UsageError(f"{file}: editions.{name}.parts.{folder}: {dataset} has no such edition")
+        files |= {f"{folder}/{path}": entry for path, entry in part.editions[name].files.items()}
+    return edition.model_copy(update={"files": files})
 
 
 def search_folders(data_dir: Path | None = None) -> list[Path]:
@@ -121,31 +191,63 @@ def search_folders(data_dir: Path | None = None) -> list[Path]:
 
 
 def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
-    """Find a complete, unaltered copy.
+    """Find a complete, unaltered copy: in the folders where data is looked for, else in an installed package.
 
     Raises:
-        DataAbsent: none of the folders holds all of the files.
+        DataAbsent: none of the folders holds all of the files, and no package does.
         DataError: a copy is damaged, altered or unreadable; or as `search_folders` raises.
     """
-    folders = search_folders(data_dir)
-    names = {name for edition in passport.editions.values() for name in edition.files}
+    places = [(root / part.folder, part) for root in search_folders(data_dir) for part in passport.by_folder()]
     incomplete = []
-    for root in folders:
-        folder = root / passport.folder
+    for folder, part in places:
         try:
-            present = [name for name in sorted(names) if (folder / name).exists()]
+            present = [name for name in sorted(part.known_files) if (folder / name).exists()]
             if present:
-                return _identify(passport, folder, present)
-            if given := _given(passport, folder):
+                return _identify(part, folder, present)
+            if given := _given(part, folder):
                 return given
         except DataAbsent as absent:
             incomplete.append(str(absent))
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
+    if shipped := _shipped(passport):
+        return shipped
     if incomplete:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
-    looked = ", ".join(str(root / passport.folder) for root in folders)
-    raise DataAbsent(f"{passport.title} is not on this disk (looked in {looked}).")
+    looked = [str(folder) for folder, _ in places]
+    looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
+    raise DataAbsent(f"{passport.title} is not on this disk (looked in {', '.join(looked)}).")
+
+
+def _shipped(passport: Passport) -> LocatedData | None:
+    """The first edition that an installed Python package ships whole.
+
+    Raises:
+        DataError: the package holds other files than the passport says, or they cannot be read.
+    """
+    for name, edition in passport.editions.items():
+        folder = edition.package and edition.package.locate()
+        if not folder or not all((folder / file).is_file() for file in edition.files):
+            continue
+        try:
+            altered = [file for file, entry in edition.files.items() if not entry.is_at(folder / file)]
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
+        if altered:
+            package = edition.package.name
+            raise DataError(
+                f"{folder / altered[0]} is not what its passport says (altered content). "
+                f"Install {package} again, in the version that requirements.txt names."
+            )
+        return _whole_copy(passport, name, folder)
+    return None
+
+
+def _whole_copy(passport: Passport, edition: str, folder: Path) -> LocatedData:
+    """A folder that holds every file of an edition as it should be."""
+    files = passport.editions[edition].files
+    vouched = tuple(name for name, file in files.items() if file.has_checksum)
+    return LocatedData(passport.name, edition, folder, {name: file_sha256(folder / name) for name in files}, vouched)
 
 
 def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
@@ -156,8 +258,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
     }
     for name, edition in passport.editions.items():
         if len(right[name]) == len(edition.files) and all(right[name].values()):
-            hashes = {file: file_sha256(folder / file) for file in edition.files}
-            return LocatedData(passport.name, name, folder, hashes)
+            return _whole_copy(passport, name, folder)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
     # before what is missing: an altered copy is never passed over.
     nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))
@@ -177,7 +278,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
 def _given(passport: Passport, folder: Path) -> LocatedData | None:
     """A copy of an edition that is known by its folders, or None where there is not one of them."""
     for name, edition in passport.editions.items():
-        found = {part: _visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
+        found = {part: visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
         if not found:
             continue
         for part, count in edition.folders.items():
@@ -186,17 +287,38 @@ def _given(passport: Passport, folder: Path) -> LocatedData | None:
             if len(found[part]) != count:
                 raise DataError(f"{folder / part} holds {len(found[part])} files where {count} belong.")
         files = {f"{part}/{path.name}": file_sha256(path) for part, paths in found.items() for path in paths}
+        if edition.digest not in (None, folder_digest(files)):
+            raise DataError(f"{folder} is not what its passport says (altered content). Remove it and get it again.")
         return LocatedData(passport.name, name, folder, files)
     return None
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+def visible_files(folder: Path) -> list[Path]:
+    """The files in a folder, sorted; neither hidden ones nor those that Windows puts into folders by itself."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not _stray(path.name))
+
+
+def _stray(name: str) -> bool:
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def folder_digest(files: dict[str, str]) -> str:
+    """One hash for many files: sha256 over what `find * -type f | LC_ALL=C sort | xargs sha256sum` prints of them.
+
+    Args:
+        files: name to sha256.
+    """
+    return hashlib.sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_md5(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def git_blob(path: Path) -> str:

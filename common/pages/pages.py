@@ -3,12 +3,23 @@
 from common.base import paths
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.comparison import Comparison, Ranking, seed_of
+from common.claims.comparison import NO_COMMIT, Comparison, Ranking, ReleasedEvidence, seed_of
 from common.claims.papers import AlsoReported, Claim, Paper
-from common.claims.rows import UNVERIFIED, Row, difference, label, measured, reported_as, with_unit
+from common.claims.rows import (
+    UNVERIFIED,
+    Row,
+    difference,
+    label,
+    measured,
+    released_as,
+    remark,
+    reported_as,
+    with_unit,
+)
 from common.pages.figures import FOREST
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
+RELEASED_COLUMN = "released weights, measured here"
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
 UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."
 
@@ -21,7 +32,8 @@ def results_page(comparisons: list[Comparison]) -> str:
         "[comparison.tex](comparison.tex), [index.html](index.html).\n\n"
         "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
         "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean less the printed number, "
-        "with its 90 % interval. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
+        "with its 90 % interval. *Released weights, measured here*: what weights that others trained measure by our "
+        "evaluation. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
     ]
     parts += filter(None, [_forest("")])
     for comparison in comparisons:
@@ -50,19 +62,26 @@ def paper_block(comparison: Comparison, page: str) -> str:
 
 def front_block(comparisons: list[Comparison]) -> str:
     """What stands between the markers of the front page."""
-    verdicts = [[_link(c), *_cells(row)] for c in comparisons for row in c.front_rows]
+    verdicts = [[_link(c), *_cells(row), _released(row)] for c in comparisons for row in c.front_rows]
     beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
     standing = [
-        [_link(c), str(sum(c.standing.values())), str(len(c.claimed)), _in_words(c.standing)] for c in comparisons
+        [
+            _link(c),
+            str(sum(c.standing.values())),
+            str(len(c.claimed)),
+            _in_words(c.standing),
+            _in_words(c.released_standing) or "–",
+        ]
+        for c in comparisons
     ]
     parts = [
-        markdown_table(verdicts, ["paper", *COLUMNS]),
+        markdown_table(verdicts, ["paper", *COLUMNS, RELEASED_COLUMN]),
         _forest("results/"),
         beside and "What was measured where the paper prints nothing, or on other data than the paper's:",
         beside and markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]),
         "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa "
         "of the same runs) are one claim, which has the worst of their verdicts:",
-        markdown_table(standing, ["paper", "claims", "numbers", "of the claims"]),
+        markdown_table(standing, ["paper", "claims", "numbers", "of the claims", "numbers, by released weights"]),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -115,11 +134,15 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
     remarks = {claim.id: claim.remark for claim in comparison.paper.claims if claim.remark}
     notes += [f"- *{row.variant}*, {label(row)}: {remarks[row.claim]}" for row in rows if row.claim in remarks]
     lines, columns = [_cells(row) for row in rows], COLUMNS
+    if any(row.released_record for row in rows):
+        columns = [*columns, RELEASED_COLUMN]
+        lines = [[*line, _released(row)] for line, row in zip(lines, rows, strict=True)]
+        notes += [f"- {_by_whom(of)}: `{of.command}`" for of in comparison.released_evidence]
     if everything:
         used = {row.protocol for row in rows}
-        notes += [f"- *{name}*: {text}" for name, text in comparison.paper.protocols.items() if name in used]
+        notes += [f"- *{name}*: {text}" for name, text in comparison.paper.meanings(used).items()]
         places = {claim.id: _printed_in(claim) for claim in comparison.paper.claims}
-        columns = [*COLUMNS, "printed in"]
+        columns = [*columns, "printed in"]
         lines = [[*line, places.get(row.claim, "–")] for line, row in zip(lines, rows, strict=True)]
     return [markdown_table(lines, columns), *(["\n".join(notes)] if notes else [])]
 
@@ -146,7 +169,7 @@ def _printed_in(claim: Claim) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    verdict = f"**{row.verdict}**" + (f" ({row.note})" if row.note else "")
+    verdict = f"**{row.verdict}**" + (f" ({remark(row)})" if remark(row) else "")
     return [
         row.variant,
         label(row),
@@ -157,6 +180,15 @@ def _cells(row: Row) -> list[str]:
         difference(row),
         verdict,
     ]
+
+
+def _released(row: Row) -> str:
+    return f"{released_as(row)}, **{row.released_verdict}**" if row.released_verdict else "–"
+
+
+def _by_whom(of: ReleasedEvidence) -> str:
+    """Whose weights they are, and where they come from."""
+    return f"Released weights *{of.weights.id}*: by {of.weights.by}, `{of.weights.file}` of {of.weights.dataset}"
 
 
 def _edition_notes(comparison: Comparison, rows: list[Row]) -> list[str]:
@@ -178,7 +210,18 @@ def _evidence(comparison: Comparison) -> list[str]:
         for of in comparison.evidence
     ]
     columns = ["variant", "edition", "records of seeds", "ran from commit", "command"]
-    return [markdown_table(lines, columns)] if lines else []
+    released = [
+        [
+            of.weights.id,
+            " ".join(f"[{record.data.dataset}](records/{record.name}.json)" for record in of.records),
+            " ".join(dict.fromkeys((record.code.commit or NO_COMMIT)[:7] for record in of.records)),
+            f"`{of.command}`",
+        ]
+        for of in comparison.released_evidence
+    ]
+    released_columns = ["released weights", "records of datasets", "measured from commit", "command"]
+    tables = (lines, columns), (released, released_columns)
+    return [markdown_table(of, headings) for of, headings in tables if of]
 
 
 def _not_attempted(comparison: Comparison, everything: bool = False) -> list[str]:

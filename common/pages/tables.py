@@ -9,7 +9,7 @@ from pathlib import Path
 from common.base import paths
 from common.base.files import fill, write_whole
 from common.claims.comparison import Comparison, all_comparisons
-from common.claims.rows import Row, difference, label, measured, reported_as
+from common.claims.rows import Row, difference, label, measured, released_as, remark, reported_as
 from common.pages.figures import FOREST
 from common.pages.pages import front_block, paper_block, power_table, results_page
 
@@ -62,15 +62,17 @@ def _csv(rows: list[Row]) -> str:
 def _latex(rows: list[Row]) -> str:
     from tabulate import tabulate
 
-    attempted = [row for row in rows if row.records]
+    attempted = [row for row in rows if row.records or row.released_record]
     lines = [
         [
             r.paper, r.variant, label(r), r.protocol or "–", r.edition or "–", reported_as(r), measured(r),
-            difference(r), f"{r.verdict} ({r.note})" if r.note else r.verdict,
+            difference(r), f"{r.verdict} ({remark(r)})" if remark(r) else r.verdict,
+            f"{released_as(r)}, {r.released_verdict}" if r.released_verdict else "–",
         ]
         for r in attempted
     ]  # fmt: skip
     headings = ["paper", "variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
+    headings.append("released weights, measured here")
     table = tabulate(lines, headings, tablefmt="latex_booktabs", disable_numparse=True)
     return table.replace("±", r"$\pm$").replace("–", "--").replace("−", "$-$") + "\n"
 
@@ -86,7 +88,8 @@ def _html(comparisons: list[Comparison]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"label": label, "reported_as": reported_as, "measured": measured, "difference": difference}
+    words = (label, reported_as, measured, difference, remark, released_as)
+    environment.globals |= {word.__name__: word for word in words}
     names = [comparison.paper.name for comparison in comparisons]
     figures = {name: [file.name for file in sorted((paths.FIGURES / name).glob("*.png"))] for name in names}
     has_forest = (paths.FIGURES / FOREST).exists()

@@ -17,6 +17,7 @@ import click
 import torch
 
 from common.base import paths
+from common.base.duration import duration
 from common.base.terminal import print_table
 from common.training.determinism import make_deterministic
 
@@ -70,19 +71,12 @@ def run_benchmarks(papers: list[str], as_json: bool) -> None:
     lines = [
         [
             r.paper, r.job, f"{r.ratio:.1f}", f"{r.samples_per_s:,.0f}", f"{r.share:.1%}",
-            f"{r.peak_memory_mb:,.0f} MB", f"{r.whole}: {_duration(r.whole_s)}",
+            f"{r.peak_memory_mb:,.0f} MB", f"{r.whole}: {duration(r.whole_s)}",
         ]
         for r in results
     ]  # fmt: skip
     columns = ["paper", "job", "times the plain way", "samples/s", "of matrix rate", "peak memory so far", "in all"]
     print_table("Speed", columns, lines)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{1000 * seconds:.0f} ms"
 
 
 def _jobs(paper: str) -> list[Job]:

@@ -4,8 +4,19 @@ import math
 
 from common.base import paths
 from common.claims.papers import Paper
+from common.data.passports import Passport
 from common.training.provenance import hash_of, recipe_hash
-from common.training.records import Record, published_records
+from common.training.records import (
+    Code,
+    FilesUsed,
+    Metrics,
+    Record,
+    ReleasedRecord,
+    published_records,
+    published_released,
+)
+
+OTHER_PROCESSOR = 1e-5  # of a value, or less, may differ where sums are rounded in another way
 
 
 def paper_faults(paper: Paper) -> list[str]:
@@ -15,7 +26,9 @@ def paper_faults(paper: Paper) -> list[str]:
         UsageError: a file is no record, or stands where it does not belong.
     """
     records = published_records(paper.name)
-    of_records = [f"{r.path().relative_to(paths.ROOT)}: {fault}" for r in records for fault in record_faults(paper, r)]
+    faults = [(record, fault) for record in records for fault in record_faults(paper, record)]
+    faults += [(record, fault) for record in published_released(paper.name) for fault in released_faults(paper, record)]
+    of_records = [f"{record.path().relative_to(paths.ROOT)}: {fault}" for record, fault in faults]
     return [*of_records, *_missing_seeds(records), *_stray_weights(paper, records)]
 
 
@@ -38,9 +51,44 @@ def why_not(paper: Paper, record: Record) -> str:
         return "stand-in data"
     if not record.counts_for_paper:
         return "not the full recipe"
-    if not (record.code.committed and record.code.commit):
-        return "its sources were not committed"
-    return ""
+    return _uncommitted(record.code)
+
+
+def _uncommitted(code: Code) -> str:
+    return "" if code.committed and code.commit else "its sources were not committed"
+
+
+def released_faults(paper: Paper, record: ReleasedRecord) -> list[str]:
+    """What is wrong with one record of released weights."""
+    released = next((released for released in paper.released if released.id == record.id), None)
+    if record.paper != paper.name or released is None:
+        return [f"{paper.name} knows no released weights {record.id!r}"]
+    if record.data.dataset not in released.tests:
+        return [f"measured on {record.data.dataset}, which paper.yaml does not name for {record.id}"]
+    faults = list(filter(None, [_uncommitted(record.code)]))
+    editions = paper.dataset(released.dataset).editions.values()
+    known = [edition.files[released.file].sha256 for edition in editions if released.file in edition.files]
+    if record.weights.name != released.file or record.weights.sha256 not in known:
+        faults.append(f"its weights are not the {released.file} that the passport of {released.dataset} names")
+    return faults + _data_faults(paper.dataset(record.data.dataset), record.data)
+
+
+def same(value: float, other: float) -> bool:
+    """But for what another processor may add up in another order."""
+    return math.isclose(value, other, rel_tol=OTHER_PROCESSOR)
+
+
+def differences(measured: Metrics, recorded: Metrics) -> list[str]:
+    """What a measurement and the recorded one do not agree in."""
+    now, then = (
+        {(metric, protocol): value for protocol, values in metrics.items() for metric, value in values.items()}
+        for metrics in (measured, recorded)
+    )
+    return [
+        f"{metric} ({protocol}) is {now.get((metric, protocol))}, recorded {then.get((metric, protocol))}"
+        for metric, protocol in now | then
+        if not same(now.get((metric, protocol), math.nan), then.get((metric, protocol), math.nan))
+    ]
 
 
 def run_faults(paper: Paper, record: Record) -> list[str]:
@@ -50,16 +98,20 @@ def run_faults(paper: Paper, record: Record) -> list[str]:
         faults.append("its recipe is not the one of its hash")
     if hash_of(record.recipe) != recipe_hash(paper.module("train").recipe(record.variant, "full")):
         faults.append("made by another recipe than today's: run it again")
-    passport, data = paper.passport(record.variant), record.data
-    if data.dataset != passport.name:
-        return [*faults, f"measured on {data.dataset}, and its variant is for {passport.name}"]
+    passport = paper.passport(record.variant)
+    if record.data.dataset != passport.name:
+        return [*faults, f"measured on {record.data.dataset}, and its variant is for {passport.name}"]
+    return faults + _data_faults(passport, record.data)
+
+
+def _data_faults(passport: Passport, data: FilesUsed) -> list[str]:
     if data.edition not in passport.editions:
-        return [*faults, f"its edition {data.edition!r} is none of the passport of {passport.name}"]
+        return [f"its edition {data.edition!r} is none of the passport of {passport.name}"]
     known = passport.editions[data.edition].files  # none where the passport cannot name them
     if known and known.keys() != data.files.keys():
-        return [*faults, f"its data files are not those of {passport.name} ({data.edition})"]
+        return [f"its data files are not those of {passport.name} ({data.edition})"]
     others = [name for name, file in known.items() if file.sha256 not in (None, data.files[name])]
-    return [*faults, *(f"{name} was not the file that its passport names" for name in others)]
+    return [f"{name} was not the file that its passport names" for name in others]
 
 
 def number_faults(record: Record) -> list[str]:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from common.base import paths
 from common.base.errors import DataAbsent, UsageError
@@ -15,7 +16,7 @@ from common.claims.papers import Paper
 from common.data.find import real_data
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
-from common.training.records import Record, published_records
+from common.training.records import Record, ReleasedRecord, published_records
 from common.training.weights import load_weights, trained_as, weights_hash
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
@@ -33,7 +34,7 @@ def measure_files(
         if name != paper.variant(variant):
             say(f"{file} is measured as {name}, which it says it is.")
         recipe = paper.module("train").recipe(name, "full")
-        results.append((str(file), _measure(paper, weights[file], recipe, data[name], device)))
+        results.append((str(file), measure(paper, weights[file], recipe, data[name], device)))
     _print(paper, results, {}, as_json)
 
 
@@ -88,7 +89,7 @@ def measure_record(
     weights = load_weights(file)
     if weights_hash(weights) != record.weights.sha256:
         raise UsageError(f"{file} does not hold the weights that its record names.")
-    return _measure(paper, weights, recorded_recipe(paper, record), data, device)
+    return measure(paper, weights, recorded_recipe(paper, record), data, device)
 
 
 def recorded_recipe(paper: Paper, record: Record):
@@ -99,9 +100,10 @@ def recorded_recipe(paper: Paper, record: Record):
     """
     try:
         return paper.module("train").Recipe(**record.recipe)
-    except TypeError as error:
+    except ValidationError as error:
+        why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise UsageError(
-            f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({error})."
+            f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({why})."
         ) from None
 
 
@@ -115,7 +117,7 @@ def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> Locate
     return same_data(record, real_data(paper.passport(record.variant), data_dir))
 
 
-def same_data(record: Record, data: LocatedData) -> LocatedData:
+def same_data(record: Record | ReleasedRecord, data: LocatedData) -> LocatedData:
     """The data, after checking that it is what a record was measured on.
 
     Raises:
@@ -123,11 +125,12 @@ def same_data(record: Record, data: LocatedData) -> LocatedData:
     """
     if data.files != record.data.files:
         there, wanted = f"{data.dataset} ({data.edition}) is in {data.folder}", record.data.edition
-        raise DataAbsent(f"{there}; seed {record.seed} of {record.variant} was measured on other files ({wanted}).")
+        raise DataAbsent(f"{there}; {record.name} was measured on other files ({wanted}).")
     return data
 
 
-def _measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str) -> Measured:
+def measure(paper: Paper, weights: dict, recipe, data: LocatedData, device: str) -> Measured:
+    """By the paper's own evaluation, in float32."""
     from common.training.determinism import make_deterministic
     from common.training.device import choose_device
 

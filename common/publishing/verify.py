@@ -13,12 +13,13 @@ from common.base.errors import CheckFailed, DataAbsent, MachineError, NumbersErr
 from common.base.progress import say
 from common.claims.papers import Paper
 from common.data.find import real_data
-from common.data.passports import LocatedData, search_folders
+from common.data.passports import LocatedData, locate, search_folders
 from common.pages.tables import tables
-from common.publishing.checks import paper_faults
+from common.publishing.checks import differences, paper_faults
 from common.publishing.frozen import NoHistory, counting_records, frozen_faults
 from common.publishing.measure import measure_record, same_data, with_weights
-from common.training.records import Record, published_records
+from common.publishing.released import measure_weights
+from common.training.records import Record, published_records, published_released
 
 PASSED, WRONG, SKIPPED = "ok", "WRONG", "skipped"
 Finding = tuple[str, str, str]  # state, what was checked, what was found
@@ -34,14 +35,7 @@ def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> 
     search_folders(data_dir)  # a slip is no verdict on weights
     findings: list[Finding] = []
     checks = [
-        (f"{paper.name}: {what}", partial(check, paper, data_dir))
-        for paper in papers
-        for what, check in (
-            ("records", _records),
-            ("claims", _claims),
-            ("weights", _weights),
-            ("determinism", _determinism),
-        )
+        (f"{paper.name}: {what}", partial(check, paper, data_dir)) for paper in papers for what, check in CHECKS.items()
     ]
     for what, check in [*checks, ("tables", _tables)]:
         for finding in _found(what, check):
@@ -65,7 +59,8 @@ def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 
 def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
     what, faults = f"{paper.name}: records", paper_faults(paper)
-    read = f"{len(published_records(paper.name))} read, valid and consistent"
+    count = len(published_records(paper.name)) + len(published_released(paper.name))
+    read = f"{count} read, valid and consistent"
     return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, read)]
 
 
@@ -120,8 +115,34 @@ def _measured(paper: Paper, record: Record, data: LocatedData) -> Finding:
     return WRONG, _named(record), f"measures {text}, recorded {record.remeasured}"
 
 
+def _released(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """Whether released weights still measure what they did, where their files are on this disk: nothing is fetched.
+
+    Raises:
+        DataError: a file is damaged, or `data_dir` is not there.
+    """
+    entries = {released.id: released for released in paper.released}
+    findings = []
+    for record in published_released(paper.name):
+        if record.id not in entries:
+            continue  # which is said of the records
+        released, what = entries[record.id], f"{paper.name}: {record.weights.name} on {record.data.dataset}"
+        try:
+            weights = locate(paper.dataset(released.dataset), data_dir)
+            data = same_data(record, locate(paper.dataset(record.data.dataset), data_dir))
+            found = differences(measure_weights(paper, released, weights, data).metrics, record.metrics)
+            as_recorded = f"measures {sum(map(len, record.metrics.values()))} numbers as recorded"
+            findings.append((WRONG if found else PASSED, what, "; ".join(found) or as_recorded))
+        except DataAbsent as absent:
+            findings.append((SKIPPED, what, str(absent)))
+        except (UsageError, NumbersError) as error:
+            findings.append((WRONG, what, str(error)))
+    return findings
+
+
 def _determinism(paper: Paper, data_dir: Path | None) -> list[Finding]:
     """The smoke run of the default variant, twice: the same bits?"""
+    from common.training.provenance import code
     from common.training.run import Job, run_job
 
     variant = paper.default_variant
@@ -130,7 +151,9 @@ def _determinism(paper: Paper, data_dir: Path | None) -> list[Finding]:
     hashes = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(paper, variant, "smoke", 0, recipe, False, data, "cpu", Path(folder), False, "verify")
+            job = Job(
+                paper.name, variant, "smoke", 0, recipe, False, data, "cpu", Path(folder), "verify", code(paper.name)
+            )
             hashes.append(run_job(job)[0].weights.sha256)
     same = hashes[0] == hashes[1]
     return [
@@ -157,3 +180,12 @@ def _tables() -> list[Finding]:
         if not same:
             say(f"{what} differs from what the records give")
     return findings
+
+
+CHECKS = {
+    "records": _records,
+    "claims": _claims,
+    "weights": _weights,
+    "released weights": _released,
+    "determinism": _determinism,
+}

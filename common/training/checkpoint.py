@@ -1,12 +1,12 @@
 """Checkpoints that survive a pulled plug.
 
-A file is written beside its final name, flushed to the disk and renamed, and
-carries the hash of its content; the last two are kept. A damaged one is noticed
-and the one before is used.
+A file is written beside its final name, flushed to the disk and renamed, and carries the hash of its content; the last
+two are kept. A damaged one is noticed and the one before is used.
 """
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,23 +16,23 @@ from common.base.files import write_whole
 KEPT = 2
 
 
-def save(folder: Path, step: int, state: dict) -> None:
-    """Save tensors and plain values as the checkpoint of `step`, and drop old ones."""
+def save(folder: Path, samples: int, state: dict) -> None:
+    """Save tensors and plain values as the checkpoint after `samples`, and drop old ones."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
     digest = hashlib.sha256(payload).hexdigest().encode()
-    write_whole(folder / f"step-{step:010d}.ckpt", digest + b"\n" + payload)
+    write_whole(folder / f"step-{samples:012d}.ckpt", digest + b"\n" + payload)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
 
 
-def load(folder: Path, warn=lambda text: None) -> dict | None:
-    """The newest undamaged checkpoint, or None. `warn` is told of every damaged one."""
+def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> dict | None:
+    """The newest undamaged checkpoint, its tensors in main memory, or None. `warn` is told of every damaged one."""
     for path in _newest_first(folder):
         digest, _, payload = path.read_bytes().partition(b"\n")
         if hashlib.sha256(payload).hexdigest().encode() == digest:
-            return torch.load(io.BytesIO(payload), weights_only=True)
+            return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         warn(f"{path} is damaged and was passed over.")
     return None
 

@@ -1,4 +1,4 @@
-"""On which device a run computes, and which number format multiplies fastest there."""
+"""On which device a run computes, and in which number format it multiplies fastest there."""
 
 import torch
 
@@ -20,10 +20,31 @@ def choose_device(wanted: str, paper: str, usable: tuple[str, ...]) -> str:
 
 
 def fast_precision(device: str) -> torch.dtype:
-    """bfloat16 where the device's arithmetic units multiply it, else float32."""
+    """What "fast" means: bfloat16 where the device's arithmetic units multiply it, else float32."""
     if device == "cuda":
         native = torch.cuda.get_device_capability() >= (8, 0)
     else:
-        has = torch.cpu.get_capabilities()
-        native = has.get("avx512_bf16", False) or has.get("amx_bf16", False)
+        native = bool(_bfloat16_units())
     return torch.bfloat16 if native else torch.float32
+
+
+def instruction_set() -> str:
+    """What PyTorch uses of the processor: 'AVX2', 'AVX512 with avx512_bf16 and amx_bf16'.
+
+    Two processors of one name may differ in it, and with it the last bits of a sum.
+    """
+    used = torch.backends.cpu.get_cpu_capability()
+    units = _bfloat16_units()
+    return f"{used} with {' and '.join(units)}" if units else used
+
+
+def _bfloat16_units() -> list[str]:
+    """None where PyTorch is held to less than AVX-512, whatever the processor has."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return []
+    has = torch.cpu.get_capabilities()
+    return [name for name in ("avx512_bf16", "amx_bf16") if has.get(name, False)]
+
+
+def precision_name(precision: torch.dtype) -> str:
+    return str(precision).removeprefix("torch.")

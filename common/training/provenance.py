@@ -19,13 +19,15 @@ class Environment(Checked):
     python: str
     torch: str
     numpy: str
-    scikit_learn: str | None = None  # these three are not in the first records
+    scikit_learn: str | None = None  # these five are not in the first records
     scipy: str | None = None
     pillow: str | None = None
+    instruction_set: str | None = None
+    processes: int = 1  # that trained together, each on a device of its own
     system: str
     processor: str
     device: str
-    threads: int
+    threads: int  # of each process
     precision: str
     compiled: str | None  # what was compiled and by what, None for eager PyTorch
     deterministic: dict[str, bool | str]
@@ -41,10 +43,10 @@ def recipe_hash(recipe) -> str:
 
 
 def source_files(paper: str) -> list[Path]:
-    """What a paper's numbers are made by: everything that its train.py and eval.py import
-    from its own folder and from common, and the C files in its folder."""
+    """What a paper's numbers are made by: its train.py and eval.py, released.py where it has one, everything that
+    these import from its own folder and from common, and the C files in its folder."""
     folder = paths.PAPERS / paper
-    waiting = [folder / "train.py", folder / "eval.py"]
+    waiting = [folder / "train.py", folder / "eval.py", *folder.glob("released.py")]
     found: set[Path] = set(folder.glob("*.c"))
     while waiting:
         file = waiting.pop()
@@ -105,9 +107,13 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def environment(device: str, threads: int, precision: str, compiled: str | None, flags: dict) -> Environment:
+def environment(
+    device: str, threads: int, precision: str, compiled: str | None, flags: dict, processes: int = 1
+) -> Environment:
     import numpy
     import torch
+
+    from common.training.device import instruction_set
 
     model = torch.cuda.get_device_name() if device == "cuda" else processor_name()
     return Environment(
@@ -117,6 +123,8 @@ def environment(device: str, threads: int, precision: str, compiled: str | None,
         scikit_learn=metadata.version("scikit-learn"),
         scipy=metadata.version("scipy"),
         pillow=metadata.version("pillow"),
+        instruction_set=instruction_set(),
+        processes=processes,
         system=f"{platform.system()} {platform.machine()}",
         processor=processor_name(),
         device=model,

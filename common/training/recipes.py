@@ -1,54 +1,52 @@
-"""A recipe's fields: as options of the command line, and between which bounds."""
+"""A recipe's fields: as options of the command line, within which bounds, and what each one is.
 
+A paper's `Recipe` is a frozen pydantic dataclass. What a field may be stands at the field, and so does the comment that
+says what it is and where the paper has it; that comment is also the field's line in `--help`.
+"""
+
+import ast
 import dataclasses
+import inspect
+import io
 import json
+import textwrap
+import tokenize
 from collections.abc import Iterable
+from typing import TypeVar
 
 import pydantic
 
 from common.base.errors import UsageError, nearest
+
+CHECKED = pydantic.ConfigDict(allow_inf_nan=False)  # the config of every Recipe
+
+R = TypeVar("R")
 
 
 def option_name(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def check_bounds(recipe, least: dict[str, float], most: dict[str, float]) -> None:
-    """
-    Args:
-        least, most: what the fields named may be; None is no value and passes.
-
-    Raises:
-        UsageError: a field is below its least or above its most.
-    """
-    for name, bound in least.items():
-        if (value := getattr(recipe, name)) is not None and value < bound:
-            raise UsageError(f"{option_name(name)} {value}: at least {bound}.")
-    for name, bound in most.items():
-        if getattr(recipe, name) > bound:
-            raise UsageError(f"{option_name(name)} {getattr(recipe, name)}: at most {bound:,}.")
-
-
-def as_text(value) -> str:
+def as_text(value: object) -> str:
     """A field's value as it is typed: words as they are, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def override(recipe, words: list[str], others: Iterable[str] = ()):
+def override(recipe: R, words: list[str], others: Iterable[str] = ()) -> R:
     """The recipe with `--field value` pairs put in.
 
     Args:
         others: the options besides the fields, to suggest where a name is mistyped.
 
     Raises:
-        UsageError: no such field, no value, or a value of the wrong kind.
+        UsageError: no such field, no value, or a value that the field cannot have.
     """
     fields = {option_name(field.name): field for field in dataclasses.fields(recipe)}
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     changes = {}
     for name, text in zip(words[::2], [*words[1::2], None], strict=False):
         if not name.startswith("--"):
-            raise UsageError(f"{name!r} is no option.")
+            raise UsageError(f"{name!r} is not an option.")
         if name not in fields:
             raise UsageError(f"There is no option {name}.{nearest(name, [*fields, *others])}")
         if text is None:
@@ -60,12 +58,38 @@ def override(recipe, words: list[str], others: Iterable[str] = ()):
     return dataclasses.replace(recipe, **changes)
 
 
-def _value(kind, text: str):
+def _value(kind: object, text: str) -> object:
     """What is typed is JSON where it fits as such (3, [[20, 0.1]], null), else a word (constant, yes)."""
-    adapter = pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(allow_inf_nan=False))
+    adapter = pydantic.TypeAdapter(kind, config=CHECKED)
     try:
         return adapter.validate_json(text, strict=True)
     except pydantic.ValidationError:
         if text.startswith("["):
             raise
     return adapter.validate_python(text)
+
+
+def described_fields(recipe: type) -> list[tuple[str, str]]:
+    """Every field as an option of the command line, and the comment at it with its default value."""
+    comments = _comments(recipe)
+    lines = []
+    for field in dataclasses.fields(recipe):
+        default = f"[default: {as_text(field.default)}]"
+        lines.append((option_name(field.name), "  ".join(filter(None, [comments.get(field.name), default]))))
+    return lines
+
+
+def _comments(recipe: type) -> dict[str, str]:
+    """The comment that stands in the line where a field begins."""
+    source = textwrap.dedent(inspect.getsource(recipe))
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    by_line = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    return {
+        statement.target.id: by_line[statement.lineno]
+        for statement in definition.body
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and statement.lineno in by_line
+    }

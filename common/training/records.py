@@ -1,11 +1,12 @@
-"""Records: one JSON file for one seed, written whole or not at all, never edited."""
+"""Records: one JSON file for one seed, or for one measurement of released weights; written whole or not at all, never
+edited."""
 
 import datetime
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from common.base import paths
 from common.base.errors import NumbersError, UsageError
@@ -19,10 +20,13 @@ MEASURED = ("metrics", "curves", "details")  # what a run hands over besides its
 Metrics = dict[str, dict[str, float]]  # protocol to metric to value
 
 
-class DataUsed(Checked):
+class FilesUsed(Checked):
     dataset: str
     edition: str
     files: dict[str, str]
+
+
+class DataUsed(FilesUsed):
     split: str  # sha256 over which examples train and which test
 
 
@@ -62,6 +66,7 @@ class Record(Checked):
     data: DataUsed
     code: Code
     environment: Environment
+    earlier_environments: list[Environment] = []  # where the training began, if it went on elsewhere
     command: str
     times: Times
     weights: Weights | None = None
@@ -85,6 +90,39 @@ class Record(Checked):
         return paths.RECORDS / f"{self.name}.json"
 
 
+class WeightsFile(Checked):
+    name: str
+    sha256: str  # of the file as it was released
+
+
+class ReleasedRecord(Checked):
+    """What weights that somebody released measure on one dataset, in float32 on a CPU. There is no seed and no recipe:
+    nothing was trained here."""
+
+    schema_version: int = SCHEMA
+    kind: Literal["released"] = "released"
+    paper: str
+    id: str  # in paper.yaml
+    date: str
+    metrics: Metrics
+    details: dict[str, list] = {}
+    weights: WeightsFile
+    data: FilesUsed
+    code: Code
+    environment: Environment
+    command: str
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """Its path below results/records, without the ending."""
+        return f"{self.paper}/released/{self.id}/{self.data.dataset}"
+
+    def path(self) -> Path:
+        """Where this record belongs once published."""
+        return paths.RECORDS / f"{self.name}.json"
+
+
 def make_record(**fields) -> Record:
     """A checked record.
 
@@ -92,17 +130,32 @@ def make_record(**fields) -> Record:
         NumbersError: a metric, a curve or a detail holds NaN or infinity.
         UsageError: a field is missing or of the wrong kind.
     """
+    return _meaningful(check(_dated(fields), Record, "record"), "record")
+
+
+def make_released(**fields) -> ReleasedRecord:
+    """A checked record of released weights. Raises as `make_record` does."""
+    return _in_range(check(_dated(fields), ReleasedRecord, "record"), "record")
+
+
+def _dated(fields: dict) -> dict:
+    """The fields of a record, with today's date where they have none.
+
+    Raises:
+        NumbersError: what was measured holds NaN or infinity.
+    """
     for name in MEASURED:
         for place, value in _not_finite(fields.get(name), name):
             raise NumbersError(f"{place} is {value}")
-    fields.setdefault("date", datetime.date.today().isoformat())
-    return _meaningful(check(fields, Record, "record"), "record")
+    return {"date": datetime.date.today().isoformat(), **fields}
 
 
-def write_record(record: Record, path: Path) -> None:
+def write_record(record: Record | ReleasedRecord, path: Path) -> None:
     content = record.model_dump()
     # What a record of before did not say is not put into it when it is written again.
     content["environment"] = record.environment.model_dump(exclude_unset=True)
+    if not content.get("earlier_environments", True):
+        del content["earlier_environments"]
     write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -134,15 +187,33 @@ def _meaningful(record: Record, source: str) -> Record:
     def fault(text: str) -> UsageError:
         return UsageError(f"{source}: {text}")
 
-    if record.schema_version != SCHEMA:
-        raise fault(f"schema_version: is {record.schema_version}, this program reads {SCHEMA}")
+    _in_range(record, source)
     if record.status == "failed" and not record.failure:
         raise fault("failure: a failed run says why")
     if record.status == "finished" and not (record.metrics and record.weights):
         raise fault("metrics: a finished run has metrics and weights")
-    for name in ("recipe", "details"):
-        for place, value in _not_finite(getattr(record, name), name):
-            raise fault(f"{place}: {value} is no finite number")
+    for place, value in _not_finite(record.recipe, "recipe"):
+        raise fault(f"{place}: {value} is no finite number")
+    return record
+
+
+R = TypeVar("R", Record, ReleasedRecord)
+
+
+def _in_range(record: R, source: str) -> R:
+    """Checks that records of both kinds pass.
+
+    Raises:
+        UsageError: another schema, or a number that none can be.
+    """
+
+    def fault(text: str) -> UsageError:
+        return UsageError(f"{source}: {text}")
+
+    if record.schema_version != SCHEMA:
+        raise fault(f"schema_version: is {record.schema_version}, this program reads {SCHEMA}")
+    for place, value in _not_finite(record.details, "details"):
+        raise fault(f"{place}: {value} is no finite number")
     for protocol, values in record.metrics.items():
         for metric, value in values.items():
             if metric not in METRICS:
@@ -185,3 +256,18 @@ def published_seed(record: Record) -> Record | None:
     """The published record of the same paper, variant, edition and seed, if there is one."""
     path = record.path()
     return read_record(path) if path.exists() else None
+
+
+def published_released(paper: str) -> list[ReleasedRecord]:
+    """The published records of weights that were released for a paper, by their ids and datasets.
+
+    Raises:
+        UsageError: a file is no record, or stands where it does not belong.
+    """
+    records = []
+    for path in sorted((paths.RECORDS / paper / "released").rglob("*.json")):
+        record = _in_range(read(path, ReleasedRecord), str(path))
+        if record.path() != path:
+            raise UsageError(f"{path}: belongs at {record.path().relative_to(paths.ROOT)}")
+        records.append(record)
+    return records

@@ -1,15 +1,30 @@
-"""One seed of one variant: its folder, its lock, its checkpoints, and the record it ends in."""
+"""One seed of one variant: its folder, its lock, its checkpoints, and the record it ends in.
+
+A paper's `train` tells the run once what changes in training, and loops over `run.epochs` and `run.steps`; the run
+keeps what changes now and then, and after an interruption both go on from where it was:
+
+    at = At()
+    run.resume(at, model=model, optimiser=optimiser)
+    for epoch in run.epochs(recipe.epochs, samples=len(images)):
+        for step, batch in run.steps(order.split(recipe.batch_size)):
+            ...
+            run.advance(len(batch))
+        run.log(loss=at.loss / len(images))
+        at.loss = 0.0
+"""
 
 import contextlib
 import dataclasses
 import fcntl
+import importlib
 import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,33 +32,51 @@ from torch import Tensor
 from common.base.errors import Interrupted, MachineError, NumbersError, UsageError
 from common.base.files import write_whole
 from common.base.progress import WorkBar, say, warn
-from common.claims.papers import Paper
 from common.data.passports import LocatedData
 from common.training import checkpoint, determinism, provenance
-from common.training.device import fast_precision
+from common.training.device import fast_precision, precision_name
+from common.training.processes import Processes, lost_peer_noticed
+from common.training.provenance import Environment
 from common.training.records import Metrics, Record, make_record, read_run, write_record
 from common.training.weights import RUN_WEIGHTS, save_weights, weights_hash
 
 SECONDS_BETWEEN_SAVES = 30.0
+SECONDS_BETWEEN_LOGS = 2.0  # curves.csv is for whoever watches, and its rows may come many a second
+# On what a result's last bits may depend besides recipe, data and sources.
+MACHINE = ("processor", "instruction_set", "device", "threads", "processes", "torch")
 
-State = dict | Callable[[], dict]  # what `resume` will hand back, or what makes it when it is to be written
+Batch = TypeVar("Batch")
+
+
+class Stateful(Protocol):
+    """A module, an optimiser: whatever PyTorch gives a state_dict."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be run."""
+    """What is to be run.
 
-    paper: Paper
+    Attributes:
+        code: what the record says of the paper's sources, as they were when the command began.
+    """
+
+    paper: str
     variant: str
     preset: str
     seed: int
-    recipe: object  # the paper's frozen Recipe
+    recipe: Any  # the paper's frozen Recipe
     modified: bool
     data: LocatedData
     device: str
     runs_dir: Path
-    fresh: bool
     command: str
+    code: dict[str, Any]
+    fresh: bool = False
+    other_machine: bool = False
+    processes: Processes = Processes()
 
     @property
     def folder(self) -> Path:
@@ -51,7 +84,7 @@ class Job:
         name = f"{self.preset}-{self.data.edition}"
         if self.modified:
             name += f"-modified-{provenance.recipe_hash(self.recipe)[:8]}"
-        return self.runs_dir / self.paper.name / self.variant / name / f"seed-{self.seed}"
+        return self.runs_dir / self.paper / self.variant / name / f"seed-{self.seed}"
 
     @property
     def record_file(self) -> Path:
@@ -59,12 +92,10 @@ class Job:
 
     def identity(self) -> dict[str, str]:
         """What must not change between a start and a resume."""
-        processor = torch.cuda.get_device_name() if self.device == "cuda" else self.device
         return {
             "recipe": provenance.recipe_hash(self.recipe),
             "data": provenance.hash_of([self.data.edition, self.data.files]),
-            "sources": self.paper.code["sources"],
-            "processor": f"{processor}, {fast_precision(self.device)}",
+            "sources": self.code["sources"],
         }
 
 
@@ -78,8 +109,6 @@ class Trained:
 
     weights: dict[str, Tensor]
     split: str  # sha256 over which examples train and which test
-    samples: int  # how many were trained on, counting repeats
-    curves: dict[str, list[float]] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
     details: dict[str, list] = field(default_factory=dict)
 
@@ -88,92 +117,228 @@ class Run:
     """What `train` may ask of the house: resume, keep, log, show progress.
 
     Attributes:
-        precision, compiled: for the record, how `train` computes; it sets them as soon as it knows.
+        curves: what was logged so far, by name.
+        compiled: for the record, what was compiled and by what; `train` sets it.
+        watchers: called at the end of every `advance`, so that a test can stop a run, or keep it, at a given step.
     """
+
+    watchers: ClassVar[list[Callable[["Run"], None]]] = []
 
     def __init__(self, job: Job):
         self.job = job
         self.seed = job.seed
         self.data = job.data
         self.device = job.device
-        self.precision = "float32"
+        self.processes = job.processes
+        self.curves: dict[str, list[float]] = {}
         self.compiled: str | None = None
+        self.precision = "float32"
+        self.flags: dict[str, bool | str] = {}
+        self.samples = 0  # trained on so far, counting repeats
+        self.earlier_environments: list[Environment] = []
+        self._at: Any = None
+        self._parts: dict[str, Stateful] = {}
+        self._epoch, self._step = 0, 0  # how many are over
+        self._advanced: tuple[int, int] | None = None
         self._signal: int | None = None
         self._bar: WorkBar | None = None
-        self._saved_at = time.monotonic()
+        self._saved_at = self._logged_at = self._started_at = time.monotonic()
         self._earlier_seconds = 0.0
-        self._started = time.monotonic()
 
     # -- what train.py calls ------------------------------------------------
 
-    def resume(self) -> dict | None:
-        """The state last kept, or None at the beginning."""
-        state = checkpoint.load(self.job.folder, warn)
-        if state is None:
-            return None
-        self._earlier_seconds = state["seconds"]
-        say(f"resuming seed {self.seed} at {state['samples']:,} samples")
-        return state["content"]
+    def choose_precision(self, wanted: str) -> torch.dtype:
+        """The number format to multiply in, which the record will name.
 
-    @contextlib.contextmanager
-    def progress(self, title: str, total: int, done: int = 0):
-        """A bar over `total` samples; `advance` moves it."""
-        with WorkBar(f"{title}, seed {self.seed}", total, done) as self._bar:
-            yield
-        self._bar = None
+        Args:
+            wanted: "fast", what the device multiplies fastest (bfloat16 or float32), or "float32".
+        """
+        precision = fast_precision(self.device) if wanted == "fast" else torch.float32
+        self.precision = precision_name(precision)
+        return precision
 
-    def advance(self, samples: int, state: State, detail: str = "") -> None:
-        """Call after every few steps: moves the bar, keeps `state` now and then, and
-        keeps it and leaves when a signal asked to. Where a state is dear to make, give the function that makes it.
+    def resume(self, at: Any, **parts: Stateful) -> None:
+        """Say what changes in training, and put the last checkpoint into it, if there is one.
+
+        Args:
+            at: a dataclass of numbers, tensors, and lists and dicts of them: what is summed up on the way.
+            parts: modules and optimisers.
+        """
+        self._at, self._parts = at, parts
+        if self.processes.first:
+            self._remember_start()
+        saved = self.processes.from_first(checkpoint.load(self.job.folder, warn) if self.processes.first else None)
+        if saved is None:
+            return
+        for name, value in saved["at"].items():
+            now = getattr(at, name)
+            setattr(at, name, value.to(now.device) if isinstance(now, Tensor) else value)
+        for name, part in parts.items():
+            part.load_state_dict(saved["parts"][name])
+        self.curves = saved["curves"]
+        self._epoch, self._step, self.samples = saved["epoch"], saved["step"], saved["samples"]
+        self._earlier_seconds = saved["seconds"]
+        say(f"resuming seed {self.seed} at {self.samples:,} samples")
+
+    def epochs(self, count: int, samples: int) -> Iterator[int]:
+        """The epochs that are left of `count`, numbered from 0, with a bar over their `samples` each."""
+        self._bar = WorkBar(f"training, seed {self.seed}", count * samples, self.samples)
+        self._bar.start()
+        while self._epoch < count:
+            self._bar.detail = f"epoch {self._epoch + 1}/{count}"
+            yield self._epoch
+            self._epoch, self._step = self._epoch + 1, 0
+        self._bar.stop()
+
+    @property
+    def at_epoch_start(self) -> bool:
+        """Whether no step of the epoch has been taken yet; false where a resume leads into the middle of one."""
+        return self._step == 0
+
+    def steps(self, batches: Sequence[Batch]) -> Iterator[tuple[int, Batch]]:
+        """The batches of this epoch that are left, each with its number from 0. Each ends in one `advance`."""
+        for number in range(self._step, len(batches)):
+            self._step = number + 1  # it will be over when `advance` may keep it
+            yield number, batches[number]
+
+    def advance(self, samples: int) -> None:
+        """Call at the end of every step: moves the bar, keeps what changes now and then, and keeps it and leaves when
+        a signal asked to.
+
+        Args:
+            samples: that the step trained on, in all processes together.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the state is kept.
+            Interrupted: SIGINT or SIGTERM came; what was reached is saved.
         """
-        self._bar.advance(samples, detail)
-        if self._signal is not None:
-            self.keep(state)
-            name = signal.Signals(self._signal).name
-            raise Interrupted(self._signal, f"{name}: seed {self.seed} is saved; {self._how_to_go_on()}.")
+        if self._advanced == (self._epoch, self._step):
+            raise RuntimeError("each step of run.steps ends in one run.advance")
+        self._advanced = self._epoch, self._step
+        self.samples += samples
+        if self._bar:
+            self._bar.advance(samples)
+        if number := self.processes.largest(self._signal or 0):
+            self._leave(number)
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES:
-            self.keep(state)
+            self.keep()
+        for watch in self.watchers:
+            watch(self)
 
-    def keep(self, state: State) -> None:
-        """Write a checkpoint: tensors and plain values that `resume` will hand back."""
-        samples = self._bar.done
-        content = {
-            "content": state() if callable(state) else state,
-            "samples": samples,
-            "seconds": self._training_seconds(),
-        }
-        checkpoint.save(self.job.folder, samples, content)
+    def keep(self) -> None:
+        """Write a checkpoint. Only the first of several processes does."""
+        if self.processes.first:
+            content = {
+                "at": vars(self._at),
+                "parts": {name: part.state_dict() for name, part in self._parts.items()},
+                "curves": self.curves,
+                "epoch": self._epoch,
+                "step": self._step,
+                "samples": self.samples,
+                "seconds": self.training_seconds(),
+            }
+            checkpoint.save(self.job.folder, self.samples, content)
         self._saved_at = time.monotonic()
 
-    def log(self, curves: dict[str, list[float]]) -> None:
-        """Write the curves so far as curves.csv, for whoever watches."""
-        columns = list(curves)
-        rows = zip(*curves.values(), strict=True)
-        lines = [",".join(columns), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
-        write_whole(self.job.folder / "curves.csv", ("\n".join(lines) + "\n").encode())
+    def log(self, **values: float) -> None:
+        """Add a point to every curve."""
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+        if time.monotonic() - self._logged_at > SECONDS_BETWEEN_LOGS:
+            self.write_curves()
 
     def require_finite(self, value: float, what: str) -> None:
-        """
+        """All processes must call it.
+
         Raises:
-            NumbersError: the value is NaN or infinite.
+            NumbersError: the value is NaN or infinite, here or in another process.
         """
-        if not math.isfinite(value):
-            raise NumbersError(f"{what} is {value}")
+        if self.processes.largest(int(not math.isfinite(value))):
+            raise NumbersError(f"{what} is {'not finite in another process' if math.isfinite(value) else value}")
 
     # -- what `run_job` calls ------------------------------------------------
 
-    def _training_seconds(self) -> float:
-        return self._earlier_seconds + time.monotonic() - self._started
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """The clock runs, and the bar does not outlive what it shows."""
+        self._started_at = time.monotonic()
+        try:
+            with lost_peer_noticed():
+                yield
+        finally:
+            if self._bar:
+                self._bar.stop()
+
+    def training_seconds(self) -> float:
+        return self._earlier_seconds + time.monotonic() - self._started_at
+
+    def write_curves(self) -> None:
+        """curves.csv, for whoever watches."""
+        if self.processes.first and self.curves:
+            rows = zip(*self.curves.values(), strict=True)
+            lines = [",".join(self.curves), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
+            write_whole(self.job.folder / "curves.csv", ("\n".join(lines) + "\n").encode())
+            self._logged_at = time.monotonic()
+
+    def environment(self) -> Environment:
+        threads, count = torch.get_num_threads(), self.processes.count
+        return provenance.environment(self.device, threads, self.precision, self.compiled, self.flags, count)
+
+    def refuse_if_changed(self) -> None:
+        """What was begun with another recipe, data or sources, or elsewhere, cannot go on here.
+
+        Raises:
+            UsageError: it was, or what is kept of the start cannot be read.
+        """
+        if self.job.fresh:
+            checkpoint.clear(self.job.folder)
+            for name in ("record.json", "run.json"):
+                (self.job.folder / name).unlink(missing_ok=True)
+        if not self._start_file.exists():
+            return
+        try:
+            start = json.loads(self._start_file.read_text())
+            now = self.job.identity()
+            changed = " and ".join(part for part in now if start["identity"][part] != now[part])
+            self.earlier_environments = [Environment(**each) for each in start["environments"]]
+        except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
+            raise UsageError(f"{self._start_file} is damaged. Start over with --fresh.") from None
+        if changed:
+            raise UsageError(f"{self.job.folder} was begun with other {changed}. Start over with --fresh.")
+        if not (self.job.record_file.exists() or self.job.other_machine):
+            self._refuse_another_machine()
+
+    @property
+    def _start_file(self) -> Path:
+        return self.job.folder / "run.json"
+
+    def _refuse_another_machine(self) -> None:
+        before, now = self.earlier_environments[-1], self.environment()
+        if differs := _differences(before, now):
+            raise UsageError(
+                f"{self.job.folder} was begun elsewhere ({differs}): the bits would differ. "
+                "Go on with --other-machine, which the record will say, or start over with --fresh."
+            )
+
+    def _remember_start(self) -> None:
+        """Written once the data is loaded: a start that fails before that leaves nothing behind."""
+        now = self.environment()
+        if not self.earlier_environments or _differences(self.earlier_environments[-1], now):
+            self.earlier_environments.append(now)
+        environments = [each.model_dump() for each in self.earlier_environments]
+        start = {"identity": self.job.identity(), "environments": environments}
+        write_whole(self._start_file, json.dumps(start, indent=1).encode())
+
+    def _leave(self, number: int) -> None:
+        self.keep()
+        self.processes.from_first(None)  # nobody ends, and with that ends the others, before the first has written
+        raise Interrupted(number, f"{signal.Signals(number).name}: seed {self.seed} is saved; {self._how_to_go_on()}.")
 
     @contextlib.contextmanager
-    def _signals(self):
-        """The first SIGINT or SIGTERM asks the loop to save and leave; a second one does not wait."""
+    def signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM asks the loop to save and leave; a second one of the kind does not wait."""
 
-        def handle(number, _frame):
-            if self._signal is not None:
+        def handle(number: int, _frame: object) -> None:
+            if self._signal == number:
                 raise Interrupted(number, "stopped at once; what was saved before is intact.")
             self._signal = number
 
@@ -184,17 +349,24 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _heed_late_signal(self) -> None:
-        """A signal that came after the last update: this seed is over, no other is begun."""
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
-            raise Interrupted(self._signal, f"{name}: seed {self.seed} is over; {self._how_to_go_on()}.")
+    def heed_late_signal(self) -> None:
+        """A signal that came after the last step: this seed is over, no other is begun."""
+        if number := self.processes.largest(self._signal or 0):
+            name = signal.Signals(number).name
+            raise Interrupted(number, f"{name}: seed {self.seed} is finished; {self._how_to_go_on()}.")
 
     def _how_to_go_on(self) -> str:
         return f"the same command{' without --fresh' if self.job.fresh else ''} goes on from here"
 
     @contextlib.contextmanager
-    def _lock(self):
+    def lock(self) -> Iterator[None]:
+        """
+        Raises:
+            MachineError: this seed is already running, or its folder cannot be written.
+        """
+        if not self.processes.first:
+            yield
+            return
         try:
             self.job.folder.mkdir(parents=True, exist_ok=True)
             stream = open(self.job.folder / "lock", "w")  # noqa: SIM115 (closed below, when the run is over)
@@ -205,29 +377,19 @@ class Run:
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise MachineError(
                     f"seed {self.seed} of {self.job.variant} is already running in {self.job.folder}."
                 ) from None
+            except OSError as error:  # some network file systems have no locks
+                warn(f"{self.job.folder} cannot be locked ({error.strerror}): see that no second run uses it.")
             yield
 
-    def _refuse_if_changed(self) -> None:
-        """What was begun with other recipe, data, sources or processor cannot go on with these."""
-        file = self.job.folder / "run.json"
-        now = self.job.identity()
-        if self.job.fresh:
-            checkpoint.clear(self.job.folder)
-            for name in ("record.json", "run.json"):
-                (self.job.folder / name).unlink(missing_ok=True)
-        if file.exists():
-            try:
-                before = json.loads(file.read_text())
-                changed = " and ".join(part for part in now if before[part] != now[part])
-            except (ValueError, KeyError, TypeError):
-                raise UsageError(f"{file} is damaged. Start over with --fresh.") from None
-            if changed:
-                raise UsageError(f"{self.job.folder} was begun with other {changed}. Start over with --fresh.")
-        write_whole(file, json.dumps(now, indent=1).encode())
+
+def _differences(before: Environment, now: Environment) -> str:
+    """'threads 2, not 1; torch 2.11.0, not 2.15.0', '' where nothing differs that the bits may depend on."""
+    pairs = {name: (getattr(before, name), getattr(now, name)) for name in MACHINE}
+    return "; ".join(f"{name.replace('_', ' ')} {old}, not {new}" for name, (old, new) in pairs.items() if old != new)
 
 
 def run_job(job: Job) -> tuple[Record, bool]:
@@ -239,21 +401,28 @@ def run_job(job: Job) -> tuple[Record, bool]:
     Raises:
         UserError: as the exit codes say. A failed run leaves its record first.
     """
-    run = Run(job)
-    with run._lock(), run._signals():
-        run._refuse_if_changed()
-        if job.record_file.exists():
-            return _reuse(read_run(job.record_file)), True
-        flags = determinism.make_deterministic(job.seed)
+    run, processes = Run(job), job.processes
+    with run.lock(), run.signals():
+        if processes.first:
+            run.refuse_if_changed()
+        before = read_run(job.record_file) if processes.first and job.record_file.exists() else None
+        if before := processes.from_first(before):
+            return _reuse(before), True
+        run.flags = determinism.make_deterministic(job.seed)
+        record, failure = None, ""
         try:
-            record = _train_and_measure(run, flags)
+            record = _train_and_measure(run)
         except NumbersError as error:
-            write_record(_failed(run, flags, str(error)), job.record_file)
-            run._heed_late_signal()
-            raise NumbersError(f"seed {job.seed} failed: {error}.") from None
-        write_record(record, job.record_file)
-        checkpoint.clear(job.folder)
-        run._heed_late_signal()
+            failure = str(error)
+            record = _failed(run, failure) if processes.first else None
+        record, failure = processes.from_first((record, failure))
+        if processes.first:
+            run.write_curves()
+            write_record(record, job.record_file)
+            checkpoint.clear(job.folder)
+        run.heed_late_signal()
+        if failure:
+            raise NumbersError(f"seed {job.seed} failed: {failure}.")
         return record, False
 
 
@@ -263,59 +432,65 @@ def _reuse(record: Record) -> Record:
     return record
 
 
-def _train_and_measure(run: Run, flags: dict) -> Record:
+def _train_and_measure(run: Run) -> Record | None:
+    """The record, in the first process; the others only train."""
     job = run.job
-    evaluation = job.paper.module("eval")  # imported now: its file may be edited while the training is on
-    run._started = time.monotonic()
-    trained = job.paper.module("train").train(run, job.recipe)
-    seconds = run._training_seconds()
+    training = importlib.import_module(f"papers.{job.paper}.train")
+    evaluation = importlib.import_module(f"papers.{job.paper}.eval")  # now: it may be edited while the training is on
+    with run.training():
+        trained: Trained = training.train(run, job.recipe)
+    if not run.processes.first:
+        return None
+    seconds = run.training_seconds()
     for name, weights in trained.weights.items():  # a loss can stay finite where squashing hides a NaN
-        run.require_finite(weights.abs().max().item(), f"the largest weight of {name}")
+        if not weights.abs().max().isfinite():
+            raise NumbersError(f"the largest weight of {name} is {weights.abs().max().item()}")
     measured = evaluation.evaluate(trained.weights, job.recipe, job.data, job.device)
-    of = f"{job.paper.name}/{job.variant}/seed-{job.seed}"
+    of = f"{job.paper}/{job.variant}/seed-{job.seed}"
     file = save_weights(trained.weights, job.folder / RUN_WEIGHTS, of)
     return make_record(
         status="finished",
         metrics={**trained.metrics, **measured.metrics},
         details={**trained.details, **measured.details},
-        curves=trained.curves,
+        curves=run.curves,
         data=_data_used(job, trained.split),
         weights={"sha256": weights_hash(trained.weights), "file": file.name},
         times={
-            "wall_seconds": run._training_seconds(),
+            "wall_seconds": run.training_seconds(),
             "training_seconds": seconds,
-            "samples_per_second": trained.samples / seconds,
+            "samples_per_second": run.samples / seconds,
         },
-        **_common_fields(run, flags),
+        **_common_fields(run),
     )
 
 
-def _failed(run: Run, flags: dict, why: str) -> Record:
-    seconds = run._training_seconds()
+def _failed(run: Run, why: str) -> Record:
+    seconds = run.training_seconds()
     return make_record(
         status="failed",
         failure=why,
         data=_data_used(run.job, "not reached"),
         times={"wall_seconds": seconds, "training_seconds": seconds, "samples_per_second": 0.0},
-        **_common_fields(run, flags),
+        **_common_fields(run),
     )
 
 
-def _data_used(job: Job, split: str) -> dict:
+def _data_used(job: Job, split: str) -> dict[str, Any]:
     return {"dataset": job.data.dataset, "edition": job.data.edition, "files": job.data.files, "split": split}
 
 
-def _common_fields(run: Run, flags: dict) -> dict:
-    job, threads = run.job, torch.get_num_threads()
+def _common_fields(run: Run) -> dict[str, Any]:
+    job, environment = run.job, run.environment().model_dump()
     return {
-        "paper": job.paper.name,
+        "paper": job.paper,
         "variant": job.variant,
         "preset": job.preset,
         "seed": job.seed,
         "modified": job.modified,
         "recipe": json.loads(json.dumps(dataclasses.asdict(job.recipe))),
         "recipe_hash": provenance.recipe_hash(job.recipe),
-        "code": job.paper.code,
-        "environment": provenance.environment(job.device, threads, run.precision, run.compiled, flags).model_dump(),
+        "code": job.code,
+        "environment": environment,
+        "earlier_environments": [each.model_dump() for each in run.earlier_environments[:-1]],
         "command": job.command,
     }

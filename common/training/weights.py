@@ -24,6 +24,11 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now, in main memory."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
 def save_weights(weights: dict[str, Tensor], path: Path, run: str | None = None) -> Path:
     """
     Args:
@@ -44,10 +49,18 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     with _opened(path) as file:
         weights = file.get_tensors()
+    require_finite(weights, path)
+    return weights
+
+
+def require_finite(weights: dict[str, Tensor], path: Path) -> None:
+    """
+    Raises:
+        NumbersError: NaN or infinity in the weights that a file holds.
+    """
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise NumbersError(f"{path}: NaN or infinity in {name}.")
-    return weights
 
 
 def trained_as(path: Path) -> tuple[str, str] | None:

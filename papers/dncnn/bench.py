@@ -43,11 +43,11 @@ def _step(flops: int, device: str) -> Job:
     draw = generator(0, "benchmark")
     pictures = torch.randint(256, (20, 180, 180), generator=draw, dtype=torch.uint8).numpy()
     material = prepare(Collection({str(n): p for n, p in enumerate(pictures)}, {}), RECIPE, 0, device)
-    count = RECIPE.batch if device == "cuda" else PATCHES_ON_CPU
+    count = RECIPE.batch_size if device == "cuda" else PATCHES_ON_CPU
     which = torch.randperm(len(material.patches), generator=draw)[:count]
     patches = np.stack([_cut(pictures, material.patches[n : n + 1].to("cpu")) for n in which])
     which, rate = which.to(device), rate_of_epoch(RECIPE, 1)
-    bf16 = fast_precision(device) == torch.bfloat16
+    precision = fast_precision(device)
 
     model = _model().to(device, memory_format=torch.channels_last)
     optimiser = make_optimiser(model, RECIPE)
@@ -55,7 +55,7 @@ def _step(flops: int, device: str) -> Job:
     def ours() -> int:
         for number in range(steps):
             y, v = noisy_batch(material, which, material.patches.turn, RECIPE, 0, 1, number)
-            update(model, optimiser, y, v, bf16, RECIPE.clip / rate)
+            update(model, optimiser, y, v, precision, RECIPE.clip / rate)
         _wait(device)
         return steps * count
 
@@ -77,7 +77,6 @@ def _step(flops: int, device: str) -> Job:
 
     per_patch = 3 * flops * RECIPE.side**2  # the way back costs twice the way forward
     whole, samples = f"{RECIPE.epochs} epochs", RECIPE.epochs * RECIPE.patches
-    precision = torch.bfloat16 if bf16 else torch.float32
     return Job("training step", ours, straightforward, per_patch, THREADS, whole, samples, precision, device)
 
 
@@ -115,5 +114,5 @@ def _denoising(flops: int, device: str) -> Job:
 
 def _model() -> DnCNN:
     model = build_model(RECIPE)
-    initialise(model, RECIPE.weights, generator(0, "benchmark weights"))
+    initialise(model, RECIPE.initial_weights, generator(0, "benchmark weights"))
     return model

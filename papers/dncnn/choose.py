@@ -17,6 +17,7 @@ from common.base.errors import NumbersError, UserError
 from common.claims.papers import load_paper
 from common.data.passports import locate
 from common.pages.pages import markdown_table
+from common.training import provenance
 from common.training.determinism import make_deterministic
 from common.training.records import Record, read_record
 from common.training.run import Job, Run
@@ -26,13 +27,13 @@ from papers.dncnn.train import VARIANTS, train
 FILE, QUICK_FILE = (Path(__file__).with_name(name) for name in ("choices.csv", "quick.csv"))
 PAGE = Path(__file__).with_name("README.md")
 VARIANT = "sigma25-printed"
-EPOCHS, EPOCH_PATCHES, BATCH = 2, 1024, 32
+EPOCHS, EPOCH_PATCHES, BATCH_SIZE = 2, 1024, 32
 
 # What the paper prints, taken at its word; then what differs, and the seeds.
-START = {"rate": 0.1, "last_rate": 1e-4, "weights": "he", "clip": 0.0}
+START = {"rate": 0.1, "last_rate": 1e-4, "initial_weights": "he", "clip": 0.0}
 TRIES: list[tuple[dict, tuple[int, ...]]] = [
     ({}, (0, 1)),
-    ({"weights": "authors"}, (0, 1)),
+    ({"initial_weights": "authors"}, (0, 1)),
     ({"rate": 0.1 / 1600, "last_rate": 1e-4 / 1600}, (0, 1)),  # the loss as a mean over a patch's pixels
     ({"clip": 0.005}, (0,)),
 ]
@@ -46,15 +47,17 @@ def one_try(changes: dict, seed: int) -> dict:
     make_deterministic(seed)
     values = START | changes
     recipe = replace(
-        VARIANTS[VARIANT], rates=((EPOCHS, values["rate"], values["last_rate"]),), weights=values["weights"],
-        clip=values["clip"], epoch_patches=EPOCH_PATCHES, batch=BATCH, held_out=True,
+        VARIANTS[VARIANT], learning_rate=((EPOCHS, values["rate"], values["last_rate"]),),
+        initial_weights=values["initial_weights"], clip=values["clip"], epoch_patches=EPOCH_PATCHES,
+        batch_size=BATCH_SIZE, held_out=True,
     )  # fmt: skip
     paper = load_paper("dncnn")
     with tempfile.TemporaryDirectory() as folder:
-        data = locate(paper.passport(VARIANT))
-        job = Job(paper, VARIANT, "full", seed, recipe, True, data, "cpu", Path(folder), False, "choose")
+        data, code = locate(paper.passport(VARIANT)), provenance.code(paper.name)
+        run = Run(Job(paper.name, VARIANT, "full", seed, recipe, True, data, "cpu", Path(folder), "choose", code))
         try:
-            found = f"{train(Run(job), recipe).curves['psnr'][-1]:.2f}"
+            train(run, recipe)
+            found = f"{run.curves['psnr'][-1]:.2f}"
         except NumbersError:
             found = DIVERGED
     return values | {"seed": seed, "held_out_psnr": found}
@@ -64,7 +67,7 @@ def quick_run(record: Record) -> dict:
     """What quick.csv keeps of a run of `--preset quick`, by default or with some of its recipe overridden."""
     return {
         "variant": record.variant,
-        **{name: str(record.recipe[name]) for name in ("batch", "bn_momentum", "rates")},
+        **{name: str(record.recipe[name]) for name in ("batch_size", "bn_momentum", "learning_rate")},
         "seed": str(record.seed),
         "curve": " ".join(f"{value:.2f}" for value in record.curves["psnr"]),
         "held_out_psnr": f"{record.metrics[QUICK_PROTOCOL]['psnr']:.2f}",
@@ -96,8 +99,8 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
         [name or "what is printed", *(", ".join(row[kind] for row in group) for kind in ("seed", "held_out_psnr"))]
         for name, group in by_guess(tries, START).items()
     ]
-    steps = EPOCHS * EPOCH_PATCHES // BATCH
-    about = f"{steps} steps of {BATCH} patches at noise level 25. What is printed is {in_words(START)}."
+    steps = EPOCHS * EPOCH_PATCHES // BATCH_SIZE
+    about = f"{steps} steps of {BATCH_SIZE} patches at noise level 25. What is printed is {in_words(START)}."
     printed = markdown_table(lines, ["differs in", "seeds", "held-out PSNR (dB)"])
 
     rows = []
@@ -105,32 +108,20 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
         curve = run["curve"].split()
         shown = ", ".join(curve[number - 1] for number in QUICK_EPOCHS_SHOWN if number <= len(curve))
         rows.append(
-            [run["variant"], run["batch"], run["bn_momentum"], in_epochs(run["rates"]), run["seed"], shown,
+            [run["variant"], run["batch_size"], run["bn_momentum"], in_epochs(run["learning_rate"]), run["seed"], shown,
              run["held_out_psnr"], run["minutes"], run["commit"][:7]]
         )  # fmt: skip
     epochs = "PSNR after epochs " + ", ".join(map(str, QUICK_EPOCHS_SHOWN))
-    quick = markdown_table(
-        rows,
-        [
-            "variant",
-            "batch",
-            "`bn_momentum`",
-            "rates",
-            "seed",
-            epochs,
-            "at the end, mean over draws",
-            "minutes",
-            "commit",
-        ],
-    )
+    head = ["variant", "`batch_size`", "`bn_momentum`", "`learning_rate`", "seed", epochs]
+    quick = markdown_table(rows, [*head, "at the end", "minutes", "commit"])
     runs_of = "Every run of `--preset quick`, in their order; minutes are by the clock, other work and pauses included:"
     return f"Every try: {about}\n\n{printed}\n\n{runs_of}\n\n{quick}"
 
 
-def in_epochs(rates: str) -> str:
+def in_epochs(schedule: str) -> str:
     parts = [
         f"{epochs} epochs at {first:g}" if first == last else f"{epochs} epochs from {first:g} to {last:g}"
-        for epochs, first, last in json.loads(rates)
+        for epochs, first, last in json.loads(schedule)
     ]
     return ", ".join(parts)
 

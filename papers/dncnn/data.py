@@ -4,7 +4,6 @@ The training pictures lie in memory once, as bytes; patches are cut from them on
 the device that trains, a batch at a time.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from common.base.errors import DataError, UsageError
 from common.data.passports import LocatedData
+from common.data.splits import split_hash
 from common.data.unreadable import NO_PICTURE
 from common.training.determinism import generator
 from papers.dncnn import degrade
@@ -33,7 +33,7 @@ VERSIONS = JPEG + JPEG_COPIES
 # In the other folders, of DnCNN-3, both belong: the luminance of what is in colour.
 GREY_FOLDERS, COLOUR_FOLDERS = ("Train400", "BSD68", "Set12"), ("Train432", "CBSD68")
 
-# Training and test folders, by dataset.
+# Training and test folders, by dataset. A test set may also be a dataset by itself.
 TRAIN_FOLDERS = {"bsd": ["Train400"], "bsd_colour": ["Train432"], "three_tasks": ["T91", "BSD200"]}
 TEST_FOLDERS = {
     "bsd": {"bsd68": "BSD68", "set12": "Set12"},
@@ -43,6 +43,7 @@ TEST_FOLDERS = {
         "classic5": "Classic5", "live1": "LIVE1",
     },
 }  # fmt: skip
+FOLDERS_OF_TESTS = {test: folder for tests in TEST_FOLDERS.values() for test, folder in tests.items()}
 STANDIN_TRAIN = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "china.jpg")
 STANDIN_TEST = ("flower.jpg", "camera.png")
 STANDIN_SIDE = 180  # of a training picture, as in Train400
@@ -58,8 +59,7 @@ class Collection:
 
     def split_hash(self) -> str:
         """sha256 over the names of which pictures train and which test, in their order."""
-        names = [*self.train, *(f"{test}/{name}" for test, pictures in self.tests.items() for name in pictures)]
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+        return split_hash(train=list(self.train), **{test: list(pictures) for test, pictures in self.tests.items()})
 
 
 def load(data: LocatedData, held_out: bool = False) -> Collection:
@@ -74,22 +74,22 @@ def load(data: LocatedData, held_out: bool = False) -> Collection:
     if data.standin:
         collection = _standin(data.dataset)
     else:
-        tests = {} if held_out else TEST_FOLDERS[data.dataset]
+        tests = TEST_FOLDERS.get(data.dataset) or {data.dataset: FOLDERS_OF_TESTS[data.dataset]}
         collection = Collection(
-            _read_folders(data, TRAIN_FOLDERS[data.dataset]),
-            {test: _read_folders(data, [folder]) for test, folder in tests.items()},
+            _read_folders(data, TRAIN_FOLDERS.get(data.dataset, [])),
+            {} if held_out else {test: _read_folders(data, [folder]) for test, folder in tests.items()},
         )
     return _hold_out(collection) if held_out else collection
 
 
 def _read_folders(data: LocatedData, folders: Sequence[str]) -> dict[str, np.ndarray]:
-    names = sorted(name for name in data.files if name.split("/")[0] in folders)
-    pictures = {name: _read(data.folder / name) for name in names}
+    files = {name: data.folder / name for name in sorted(data.files)}
+    pictures = {name: _read(file) for name, file in files.items() if file.parent.name in folders}
     for name, picture in pictures.items():
-        if name.split("/")[0] in GREY_FOLDERS and picture.ndim != 2:
-            raise DataError(f"{data.folder / name} is in colour, and grey belongs there.")
-        if name.split("/")[0] in COLOUR_FOLDERS and picture.ndim != 3:
-            raise DataError(f"{data.folder / name} is grey, and colour belongs there.")
+        if files[name].parent.name in GREY_FOLDERS and picture.ndim != 2:
+            raise DataError(f"{files[name]} is in colour, and grey belongs there.")
+        if files[name].parent.name in COLOUR_FOLDERS and picture.ndim != 3:
+            raise DataError(f"{files[name]} is grey, and colour belongs there.")
     return pictures
 
 

@@ -10,7 +10,8 @@ from common.claims.papers import load_paper
 from common.pages.figures import Data
 from common.training.records import Record
 from papers.dncnn.data import load
-from papers.dncnn.noisy_sets import labels_of, noise_of_picture
+from papers.dncnn.matlab_noise import randn
+from papers.dncnn.noisy_sets import labels_of
 from papers.dncnn.scores import PEAK, to_8bit
 from papers.dncnn.train import PAPER_SIGMAS, build_model
 
@@ -46,8 +47,8 @@ def psnr_against_epochs(records: list[Record], data: Data) -> Figure | None:
 
 
 def psnr_against_sigma(records: list[Record], data: Data) -> Figure | None:
-    """What one network for each noise level (S) and one for all (B) gain over BM3D on BSD68; bars span the draws of
-    the noise, where they are wider than the mark."""
+    """What one network for each noise level (S) and one for all (B) gain over BM3D on BSD68; bars span the
+    seeds, where they are wider than the mark."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
     for name, blind, color, aside in (
         ("DnCNN-S, one for each level", False, "C0", -0.6),  # beside each other where they would hide each other
@@ -56,11 +57,11 @@ def psnr_against_sigma(records: list[Record], data: Data) -> Figure | None:
         variants = {level: "blind-authors" if blind else f"sigma{level:g}-authors" for level in PAPER_SIGMAS}
         paper = [_reported(variant, level) - BM3D[level] for level, variant in variants.items()]
         axes.plot(np.add(PAPER_SIGMAS, aside), paper, "_:", color=color, markersize=20, label=f"{name}: paper")
-        found = {level: _draws(records, variant, level) - BM3D[level] for level, variant in variants.items()}
-        found = {level: draws for level, draws in found.items() if len(draws)}
+        found = {level: _measured(records, variant, level) - BM3D[level] for level, variant in variants.items()}
+        found = {level: seeds for level, seeds in found.items() if len(seeds)}
         if found:
-            means = [draws.mean() for draws in found.values()]
-            reach = np.abs([[end(draws) for draws in found.values()] for end in (np.min, np.max)] - np.array(means))
+            means = [seeds.mean() for seeds in found.values()]
+            reach = np.abs([[end(seeds) for seeds in found.values()] for end in (np.min, np.max)] - np.array(means))
             style = {"fmt": "s" if blind else "o", "color": color, "capsize": 4, "label": f"{name}: here"}
             axes.errorbar(np.add(list(found), aside), means, reach, **style)
     if not axes.containers:
@@ -73,7 +74,7 @@ def psnr_against_sigma(records: list[Record], data: Data) -> Figure | None:
 
 
 def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
-    """The middle of each Set12 picture: noisy under the first draw, denoised by the published weights, and clean."""
+    """The middle of each Set12 picture: noisy, denoised by the published weights, and clean."""
     from safetensors.torch import load_file
 
     record = next((r for r in records if r.variant == SHOWN and r.weights.file), None)
@@ -92,7 +93,7 @@ def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
     figure, axes = plt.subplots(-(-len(labels) // columns), 3 * columns, figsize=(7.2, 8.6), squeeze=False)
     groups = [row[3 * k : 3 * k + 3] for row in axes for k in range(columns)]
     for number, (label, (left, middle, right)) in enumerate(zip(labels, groups, strict=True)):
-        noisy = label + SIGMA * noise_of_picture("set12", number, 0, label.shape)
+        noisy = label + SIGMA * randn(label.shape)
         shown = _middle(noisy), _middle(_denoised(model, noisy, recipe.depth)), _middle(label)
         quality = record.metrics[f"set12-{number + 1:02d}-sigma{SIGMA}"]["psnr"]
         titles = f"noisy, {20 * np.log10(PEAK / SIGMA):.2f} dB", f"denoised, {quality:.2f} dB", SET12[number]
@@ -101,7 +102,7 @@ def set12_before_and_after(records: list[Record], data: Data) -> Figure | None:
             axis.set_title(title, fontsize=7, pad=2)
             axis.axis("off")
     figure.subplots_adjust(wspace=0.04, hspace=0.16)
-    caption = f"Noise level {SIGMA}, its first draw. PSNR: of the whole picture; denoised, the mean over all draws."
+    caption = f"Noise level {SIGMA}. PSNR is that of the whole picture."
     figure.text(0.5, 0.085, caption, ha="center", fontsize=8)
     return figure
 
@@ -129,10 +130,9 @@ def _reported(variant: str, sigma: float) -> float:
     return next(c.value for c in claims if c.variant == variant and c.protocol == f"bsd68-sigma{sigma:g}")
 
 
-def _draws(records: list[Record], variant: str, sigma: float) -> np.ndarray:
-    """The mean PSNR of every draw of the test noise, of all seeds."""
-    key = f"bsd68-sigma{sigma:g}: mean of each noise draw"
-    return np.array([value for r in records if r.variant == variant for value in r.details[key]])
+def _measured(records: list[Record], variant: str, sigma: float) -> np.ndarray:
+    """The mean PSNR on BSD68 of every seed."""
+    return np.array([r.metrics[f"bsd68-sigma{sigma:g}"]["psnr"] for r in records if r.variant == variant])
 
 
 FIGURES = {

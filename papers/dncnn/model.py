@@ -25,15 +25,18 @@ class DnCNN(nn.Module):
     """Conv+ReLU, then depth - 2 times Conv+BN+ReLU, then Conv; stride 1, zeros around the picture.
 
     The biases are those that the authors' code trains: of the first and the last
-    convolution. In between batch normalization has its own.
+    convolution. In between batch normalization has its own. Without it every
+    convolution has one: so is a network whose batch normalization is merged, as in
+    the weights that the authors released.
 
     Args:
         depth: 17 for a known noise level, 20 for the other tasks (Sec. III-A).
         channels: 1 for grey, 3 for colour.
         bn_momentum: the share of the newest batch in the moments that a test uses.
+        batch_norm: whether there is any.
     """
 
-    def __init__(self, depth: int, channels: int = 1, bn_momentum: float = 0.1):
+    def __init__(self, depth: int, channels: int = 1, bn_momentum: float = 0.1, batch_norm: bool = True):
         super().__init__()
 
         def convolution(inputs: int, outputs: int, bias: bool) -> nn.Conv2d:
@@ -41,11 +44,10 @@ class DnCNN(nn.Module):
 
         layers = [convolution(channels, FEATURES, True), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
-            layers += [
-                convolution(FEATURES, FEATURES, False),
-                nn.BatchNorm2d(FEATURES, eps=EPSILON, momentum=bn_momentum),
-                nn.ReLU(inplace=True),
-            ]
+            layers.append(convolution(FEATURES, FEATURES, not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(FEATURES, eps=EPSILON, momentum=bn_momentum))
+            layers.append(nn.ReLU(inplace=True))
         layers.append(convolution(FEATURES, channels, True))
         self.layers = nn.Sequential(*layers)
 

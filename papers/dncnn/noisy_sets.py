@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.training.determinism import generator
 from papers.dncnn import degrade
+from papers.dncnn.matlab_noise import randn
 from papers.dncnn.model import denoise
 from papers.dncnn.scores import PEAK, psnr, to_8bit
 
@@ -36,19 +36,11 @@ def groups_of_one_shape(labels: list[Tensor], device: str) -> list[list[int]]:
     return groups
 
 
-def noise_of_picture(test: str, number: int, draw: int, shape: torch.Size) -> Tensor:
-    """N(0, 1) for one picture of a test set, from a generator of its own: the same for every
-    network and noise level, another for every `draw`."""
-    return torch.randn(shape, generator=generator(draw, f"noise on {test}", index=number))
-
-
 Groups = Iterable[tuple[list[int], Tensor, Tensor]]
 
 
-def noisy_groups(
-    labels: list[Tensor], test: str, sigma: float, draw: int, device: str, quantised: bool = False
-) -> Groups:
-    """Add noise to the pictures of a test set.
+def noisy_groups(labels: list[Tensor], sigma: float, device: str, quantised: bool = False) -> Groups:
+    """Add the authors' noise to the pictures of a test set.
 
     Args:
         labels: each (C, H, W), 0 to 255.
@@ -61,11 +53,10 @@ def noisy_groups(
     """
     for numbers in groups_of_one_shape(labels, device):
         label = torch.stack([labels[number] for number in numbers])
-        noise = torch.stack([noise_of_picture(test, number, draw, labels[number].shape) for number in numbers])
-        noisy = (label + sigma * noise) / PEAK
+        noisy = label.double() / PEAK + sigma / PEAK * randn(label.shape[1:])
         if quantised:
-            noisy = (to_8bit(noisy) / PEAK).float()
-        yield numbers, noisy.to(device), label.to(device)
+            noisy = to_8bit(noisy) / PEAK
+        yield numbers, noisy.float().to(device), label.to(device)
 
 
 def denoised_groups(network: nn.Module, groups: Groups) -> Groups:

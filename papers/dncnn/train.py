@@ -12,17 +12,19 @@ recipe takes from which, and what it had to choose, is said field by field in
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+import pydantic.dataclasses
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from common.base.errors import UsageError
 from common.training.determinism import generator
-from common.training.device import fast_precision
-from common.training.recipes import check_bounds
+from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
+from common.training.weights import copied
 from papers.dncnn.data import (
     TURNS,
     Collection,
@@ -39,61 +41,59 @@ from papers.dncnn.noisy_sets import labels_of, mean_psnr, noisy_groups
 from papers.dncnn.scores import PEAK
 
 DEVICES = ("cpu", "cuda")
-STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 50}  # at signals, the clock and whether the loss is finite
+STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 50}  # at whether the loss is finite, for which a GPU must be waited for
 NOISE_BLOCK = 4096  # patches whose noise is drawn at once, where it is drawn once and kept
 PAPER_SIGMAS = (15.0, 25.0, 50.0)
-
 # What fits into the memory of a large machine; the paper's recipes stay far below.
-MOST = {"depth": 100, "patches": 10_000_000, "noise_draws": 1000}
 MOST_PIXELS = 4_000_000  # of a batch
 MOST_NOISE = 4_000_000_000  # values, of 4 bytes, where noise is kept
 
-Rates = tuple[tuple[int, float, float], ...]
+Share = Annotated[float, Field(ge=0, le=1)]
+NoiseLevel = Annotated[float, Field(ge=0)]
+NoiseLevels = tuple[NoiseLevel, NoiseLevel]
+Rate = Annotated[float, Field(gt=0)]
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+Schedule = Annotated[tuple[tuple[Epochs, Rate, Rate], ...], Field(min_length=1)]
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKED)
 class Recipe:
     """Everything that makes the numbers. 'Code' is the authors' MatConvNet code, version 1.0; 'open'
     marks what neither says."""
 
-    depth: int = 17  # Sec. III-A: receptive field 35 for a known noise level
-    channels: Literal[1, 3] = 1
-    sigma: tuple[float, float] = (25.0, 25.0)  # noise level of a patch, uniform between; Sec. IV-A: [0, 55] if blind
+    depth: Annotated[int, Field(ge=3, le=100)] = 17  # Sec. III-A: receptive field 35 for a known noise level
+    channels: Literal[1, 3] = 1  # Sec. IV-A: 1, grey; 3 in the colour version
+    sigma: NoiseLevels = (25.0, 25.0)  # Sec. IV-A: noise level of a patch, uniform between; [0, 55] if blind
     three_tasks: bool = False  # Sec. III-E: super-resolution and JPEG deblocking beside denoising
-    side: int = 40  # Sec. IV-A: of a patch, in pixels
-    cutting: Literal["grid", "random"] = "grid"  # code; it gives the paper's 128 x 1,600. "random": open
-    patches: int = 204_800  # how many, if random (Sec. IV-A, III-E); the grid gives what it gives
-    epoch_patches: int | None = None  # so many in an epoch, as `patches_of_epoch` says; None: all
-    noise: Literal["once", "fresh"] = "fresh"  # code: drawn once and stored. Open in the paper: fresh in every epoch
-    rates: Rates = ((50, 1e-1, 1e-4),)  # Sec. IV-A: epochs, first and last learning rate, exponentially between
+    side: Annotated[int, Field(ge=8)] = 40  # Sec. IV-A: of a patch, in pixels
+    cutting: Literal["grid", "random"] = "grid"  # code: the grid, of 128 x 1,600 patches; open for other numbers
+    patches: Annotated[int, Field(ge=1, le=10_000_000)] = 204_800  # Sec. IV-A, III-E; if random: a grid gives its own
+    epoch_patches: Annotated[int, Field(ge=1)] | None = None  # ours: so many in an epoch, then others; null: all
+    noise: Literal["once", "fresh"] = "fresh"  # code: drawn once and stored; open in the paper: fresh in every epoch
+    learning_rate: Schedule = ((50, 1e-1, 1e-4),)  # Sec. IV-A: [[epochs, first, last], ...], exponential between
     optimiser: Literal["sgd", "adam"] = "sgd"  # Sec. IV-A; code: adam
-    momentum: float = 0.9  # Sec. IV-A
-    weight_decay: float = 1e-4  # Sec. IV-A; of convolution weights only (code)
-    clip: float = 0.005  # open; an option of the code, "to prevent exploding gradients in the beginning". 0: none
-    restart: bool = False  # code: the optimiser forgets its moments at the start of every epoch
-    batch: int = 128  # Sec. IV-A
-    weights: Literal["he", "authors"] = "he"  # Sec. IV-A; code: see model.initialise
-    bn_momentum: float = 0.1  # open; code: 1, the moments of the very last batch
-    held_out: bool = False  # every tenth training picture is measured on instead of the test sets
-    noise_draws: int = 10  # of the test noise, which the paper drew once in Matlab
-    bf16: bool = True  # multiply in bfloat16 where the processor can
+    momentum: Share = 0.9  # Sec. IV-A: of SGD
+    weight_decay: Share = 1e-4  # Sec. IV-A; code: of convolution weights only
+    # An option of the code, "to prevent exploding gradients in the beginning".
+    clip: Share = 0.005  # open: a batch's gradient is cut to this over the rate; 0: it is not
+    restart: bool = False  # code: true, so the optimiser forgets its moments at the start of every epoch
+    batch_size: Annotated[int, Field(ge=2)] = 128  # Sec. IV-A
+    initial_weights: Literal["he", "authors"] = "he"  # Sec. IV-A: He's; code: normal with one deviation everywhere
+    bn_momentum: Share = 0.1  # open: of batch normalization's moments; code: 1, those of the very last batch
+    held_out: bool = False  # ours: every tenth training picture is measured on instead of the test sets
+    precision: Literal["fast", "float32"] = "fast"  # ours: of convolutions; weights, statistics and loss are float32
 
-    def __post_init__(self):
-        least = {"depth": 3, "side": 8, "patches": 1, "epoch_patches": 1, "batch": 2, "noise_draws": 1}
-        check_bounds(self, least, MOST)
-        if self.batch * self.side**2 > MOST_PIXELS:
-            raise UsageError(f"--batch {self.batch}, --side {self.side}: at most {MOST_PIXELS:,} pixels in a batch.")
-        if not 0 <= self.sigma[0] <= self.sigma[1]:
-            raise UsageError(f"--sigma {list(self.sigma)}: the lowest and the highest, from 0 on, as in [0, 55].")
-        if not self.rates or any(epochs < 1 or first <= 0 or last <= 0 for epochs, first, last in self.rates):
-            raise UsageError("--rates: epochs, first and last rate, above 0, as in [[30, 0.001, 0.001]].")
-        for name in ("momentum", "weight_decay", "bn_momentum", "clip"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: from 0 to 1.")
+    def __post_init__(self) -> None:
+        if self.batch_size * self.side**2 > MOST_PIXELS:
+            raise UsageError(
+                f"--batch-size {self.batch_size}, --side {self.side}: at most {MOST_PIXELS:,} pixels in a batch."
+            )
+        if self.sigma[0] > self.sigma[1]:
+            raise UsageError(f"--sigma {list(self.sigma)}: the lowest and the highest, as in [0, 55].")
 
     @property
     def epochs(self) -> int:
-        return sum(epochs for epochs, _, _ in self.rates)
+        return sum(epochs for epochs, _, _ in self.learning_rate)
 
     @property
     def test_sigmas(self) -> tuple[float, ...]:
@@ -104,8 +104,8 @@ class Recipe:
 
 PRINTED = Recipe()
 AUTHORS = Recipe(
-    noise="once", rates=((30, 1e-3, 1e-3), (20, 1e-4, 1e-4)), optimiser="adam", weight_decay=0.0, clip=0.0,
-    restart=True, weights="authors", bn_momentum=1.0,
+    noise="once", learning_rate=((30, 1e-3, 1e-3), (20, 1e-4, 1e-4)), optimiser="adam", weight_decay=0.0, clip=0.0,
+    restart=True, initial_weights="authors", bn_momentum=1.0,
 )  # fmt: skip
 # Sec. III-A, IV-A: depth 20, 128 x 3,000 patches of 50 x 50, noise levels in [0, 55]. What the authors' code
 # does for one noise level is taken over as it is, but that noise is fresh.
@@ -124,7 +124,7 @@ VARIANTS = {
 # Small batches make more steps of the few patches that an hour allows; a single small batch gives no moments to test
 # with, so those of many are averaged; and what the lower rate has to give, it gives in few epochs. The page has the
 # runs from which this was chosen.
-QUICK = {"batch": 16, "bn_momentum": 0.1, "held_out": True}
+QUICK = {"batch_size": 16, "bn_momentum": 0.1, "held_out": True}
 QUICK_EPOCHS, QUICK_ADAM_RATES = 16, ((13, 1e-3, 1e-3), (3, 1e-4, 1e-4))
 
 
@@ -132,101 +132,87 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
     """The recipe of a variant under a preset; on the stand-in shortened to less than two minutes."""
     full = VARIANTS[variant]
     if preset == "smoke":
-        return replace(full, rates=shortened(full.rates, 2), side=24, epoch_patches=12, batch=4, noise_draws=2)
+        short = shortened(full.learning_rate, 2)
+        return replace(full, learning_rate=short, side=24, epoch_patches=12, batch_size=4)
     if standin:
-        return replace(full, rates=shortened(full.rates, 3), epoch_patches=512, batch=32, noise_draws=2)
+        short = shortened(full.learning_rate, 3)
+        return replace(full, learning_rate=short, epoch_patches=512, batch_size=32)
     if preset == "quick":
         patches = 20_480 if full.side == PRINTED.side else 10_240  # the others cost nearly twice as much each
-        rates = QUICK_ADAM_RATES if full.optimiser == "adam" else shortened(full.rates, QUICK_EPOCHS)
-        return replace(full, **QUICK, rates=rates, epoch_patches=patches)
+        short = QUICK_ADAM_RATES if full.optimiser == "adam" else shortened(full.learning_rate, QUICK_EPOCHS)
+        return replace(full, **QUICK, learning_rate=short, epoch_patches=patches)
     return full
 
 
-def shortened(rates: Rates, epochs: int) -> Rates:
+def shortened(schedule: Schedule, epochs: int) -> Schedule:
     """The same course in fewer epochs, at least one for each part."""
-    whole = sum(part for part, _, _ in rates)
-    parts = [max(1, round(part * epochs / whole)) for part, _, _ in rates]
-    return tuple((part, first, last) for part, (_, first, last) in zip(parts, rates, strict=True))
+    whole = sum(part for part, _, _ in schedule)
+    parts = [max(1, round(part * epochs / whole)) for part, _, _ in schedule]
+    return tuple((part, first, last) for part, (_, first, last) in zip(parts, schedule, strict=True))
 
 
 def rate_of_epoch(recipe: Recipe, number: int) -> float:
     """The learning rate of epoch `number`, counted from 1."""
-    for epochs, first, last in recipe.rates:
+    for epochs, first, last in recipe.learning_rate:
         if number <= epochs:
             return first * (last / first) ** ((number - 1) / max(1, epochs - 1))
         number -= epochs
     raise ValueError("the recipe has fewer epochs")
 
 
+@dataclass
+class At:
+    """What changes in training besides the network and the optimiser.
+
+    Attributes:
+        loss: of the steps so far in the epoch, summed where the network is, so that a GPU is not waited for.
+    """
+
+    loss: Tensor
+
+
 def train(run: Run, recipe: Recipe) -> Trained:
     """Minibatches of noisy patches, for as many epochs as the recipe has (Sec. III-B, IV-A)."""
     collection = load(run.data, recipe.held_out)
     material = prepare(collection, recipe, run.seed, run.device)
-    test, pictures = next(iter(collection.tests.items()))  # the curve is measured on BSD68, as in Fig. 2
+    pictures = next(iter(collection.tests.values()))  # the curve is measured on BSD68, as in Fig. 2
     labels = labels_of(pictures.values(), recipe.channels)
-    watched = list(noisy_groups(labels, test, curve_sigma(recipe), 0, run.device))
+    watched = list(noisy_groups(labels, curve_sigma(recipe), run.device))
 
     model = build_model(recipe)
-    initialise(model, recipe.weights, generator(run.seed, "initial weights"))
+    initialise(model, recipe.initial_weights, generator(run.seed, "initial weights"))
     model.to(run.device, memory_format=torch.channels_last)
     optimiser = make_optimiser(model, recipe)
-    bf16 = recipe.bf16 and fast_precision(run.device) == torch.bfloat16
-    run.precision = "bfloat16 (autocast)" if bf16 else "float32"
+    precision = run.choose_precision(recipe.precision)
 
-    # Everything that changes, but for the weights and the optimiser's moments. The loss is summed over an epoch.
-    state = {"epoch": 1, "batch": 0, "loss": 0.0, "curves": {"rate": [], "loss": [], "psnr": []}}
-    if kept := run.resume():
-        model.load_state_dict(kept["model"])
-        optimiser.load_state_dict(kept["optimiser"])
-        state = kept["state"]
-
-    def everything() -> dict:
-        return {"model": on_cpu(model.state_dict()), "optimiser": on_cpu(optimiser.state_dict()), "state": state}
-
+    at = At(loss=torch.zeros((), dtype=torch.float64, device=run.device))
+    run.resume(at, model=model, optimiser=optimiser)
     count = recipe.epoch_patches or len(material.patches)
-    with run.progress("training", recipe.epochs * count, (state["epoch"] - 1) * count + state["batch"] * recipe.batch):
-        while state["epoch"] <= recipe.epochs:
-            epoch = state["epoch"]
-            rate = rate_of_epoch(recipe, epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            if recipe.restart and state["batch"] == 0:
-                optimiser.state.clear()
-            order = patches_of_epoch(run.seed, epoch, len(material.patches), recipe).to(run.device)
-            batches = order.split(recipe.batch)
-            turns = turns_of_epoch(run.seed, epoch, material.patches, recipe)
+    for number in run.epochs(recipe.epochs, samples=count):
+        epoch = number + 1  # from here on counted from 1, as schedule and draws do
+        rate = rate_of_epoch(recipe, epoch)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        if recipe.restart and run.at_epoch_start:
+            optimiser.state.clear()
+        order = patches_of_epoch(run.seed, epoch, len(material.patches), recipe).to(run.device)
+        turns = turns_of_epoch(run.seed, epoch, material.patches, recipe)
+        batches = order.split(recipe.batch_size)
 
-            loss, seen = torch.zeros((), device=run.device), 0
-            while state["batch"] < len(batches):
-                which = batches[state["batch"]]
-                y, v = noisy_batch(material, which, turns, recipe, run.seed, epoch, state["batch"])
-                loss += update(model, optimiser, y, v, bf16, recipe.clip / rate)
-                state["batch"] += 1
-                seen += len(which)
-                if state["batch"] % STEPS_BETWEEN_LOOKS[run.device] == 0 or state["batch"] == len(batches):
-                    run.require_finite(loss.item(), f"the loss in epoch {epoch}")
-                    state["loss"] += loss.item()
-                    loss.zero_()
-                    run.advance(seen, everything, f"epoch {epoch}/{recipe.epochs}")
-                    seen = 0
+        for step, batch in run.steps(batches):
+            y, v = noisy_batch(material, batch, turns, recipe, run.seed, epoch, step)
+            at.loss += update(model, optimiser, y, v, precision, recipe.clip / rate)
+            if (step + 1) % STEPS_BETWEEN_LOOKS[run.device] == 0 or step + 1 == len(batches):
+                run.require_finite(at.loss.item(), f"the loss in epoch {epoch}")
+            run.advance(len(batch))
 
-            psnr = mean_psnr(for_inference(model), watched)
-            run.require_finite(psnr, f"PSNR after epoch {epoch}")
-            model.train()
-            curves = state["curves"]
-            curves["rate"].append(rate)
-            curves["loss"].append(state["loss"] / len(batches))
-            curves["psnr"].append(psnr)
-            run.log(curves)
-            state |= {"epoch": epoch + 1, "batch": 0, "loss": 0.0}
-            run.keep(everything)
+        psnr = mean_psnr(for_inference(model), watched)
+        run.require_finite(psnr, f"PSNR after epoch {epoch}")
+        model.train()
+        run.log(rate=rate, loss=at.loss.item() / len(batches), psnr=psnr)
+        at.loss.zero_()
 
-    return Trained(
-        weights={name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()},
-        split=collection.split_hash(),
-        samples=recipe.epochs * count,
-        curves=state["curves"],
-    )
+    return Trained(weights=copied(model), split=collection.split_hash())
 
 
 def build_model(recipe: Recipe) -> DnCNN:
@@ -243,14 +229,22 @@ def make_optimiser(model: DnCNN, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=rate_of_epoch(recipe, 1), momentum=recipe.momentum, fused=True)
 
 
-def update(model: DnCNN, optimiser, y: Tensor, v: Tensor, bf16: bool, gradient_limit: float = 0.0) -> Tensor:
+def update(
+    model: DnCNN,
+    optimiser: torch.optim.Optimizer,
+    y: Tensor,
+    v: Tensor,
+    precision: torch.dtype,
+    gradient_limit: float = 0.0,
+) -> Tensor:
     """One step down the loss 1/(2N) sum |R(y) - v|^2 (eq. 1). Returns the loss before it.
 
     Args:
         y, v: noisy patches and their residuals, (N, C, side, side).
+        precision: of the convolutions.
         gradient_limit: where the gradient of the batch's sum is beyond it, either way, it is cut to it; 0: no limit.
     """
-    with torch.autocast(y.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(y.device.type, precision, enabled=precision != torch.float32):
         residual = model(y)
     loss = (residual.float() - v).square().sum() / (2 * len(y))
     optimiser.zero_grad(set_to_none=True)
@@ -374,15 +368,6 @@ def noise_kept(count: int, recipe: Recipe, seed: int, device: str) -> Tensor:
     for number, block in enumerate(noise.split(NOISE_BLOCK)):
         block.copy_(draw_noise(len(block), recipe, device_generator(noise.device, seed, "noise", 0, number)))
     return noise
-
-
-def on_cpu(state):
-    """Nested dicts and lists with their tensors in main memory, so that any machine can read a checkpoint."""
-    if isinstance(state, Tensor):
-        return state.cpu()
-    if isinstance(state, dict):
-        return {name: on_cpu(part) for name, part in state.items()}
-    return [on_cpu(part) for part in state] if isinstance(state, list) else state
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ THREADS = 2
 FLOPS_PAIR = (
     3 * 2 * 2 * (HIDDEN * COMMON + COMMON * CLASSES)
     + 2 * 2 * (IMAGE_SIZE + TEXT_SIZE) * HIDDEN
-    + 3 * 3 * 2 * RECIPE.batch * COMMON
+    + 3 * 3 * 2 * RECIPE.batch_size * COMMON
 )
 FLOPS_QUERY = 2 * TEST_PAIRS * COMMON
 
@@ -85,7 +85,7 @@ def straightforward_loss(model: DSCMR, U: Tensor, V: Tensor, Y: Tensor) -> Tenso
 def _epoch(pairs: Part) -> Job:
     """The training pairs once, then the scores on validation and test pairs."""
     model, slow = _model(), _model()
-    how = {"lr": RECIPE.lr, "betas": RECIPE.betas}
+    how = {"lr": RECIPE.learning_rate, "betas": RECIPE.betas}
     optimiser = torch.optim.Adam(model.parameters(), fused=True, **how)
     slow_optimiser = torch.optim.Adam(slow.parameters(), **how)
     precision = fast_precision("cpu")
@@ -96,7 +96,7 @@ def _epoch(pairs: Part) -> Job:
     rows = Rows(train.images.numpy(), train.texts.numpy(), Y.numpy())
 
     def ours() -> int:
-        for batch in torch.arange(TRAIN_PAIRS).split(RECIPE.batch):
+        for batch in torch.arange(TRAIN_PAIRS).split(RECIPE.batch_size):
             J(train.images[batch], train.texts[batch], Y[batch])
             optimiser.step()
             J.follow()
@@ -105,7 +105,7 @@ def _epoch(pairs: Part) -> Job:
         return TRAIN_PAIRS
 
     def straightforward() -> int:
-        for some_images, some_texts, some_Y in DataLoader(rows, batch_size=RECIPE.batch):
+        for some_images, some_texts, some_Y in DataLoader(rows, batch_size=RECIPE.batch_size):
             loss = straightforward_loss(slow, *slow(some_images, some_texts), some_Y)
             slow_optimiser.zero_grad()
             loss.backward()

@@ -1,18 +1,17 @@
 """Pairs of a picture's and a text's features with one label: the authors' .mat files, the features
 that the Wikipedia dataset itself came with in 2010, and a seeded stand-in."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.io import loadmat
 from torch import Tensor
 
 from common.base.errors import DataError
+from common.data.matlab import read_matrix
 from common.data.passports import LocatedData, find_passport
-from common.data.unreadable import NO_MATLAB_FILE
+from common.data.splits import split_hash
 from common.training.determinism import generator
 
 # The stand-in: so many pairs, drawn around so many centres.
@@ -46,8 +45,7 @@ class Pairs:
 
     def split_hash(self) -> str:
         """sha256 over the labels of the parts in their order: which pairs train, which are measured."""
-        parts = (self.train, self.validation, self.test)
-        return hashlib.sha256(b"|".join(part.labels.numpy().tobytes() for part in parts)).hexdigest()
+        return split_hash(train=self.train.labels, validation=self.validation.labels, test=self.test.labels)
 
 
 def load(data: LocatedData) -> Pairs:
@@ -62,7 +60,7 @@ def load(data: LocatedData) -> Pairs:
     """
     if data.standin:
         return _stand_in()
-    train, rest = _shallow(data.folder) if data.edition == "shallow" else _authors_layout(data)
+    train, rest = _shallow(data) if data.edition == "shallow" else _authors_layout(data)
     tested = find_passport(data.dataset, Path(__file__).parent).splits["test"]
     if len(rest) < tested:
         raise DataError(f"{data.folder}: {len(rest)} pairs to test on, there should be {tested}.")
@@ -77,37 +75,31 @@ def _authors_layout(data: LocatedData) -> tuple[Part, Part]:
     """train_img.mat, train_txt.mat, train_img_lab.mat and the same for test, each holding one matrix
     of its own name; a pair is a row, its label counts from 0."""
     (name,) = (name for name in data.files if name.endswith("train_img.mat"))
-    folder = (data.folder / name).parent
+    before = name.removesuffix("train_img.mat")
     train, rest = (
-        [_matrix(folder / f"{part}_{what}.mat", f"{part}_{what}") for what in ("img", "txt", "img_lab")]
+        [_matrix(data, f"{before}{part}_{what}.mat", f"{part}_{what}") for what in ("img", "txt", "img_lab")]
         for part in ("train", "test")
     )
-    return _part(folder, *train), _part(folder, *rest)
+    return _part(data.folder / before, *train), _part(data.folder / before, *rest)
 
 
-def _shallow(folder: Path) -> tuple[Part, Part]:
+def _shallow(data: LocatedData) -> tuple[Part, Part]:
     """The Wikipedia dataset's own features: SIFT bags of words (128) and LDA topics (10), unscaled."""
-    features = folder / "raw_features.mat"
     return tuple(
         _part(
-            folder,
-            _matrix(features, f"I_{short}"),
-            _matrix(features, f"T_{short}"),
-            _classes(folder / f"{long}set_txt_img_cat.list"),
+            data.folder,
+            _matrix(data, "raw_features.mat", f"I_{short}"),
+            _matrix(data, "raw_features.mat", f"T_{short}"),
+            _classes(data.folder / f"{long}set_txt_img_cat.list"),
         )
         for short, long in (("tr", "train"), ("te", "test"))
     )
 
 
-def _matrix(file: Path, name: str) -> np.ndarray:
-    try:
-        matrix = loadmat(file, variable_names=[name])[name]
-    except NO_MATLAB_FILE as error:
-        raise DataError(f"{file} is no .mat file of version 5 ({error}).") from None
-    except KeyError:
-        raise DataError(f"{file} holds no matrix {name}.") from None
+def _matrix(data: LocatedData, file: str, variable: str) -> np.ndarray:
+    matrix = read_matrix(data.folder / file, variable, file in data.vouched)
     if matrix.dtype.kind not in "fiu" or matrix.ndim != 2 or matrix.size == 0 or not np.isfinite(matrix).all():
-        raise DataError(f"{file}: {name} is no matrix of finite numbers.")
+        raise DataError(f"{data.folder / file}: {variable} is not a matrix of finite numbers.")
     return matrix
 
 

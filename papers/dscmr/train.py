@@ -10,18 +10,19 @@ field in `Recipe`, and on the page in README.md.
     python -m papers.dscmr.train --seeds 0
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
+import pydantic.dataclasses
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from common.base.errors import UsageError
 from common.training.determinism import generator
-from common.training.device import fast_precision
-from common.training.recipes import check_bounds
+from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
+from common.training.weights import copied
 from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Pairs, Part, load
 from papers.dscmr.model import DSCMR, initialise
@@ -29,30 +30,23 @@ from papers.dscmr.retrieval import both_ways, scores
 from papers.dscmr.tsne import tsne
 
 DEVICES = ("cpu",)
-LOG_EVERY = 10  # epochs between two writes of curves.csv
-MOST = {"epochs": 10_000, "batch": 100_000}
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKED)
 class Recipe:
     """Everything that makes the numbers. 'Code' marks what is taken from the authors' code."""
 
-    lam: float = 1e-3  # λ, the weight of J2 (code: alpha)
-    eta: float = 1e-1  # η, the weight of J3 (code: beta)
-    norms: Literal["frobenius", "sample"] = "frobenius"  # the paper's formulas; "sample" is the code's
-    epochs: int = 500  # code
-    batch: int = 100  # code
-    lr: float = 1e-4  # code: Adam
-    betas: tuple[float, float] = (0.5, 0.999)  # code
-    order: Literal["file", "shuffled", "class"] = "file"  # code: never shuffled
-    bf16: bool = True  # ours: branches and J2 multiply in bfloat16 on processors made for it
-
-    def __post_init__(self):
-        check_bounds(self, {"epochs": 1, "batch": 1, "lam": 0, "eta": 0}, MOST)
-        if self.lr <= 0:
-            raise UsageError(f"--lr {self.lr}: more than 0.")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise UsageError(f"--betas {list(self.betas)}: from 0 to less than 1.")
+    lam: Annotated[float, Field(ge=0)] = 1e-3  # λ, the weight of J2 (code: alpha)
+    eta: Annotated[float, Field(ge=0)] = 1e-1  # η, the weight of J3 (code: beta)
+    norms: Literal["frobenius", "sample"] = "frobenius"  # of J1 and J3: over the batch (paper), or by sample (code)
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 500  # times through the training pairs (code)
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 100  # pairs in a batch (code)
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # Adam's rate (code)
+    betas: tuple[Beta, Beta] = (0.5, 0.999)  # Adam's decay rates of both moments (code)
+    order: Literal["file", "shuffled", "class"] = "file"  # of the pairs in an epoch (code: as in the files)
+    precision: Literal["fast", "float32"] = "fast"  # ours: of the products in the branches and J2; all else is float32
 
 
 FILE_ORDER, SHUFFLED, BLOCKED = Recipe(), Recipe(order="shuffled"), Recipe(order="class")
@@ -63,7 +57,7 @@ VARIANTS = {
     "wikipedia-file-order-sample-norms": replace(FILE_ORDER, norms="sample"),
     "wikipedia-shuffled-sample-norms": replace(SHUFFLED, norms="sample"),
     "wikipedia-blocked-sample-norms": replace(BLOCKED, norms="sample"),
-    "wikipedia-shuffled-float32": replace(SHUFFLED, bf16=False),
+    "wikipedia-shuffled-float32": replace(SHUFFLED, precision="float32"),
     "pascal-blocked": FILE_ORDER,  # its files lie class by class
     "pascal-shuffled": SHUFFLED,
     "pascal-blocked-sample-norms": replace(FILE_ORDER, norms="sample"),
@@ -91,53 +85,44 @@ def initial_model(pairs: Pairs, seed: int) -> DSCMR:
     return model
 
 
+@dataclass
+class At:
+    """What changes in training besides the network and the optimiser."""
+
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))  # J summed over the pairs so far in the epoch
+
+
 def train(run: Run, recipe: Recipe) -> Trained:
     """500 epochs of Adam on J = J1 + λ J2 + η J3, the retrieval scored after each."""
     pairs = load(run.data)
     images, texts, labels = pairs.train.images, pairs.train.texts, pairs.train.labels
     Y = F.one_hot(labels, pairs.classes).float()
-    precision = fast_precision("cpu") if recipe.bf16 else torch.float32
-    run.precision = str(precision).removeprefix("torch.")
 
     model = initial_model(pairs, run.seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=recipe.betas, fused=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+    precision = run.choose_precision(recipe.precision)
 
-    first, curves = 0, {}
-    if state := run.resume():
-        first, curves = state["epoch"], state["curves"]
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-    J = Backpropagation(model, recipe.lam, recipe.eta, recipe.norms, precision)
+    at = At()
+    run.resume(at, model=model, optimiser=optimiser)
+    J = Backpropagation(model, recipe.lam, recipe.eta, recipe.norms, precision)  # begins with a copy of the weights
+    for epoch in run.epochs(recipe.epochs, samples=len(labels)):
+        order = order_of_epoch(labels, run.seed, epoch, recipe)
+        for _, batch in run.steps(order.split(recipe.batch_size)):
+            # J1 + λ J2 + η J3 as in model.py; leaves its gradients with the model
+            at.loss += J(images[batch], texts[batch], Y[batch]) * len(batch)
+            optimiser.step()
+            J.follow()
+            run.advance(len(batch))
 
-    with run.progress("training", recipe.epochs * len(labels), first * len(labels)):
-        for epoch in range(first, recipe.epochs):
-            total = torch.zeros(())
-            for batch in order_of_epoch(labels, run.seed, epoch, recipe).split(recipe.batch):
-                # J1 + λ J2 + η J3 as in model.py; leaves its gradients with the model
-                total += J(images[batch], texts[batch], Y[batch]) * len(batch)
-                optimiser.step()
-                J.follow()
-
-            mean_loss = (total / len(labels)).item()
-            run.require_finite(mean_loss, f"the loss in epoch {epoch + 1}")
-            for name, value in {"loss": mean_loss, **measure(J, pairs)}.items():
-                curves.setdefault(name, []).append(value)
-            if (epoch + 1) % LOG_EVERY == 0 or epoch + 1 == recipe.epochs:
-                run.log(curves)
-            state = {
-                "epoch": epoch + 1,
-                "curves": curves,
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-            }
-            run.advance(len(labels), state, f"epoch {epoch + 1}/{recipe.epochs}")
+        mean_loss = (at.loss / len(labels)).item()
+        run.require_finite(mean_loss, f"the loss in epoch {epoch + 1}")
+        run.log(loss=mean_loss, **measure(J, pairs))
+        at.loss.zero_()
 
     return Trained(
-        weights=model.state_dict(),
+        weights=copied(model),
         split=pairs.split_hash(),
-        samples=recipe.epochs * len(labels),
-        curves=curves,
-        metrics=chosen_epochs(curves),
+        metrics=chosen_epochs(run.curves),
         details={
             "test_labels": pairs.test.labels.tolist(),
             "tsne_before": tsne(*represent(initial_model(pairs, run.seed), pairs.test)),

@@ -69,7 +69,7 @@ def _step(windows: Windows, pixels: Tensor, labels: Tensor, stored: Tensor) -> J
     model, slow = _model(), Straightforward()
     optimisers = [torch.optim.Adam(network.parameters(), lr=RECIPE.learning_rate) for network in (model, slow)]
     precision = fast_precision("cpu")
-    pixels, labels, stored = (x[: RECIPE.batch] for x in (pixels, labels, stored))
+    pixels, labels, stored = (x[: RECIPE.batch_size] for x in (pixels, labels, stored))
 
     def ours() -> int:
         model.train()
@@ -98,7 +98,7 @@ def _classification(windows: Windows, pixels: np.ndarray, stored: Tensor) -> Job
 
     @torch.no_grad()
     def straightforward() -> int:
-        for part in stored.split(RECIPE.batch):
+        for part in stored.split(RECIPE.batch_size):
             slow(part).argmax(dim=1)
         return len(stored)
 

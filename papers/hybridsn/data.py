@@ -2,20 +2,19 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.io import loadmat
 from scipy.ndimage import distance_transform_cdt
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from common.base.errors import DataError, UsageError
+from common.data.matlab import read_matrix
 from common.data.passports import LocatedData
-from common.data.unreadable import NO_MATLAB_FILE
+from common.data.splits import split_hash
 from common.training.determinism import generator
 
 CANDIDATES = 100  # maps of training blocks drawn for a disjoint split
@@ -25,9 +24,8 @@ CANDIDATES = 100  # maps of training blocks drawn for a disjoint split
 class SceneFiles:
     """What the files of a scene are called, and what must be in them."""
 
-    cubes: dict[str, str]  # edition: file
+    editions: dict[str, tuple[str, str]]  # the files of the cube and of its ground truth
     cube_variable: str
-    truth: str
     truth_variable: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
@@ -35,9 +33,11 @@ class SceneFiles:
 
 SCENES = {
     "indian_pines": SceneFiles(
-        cubes={"official": "Indian_pines_corrected.mat", "8bit": "Indian_pines_corrected_8bit.mat"},
+        editions={
+            "official": ("Indian_pines_corrected.mat", "Indian_pines_gt.mat"),
+            "tensorly": ("Indian_pines_corrected.npy", "Indian_pines_gt.npy"),
+        },
         cube_variable="indian_pines_corrected",
-        truth="Indian_pines_gt.mat",
         truth_variable="indian_pines_gt",
         shape=(145, 145, 200),
         classes=(
@@ -47,9 +47,8 @@ SCENES = {
         ),
     ),
     "pavia_university": SceneFiles(
-        cubes={"official": "PaviaU.mat"},
+        editions={"official": ("PaviaU.mat", "PaviaU_gt.mat")},
         cube_variable="paviaU",
-        truth="PaviaU_gt.mat",
         truth_variable="paviaU_gt",
         shape=(610, 340, 103),
         classes=(
@@ -58,9 +57,8 @@ SCENES = {
         ),
     ),
     "salinas": SceneFiles(
-        cubes={"official": "Salinas_corrected.mat"},
+        editions={"official": ("Salinas_corrected.mat", "Salinas_gt.mat")},
         cube_variable="salinas_corrected",
-        truth="Salinas_gt.mat",
         truth_variable="salinas_gt",
         shape=(512, 217, 204),
         classes=(
@@ -87,6 +85,19 @@ class Scene:
     truth: np.ndarray
     classes: tuple[str, ...]
 
+    def arrays(self) -> list[dict]:
+        """For the record: what the files held, whatever their format. sha256 of each array in C order."""
+        parts = {"cube": self.cube, "truth": self.truth.astype(np.uint8)}
+        return [
+            {
+                "array": name,
+                "type": str(array.dtype),
+                "shape": list(array.shape),
+                "sha256": hashlib.sha256(np.ascontiguousarray(array)).hexdigest(),
+            }
+            for name, array in parts.items()
+        ]
+
 
 @dataclass(frozen=True)
 class Split:
@@ -102,7 +113,7 @@ class Split:
 
     def hash(self) -> str:
         """sha256 over both lists of pixels."""
-        return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in (self.train, self.test))).hexdigest()
+        return split_hash(train=self.train, test=self.test)
 
 
 # ---- the scenes -----------------------------------------------------------------------
@@ -117,24 +128,10 @@ def load(data: LocatedData) -> Scene:
     if data.standin:
         return synthetic_scene()
     files = SCENES[data.dataset]
-    cube = read_variable(data.folder / files.cubes[data.edition], files.cube_variable)
-    truth = read_variable(data.folder / files.truth, files.truth_variable)
+    cube_file, truth_file = files.editions[data.edition]
+    cube = read_matrix(data.folder / cube_file, files.cube_variable, cube_file in data.vouched)
+    truth = read_matrix(data.folder / truth_file, files.truth_variable, truth_file in data.vouched)
     return checked_scene(cube, truth, files)
-
-
-def read_variable(file: Path, name: str) -> np.ndarray:
-    """One array of a MATLAB file.
-
-    Raises:
-        DataError: no MATLAB file, or it has no such variable.
-    """
-    try:
-        content = loadmat(file, variable_names=[name])
-    except NO_MATLAB_FILE as error:
-        raise DataError(f"{file}: cannot be read as a MATLAB file ({' '.join(str(error).split())}).") from None
-    if name not in content:
-        raise DataError(f"{file}: has no variable {name!r}.")
-    return content[name]
 
 
 def checked_scene(cube: np.ndarray, truth: np.ndarray, files: SceneFiles) -> Scene:

@@ -38,6 +38,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     return Measured(
         metrics={"last": {**accuracies(predicted[split.test], label), "seen_windows": seen}},
         details={
+            "arrays": scene.arrays(),
             "classes": list(scene.classes),
             "confusion_matrix": confusion_matrix(predicted[split.test], label, len(scene.classes)),
             "classes_not_scored": [scene.classes[number - 1] for number in split.dropped],

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from sklearn import metrics
-from torch import Tensor
 
 from papers.hybridsn.data import Windows
 from papers.hybridsn.model import HybridSN
@@ -37,8 +36,3 @@ def accuracies(predicted: np.ndarray, label: np.ndarray) -> dict[str, float]:
 def confusion_matrix(predicted: np.ndarray, label: np.ndarray, classes: int) -> list[list[int]]:
     """How many pixels of each class (row) were taken for which (column). Shape (classes, classes)."""
     return metrics.confusion_matrix(label, predicted, labels=range(1, classes + 1)).tolist()
-
-
-def copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as they are now, on the CPU."""
-    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}

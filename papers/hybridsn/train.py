@@ -10,56 +10,48 @@ README.md.
     python -m papers.hybridsn.train --variant indian_pines-disjoint --seeds 0
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 import numpy as np
+import pydantic.dataclasses
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from common.base.errors import UsageError
 from common.training.determinism import generator
-from common.training.device import fast_precision
-from common.training.recipes import check_bounds
+from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
+from common.training.weights import copied
 from papers.hybridsn.data import Scene, Split, Windows, disjoint_split, load, random_split, reduce_bands
 from papers.hybridsn.model import HybridSN, check_sizes, initialise
-from papers.hybridsn.scoring import accuracies, copied, predict
+from papers.hybridsn.scoring import accuracies, predict
 
 DEVICES = ("cpu", "cuda")
 TRAINING_PIXELS = "training_pixels"  # kept with the weights: without them nobody knows what is left to test on
 # A batch goes through the network in parts that fit into a processor's cache; their gradients add up to the batch's.
 WINDOWS_AT_ONCE = {"cpu": 32, "cuda": 256}
 
-# Blocks are counted on a side: of Indian Pines, 50 make blocks of three pixels, far smaller than a window.
-MOST = {"epochs": 10_000, "batch": 100_000, "blocks": 50}
 
-
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKED)
 class Recipe:
     """Everything that makes the numbers. 'Open' marks what the paper does not say."""
 
-    protocol: Literal["random", "disjoint"] = "random"  # Sec. III: random
-    training_share: float = 0.3  # Sec. III-B; Table V: 0.1; supplement: 0.2 and 0.05
-    blocks: int = 4  # a disjoint split cuts the scene into 4 x 4 regions; ours
-    components: int = 30  # Sec. III: 30 for Indian Pines, 15 for the others
-    window: int = 25  # Sec. III
-    epochs: int = 100  # Sec. III
-    batch: int = 256  # Sec. III
-    learning_rate: float = 0.001  # Sec. III, Adam
-    decay: float = 0.0  # open: the rate of step t is divided by 1 + decay * t; 1e-6 in the authors' code
-    epsilon: float = 1e-7  # open: Adam's; that of Keras
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the products; weights and sums are float32
+    protocol: Literal["random", "disjoint"] = "random"  # how pixels are split; Sec. III draws them at random
+    training_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the labelled pixels; Sec. III-B, Table V, supplement
+    # With 50 blocks on a side those of Indian Pines have three pixels each, far smaller than a window.
+    blocks: Annotated[int, Field(ge=2, le=50)] = 4  # a disjoint split cuts the scene into 4 x 4 regions; ours
+    components: int = 30  # principal components; Sec. III: 30 for Indian Pines, 15 for the others
+    window: int = 25  # side of a window in pixels; Sec. III
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 100  # Sec. III
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 256  # Sec. III
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 0.001  # of Adam; Sec. III
+    decay: Annotated[float, Field(ge=0)] = 0.0  # open: step t divides the rate by 1 + decay * t; authors' code: 1e-6
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-7  # open: Adam's; that of Keras
+    precision: Literal["fast", "float32"] = "fast"  # of the products; weights and sums are float32; ours
 
-    def __post_init__(self):
-        least = {"epochs": 1, "batch": 1, "blocks": 2, "decay": 0.0}
-        check_bounds(self, least, MOST)
-        for name in ("learning_rate", "epsilon"):
-            if not 0 < getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: between 0 and 1.")
-        if not 0 < self.training_share < 1:
-            raise UsageError(f"--training-share {self.training_share}: between 0 and 1.")
+    def __post_init__(self) -> None:
         check_sizes(self.window, self.components)
 
 
@@ -79,7 +71,7 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
     """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset."""
     full = VARIANTS[variant]
     if preset == "smoke":
-        return replace(full, epochs=3, window=9, components=13, batch=128)
+        return replace(full, epochs=3, window=9, components=13, batch_size=128)
     if standin:
         return replace(full, epochs=8)
     if preset == "quick":
@@ -110,6 +102,20 @@ def build_model(scene: Scene, recipe: Recipe) -> HybridSN:
     return HybridSN(recipe.window, recipe.components, len(scene.classes))
 
 
+@dataclass
+class At:
+    """What changes in training besides the network and the optimiser.
+
+    The training accuracy is that of the windows as they come, with dropout, as in the authors' code, which keeps the
+    weights of the epoch where it was best.
+    """
+
+    loss: float = 0.0  # summed over the epoch
+    correct: int = 0  # so far in the epoch
+    best_accuracy: float = -1.0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
 def train(run: Run, recipe: Recipe) -> Trained:
     """A hundred epochs over the windows of the training pixels (Sec. III)."""
     scene = load(run.data)
@@ -117,72 +123,44 @@ def train(run: Run, recipe: Recipe) -> Trained:
     windows = windows_of(scene, split, recipe, run.device)
     pixels = torch.from_numpy(split.train).to(run.device)
     labels = torch.from_numpy(scene.truth.flat[split.train] - 1).to(run.device)
+    count = len(pixels)
+    steps_per_epoch = -(-count // recipe.batch_size)
 
     model = build_model(scene, recipe)
     initialise(model, generator(run.seed, "initial weights"))
     model.to(run.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, eps=recipe.epsilon)
+    precision = run.choose_precision(recipe.precision)
 
-    # Everything that changes, but for the network and the optimiser. The training accuracy is that of the
-    # windows as they come, with dropout, as the authors' code has it, which keeps the weights of the epoch
-    # where it was best.
-    state = {
-        "epoch": 0, "position": 0, "loss": 0.0, "correct": 0,
-        "best": {"accuracy": -1.0}, "curves": {"loss": [], "train_accuracy": []},
-    }  # fmt: skip
-    if kept := run.resume():
-        model.load_state_dict(kept.pop("model"))
-        optimiser.load_state_dict(kept.pop("optimiser"))
-        state = kept
-    run.precision = chosen_precision(recipe, run.device)
-    precision = getattr(torch, run.precision)
+    at = At()
+    run.resume(at, model=model, optimiser=optimiser)
+    for epoch in run.epochs(recipe.epochs, samples=count):
+        order = torch.randperm(count, generator=generator(run.seed, "order", epoch)).to(run.device)
+        model.train()
+        for step, batch in run.steps(order.split(recipe.batch_size)):
+            optimiser.param_groups[0]["lr"] = learning_rate(recipe, epoch * steps_per_epoch + step)
+            draw = generator(run.seed, "dropout", epoch, step)
+            loss, correct = gradients(model, windows, pixels[batch], labels[batch], draw, precision)
+            run.require_finite(loss, f"the loss in epoch {epoch + 1}")
+            optimiser.step()
+            at.loss += loss
+            at.correct += correct
+            run.advance(len(batch))
 
-    count = len(pixels)
-    steps_per_epoch = -(-count // recipe.batch)
-    done = state["epoch"] * count + state["position"]
-    with run.progress("training", recipe.epochs * count, done):
-        while state["epoch"] < recipe.epochs:
-            epoch = state["epoch"]
-            order = torch.randperm(count, generator=generator(run.seed, "order", epoch)).to(run.device)
-            model.train()
-            while state["position"] < count:
-                batch = order[state["position"] : state["position"] + recipe.batch]
-                step = state["position"] // recipe.batch
-                optimiser.param_groups[0]["lr"] = learning_rate(recipe, epoch * steps_per_epoch + step)
-                draw = generator(run.seed, "dropout", epoch, step)
-                loss, correct = gradients(model, windows, pixels[batch], labels[batch], draw, precision)
-                run.require_finite(loss, f"the loss in epoch {epoch + 1}")
-                optimiser.step()
-                state["position"] += len(batch)
-                state["loss"] += loss
-                state["correct"] += correct
-                run.advance(len(batch), everything(state, model, optimiser), f"epoch {epoch + 1}/{recipe.epochs}")
+        accuracy = 100 * at.correct / count
+        if accuracy > at.best_accuracy:
+            at.best_accuracy, at.best_weights = accuracy, copied(model)
+        run.log(loss=at.loss / count, train_accuracy=accuracy)
+        at.loss, at.correct = 0.0, 0
 
-            accuracy = 100 * state["correct"] / count
-            if accuracy > state["best"]["accuracy"]:
-                state["best"] = {"accuracy": accuracy, "epoch": epoch + 1, "weights": copied(model.state_dict())}
-            state["curves"]["loss"].append(state["loss"] / count)
-            state["curves"]["train_accuracy"].append(accuracy)
-            run.log(state["curves"])
-            state |= {"epoch": epoch + 1, "position": 0, "loss": 0.0, "correct": 0}
-
-    weights = copied(model.state_dict())
-    model.load_state_dict(state["best"]["weights"])
+    last = copied(model)
+    model.load_state_dict(at.best_weights)
     best = predict(model, windows, split.test, run.device)
     return Trained(
-        weights={**weights, TRAINING_PIXELS: torch.from_numpy(split.train.astype(np.int32))},
+        weights={**last, TRAINING_PIXELS: torch.from_numpy(split.train.astype(np.int32))},
         split=split.hash(),
-        samples=recipe.epochs * count,
-        curves=state["curves"],
         metrics={"best-train": accuracies(best, scene.truth.flat[split.test])},
     )
-
-
-def chosen_precision(recipe: Recipe, device: str) -> str:
-    """The name of a PyTorch type."""
-    if recipe.precision != "auto":
-        return recipe.precision
-    return str(fast_precision(device)).removeprefix("torch.")
 
 
 def gradients(
@@ -213,11 +191,6 @@ def gradients(
             losses += loss.item()
             correct += int((logits.argmax(dim=1) == label).sum())
     return losses, correct
-
-
-def everything(state: dict, model: HybridSN, optimiser: torch.optim.Adam) -> dict:
-    """What a resumed run needs."""
-    return {**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
 
 
 if __name__ == "__main__":

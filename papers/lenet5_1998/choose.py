@@ -20,11 +20,13 @@ from common.base.errors import UserError
 from common.claims.papers import load_paper
 from common.data.passports import locate
 from common.pages.pages import markdown_table
+from common.training import provenance
 from common.training.determinism import make_deterministic
 from common.training.run import Job, Run
 from common.training.tries import by_guess, in_words, keep_tries, known_tries, show_on_page
 from papers.lenet5_1998.train import VARIANTS, train
 
+PAPER = "lenet5_1998"
 FILE = Path(__file__).with_name("choices.csv")
 HELD_OUT = 10_000
 
@@ -74,19 +76,31 @@ def one_try(changes: dict, seed: int) -> dict:
     """Train `lenet5` on 50,000 patterns; errors in percent after the last pass."""
     torch.set_num_threads(1)
     make_deterministic(seed)
-    paper = load_paper("lenet5_1998")
     recipe = replace(VARIANTS["lenet5"], held_out=HELD_OUT, **(START | changes))
     with tempfile.TemporaryDirectory() as folder:
-        data = locate(paper.passport("lenet5"))
-        job = Job(paper, "lenet5", "full", seed, recipe, True, data, "cpu", Path(folder), False, "choose")
-        curves = train(Run(job), recipe).curves
+        run = Run(
+            Job(
+                paper=PAPER,
+                variant="lenet5",
+                preset="full",
+                seed=seed,
+                recipe=recipe,
+                modified=True,
+                data=locate(load_paper(PAPER).passport("lenet5")),
+                device="cpu",
+                runs_dir=Path(folder),
+                command="choose",
+                code=provenance.code(PAPER),
+            )
+        )
+        train(run, recipe)
     return (
         START
         | changes
         | {
             "seed": seed,
-            "held_out_error": round(curves["held_out_error"][-1], 2),
-            "train_error": round(curves["train_error"][-1], 2),
+            "held_out_error": round(run.curves["held_out_error"][-1], 2),
+            "train_error": round(run.curves["train_error"][-1], 2),
         }
     )
 

@@ -2,7 +2,6 @@
 and the distorted patterns of Section III-B."""
 
 import gzip
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from common.base.errors import DataError
 from common.data.passports import LocatedData
+from common.data.splits import split_hash
 from common.training.determinism import generator
 from papers.lenet5_1998.model import BACKGROUND, FOREGROUND, IMAGE_SIDE
 
@@ -30,8 +30,7 @@ class Digits:
 
     def split_hash(self) -> str:
         """sha256 over the labels of both parts in their order: which examples train, which test."""
-        parts = (self.train_labels, self.test_labels)
-        return hashlib.sha256(b"|".join(part.numpy().tobytes() for part in parts)).hexdigest()
+        return split_hash(train=self.train_labels, test=self.test_labels)
 
 
 def load(data: LocatedData) -> Digits:

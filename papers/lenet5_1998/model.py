@@ -116,15 +116,15 @@ class EuclideanRBF(nn.Module):
 
 
 class LeNet5(nn.Module):
-    """The network of Figure 2.
+    """The network of Figure 2; by default that of the variant `lenet5`, whose weights are published.
 
     Args:
-        subsample_mean: S2 and S4 average their four inputs instead of adding them.
+        subsample_mean: S2 and S4 average their four inputs; `False` adds them.
         squash_convolutions: squash after C1, C3 and C5, as the paper does in every
             layer up to F6. `False` is the blog's network.
     """
 
-    def __init__(self, subsample_mean: bool = False, squash_convolutions: bool = True):
+    def __init__(self, subsample_mean: bool = True, squash_convolutions: bool = True):
         super().__init__()
         self.C1 = nn.Conv2d(1, 6, 5)
         self.S2 = Subsampling(6, subsample_mean)

@@ -12,17 +12,20 @@ field by field in `Recipe`, and on the page in README.md.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
+import pydantic.dataclasses
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from common.base.errors import UsageError
 from common.base.metrics import error_percent
 from common.training.determinism import generator
-from common.training.recipes import check_bounds
+from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
+from common.training.weights import copied
 from papers.lenet5_1998 import kernel, sdlm
 from papers.lenet5_1998.data import Digits, Distortion, as_patterns, distorted_patterns, load
 from papers.lenet5_1998.model import LeNet5, Loss, initialise
@@ -30,57 +33,44 @@ from papers.lenet5_1998.model import LeNet5, Loss, initialise
 DEVICES = ("cpu",)  # one pattern at a time is too little work for a GPU
 CHUNK = 500  # updates between two looks at the clock and at signals
 PAPER_PASSES = 20
-MOST = {  # of what costs time or memory, and of amounts beyond which nothing of a digit is left
-    "passes": 10_000, "curvature_patterns": 60_000, "distorted_copies": 100,
-    "shift": 28, "scale": 1, "squeeze": 1, "shear": 1,
-}  # fmt: skip
 TRAIN_ERROR_PASS = 19  # the paper's training error is that "after 19 passes" (Sec. III-B)
 
+Passes = Annotated[int, Field(ge=1, le=10_000)]
+Schedule = Annotated[tuple[tuple[Passes, Annotated[float, Field(gt=0)]], ...], Field(min_length=1)]
 
-@dataclass(frozen=True)
+
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKED)
 class Recipe:
     """Everything that makes the numbers. 'Open' marks what the paper does not say;
     README.md lists what was tried."""
 
-    passes: int = PAPER_PASSES  # Sec. III-B
-    eta: tuple[tuple[int, float], ...] = (  # Sec. III-B: (passes, global rate)
+    passes: Passes = PAPER_PASSES  # passes over the training set (Sec. III-B)
+    eta: Schedule = (  # global learning rate: pairs of a number of passes and their rate (Sec. III-B)
         (2, 0.0005), (3, 0.0002), (3, 0.0001), (4, 0.00005), (8, 0.00001),
     )  # fmt: skip
-    mu: float = 0.02  # Sec. III-B
-    curvature_patterns: int = 500  # Sec. III-B, before each pass
+    mu: Annotated[float, Field(gt=0)] = 0.02  # added to second derivatives, so that no step is too long (Sec. III-B)
+    # 60,000 are the whole training set.
+    curvature_patterns: Annotated[int, Field(ge=1, le=60_000)] = 500  # patterns for second derivatives (Sec. III-B)
     order: Literal["constant", "fresh"] = "constant"  # open: one random order for all passes, or a new one for each
-    equation: Literal["eq8", "eq9"] = "eq9"  # open: the loss
-    j: float = 10.0  # open: the constant of eq. 9
-    subsample: Literal["sum", "mean"] = "mean"  # open: Sec. II-B adds, Sec. II-A averages
-    shared_coefficient: bool = False  # open: four connections share an S2 coefficient, or it weighs the window
-    top_curvature: Literal["exact", "quadratic"] = "quadratic"  # open: where the second derivatives of eq. 9 start
-    bound: float = 2.4  # Appendix A: initial weights U(-2.4/F^e, 2.4/F^e)
-    fan_in_exponent: float = 0.5  # Appendix A prints 1
-    optimiser: Literal["sdlm", "sgd"] = "sdlm"  # Appendix C
-    squash_convolutions: bool = True  # Sec. II-B: every layer up to F6
-    padding: Literal["background", "replicate"] = "background"  # Sec. II-B
-    distorted_copies: int = 0  # Sec. III-B: 9 give 540,000 distorted patterns
-    shift: float = 1.0  # open: how far the distortions go (see data.Distortion)
-    scale: float = 0.08
-    squeeze: float = 0.08
-    shear: float = 0.15
-    train_patterns: int | None = None  # only so many of the training set
-    held_out: int = 0  # so many of the training set are measured on instead of the test set
-    compiled: bool = True  # kernel.c, where a compiler is at hand
-
-    def __post_init__(self):
-        least = {
-            "passes": 1, "curvature_patterns": 1, "distorted_copies": 0, "held_out": 0,
-            "j": 0, "shift": 0, "scale": 0, "squeeze": 0, "shear": 0,
-        }  # fmt: skip
-        check_bounds(self, least, MOST)
-        for name in ("mu", "bound"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"--{name} {getattr(self, name)}: more than 0.")
-        if not 0 <= self.fan_in_exponent <= 1:
-            raise UsageError(f"--fan-in-exponent {self.fan_in_exponent}: from 0 to 1.")
-        if not self.eta or any(not 1 <= passes <= MOST["passes"] or rate <= 0 for passes, rate in self.eta):
-            raise UsageError(f"--eta: passes, 1 to {MOST['passes']:,}, and a rate above 0, as in [[20, 0.0005]].")
+    equation: Literal["eq8", "eq9"] = "eq9"  # open: which equation is the loss
+    j: Annotated[float, Field(ge=0)] = 10.0  # open: the constant j of eq. 9
+    subsample: Literal["sum", "mean"] = "mean"  # open: S2 and S4 add (Sec. II-B) or average (Sec. II-A)
+    shared_coefficient: bool = False  # open: four connections share a coefficient of S2 or S4, or it weighs their sum
+    top_curvature: Literal["exact", "quadratic"] = "quadratic"  # open: second derivatives start from eq. 9, or eq. 8
+    bound: Annotated[float, Field(gt=0)] = 2.4  # b of the initial weights U(-b/F^e, b/F^e), F the fan-in (App. A)
+    fan_in_exponent: Annotated[float, Field(ge=0, le=1)] = 0.5  # e of the initial weights; Appendix A prints 1
+    optimiser: Literal["sdlm", "sgd"] = "sdlm"  # stochastic diagonal Levenberg-Marquardt (Appendix C), or plain SGD
+    squash_convolutions: bool = True  # squash after C1, C3 and C5 too (Sec. II-B: every layer up to F6)
+    padding: Literal["background", "replicate"] = "background"  # what surrounds the image; Sec. II-B: background
+    distorted_copies: Annotated[int, Field(ge=0, le=100)] = 0  # distorted versions of each pattern; Sec. III-B: 9
+    # Beyond these amounts nothing of a digit is left.
+    shift: Annotated[float, Field(ge=0, le=28)] = 1.0  # open: how far distortions shift, in pixels
+    scale: Annotated[float, Field(ge=0, le=1)] = 0.08  # open: how much distortions scale, as a natural logarithm
+    squeeze: Annotated[float, Field(ge=0, le=1)] = 0.08  # open: how much distortions squeeze, as a natural logarithm
+    shear: Annotated[float, Field(ge=0, le=1)] = 0.15  # open: how far distortions shear, in pixels per pixel of height
+    train_patterns: Annotated[int, Field(ge=1)] | None = None  # ours: train on the first so many only; null for all
+    held_out: Annotated[int, Field(ge=0)] = 0  # ours: the last so many training patterns replace the test set
+    compiled: bool = True  # ours: train with kernel.c where a C compiler is at hand
 
     @property
     def loss(self) -> Loss:
@@ -138,77 +128,63 @@ def hold_out(digits: Digits, recipe: Recipe) -> Digits:
         test_images, test_labels = images[-recipe.held_out :], labels[-recipe.held_out :]
         images, labels = images[: -recipe.held_out], labels[: -recipe.held_out]
     count = len(images) if recipe.train_patterns is None else recipe.train_patterns
-    if not 1 <= count <= len(images):
+    if count > len(images):
         raise UsageError(f"--train-patterns {count}: there are {len(images)}.")
     return Digits(images[:count], labels[:count], test_images, test_labels)
+
+
+@dataclass
+class At:
+    """What changes in training. All of it: the network's parameters are here as one vector."""
+
+    weights: Tensor  # (60000,)
+    rates: Tensor  # (60000,), the step of every parameter in this pass
+    mistakes: int = 0  # so far in the pass
 
 
 def train(run: Run, recipe: Recipe) -> Trained:
     """Twenty passes over the training set, one update for each pattern (Sec. III-B)."""
     digits = hold_out(load(run.data), recipe)
-    labels = digits.train_labels
-    count = len(labels)
+    count = len(digits.train_labels)
 
-    # The network, and its 60,000 parameters as one vector.
     model = build_model(recipe)
     initialise(model, recipe.bound, recipe.fan_in_exponent, generator(run.seed, "initial weights"))
     fast = kernel.build(model, recipe.loss, recipe.curvature) if recipe.compiled else None
+    updates = fast.updates if fast else partial(slow_updates, model, recipe.loss)
     run.compiled = fast.compiler if fast else None
 
-    # Everything that changes. The errors are those of the patterns as they come (Fig. 5's training
-    # curve can look worse than the test's for that reason), then of both sets at the end of a pass.
-    measured = "held_out_error" if recipe.held_out else "test_error"
-    curves: dict[str, list[float]] = {name: [] for name in ("eta", "online_error", "train_error", measured)}
-    state = {"weights": flat_weights(model), "rates": None, "pass": 1, "position": 0, "mistakes": 0, "curves": curves}
-    state = run.resume() or state
-    weights, curves = state["weights"], state["curves"]
+    at = At(flat_weights(model), rates=torch.empty(0))
+    run.resume(at)
+    for epoch in run.epochs(recipe.passes, samples=count):
+        number = epoch + 1  # of the pass, as the paper counts
+        eta = eta_of_pass(recipe, number)
+        patterns, labels = present(digits, patterns_of_pass(run.seed, number, count, recipe), run.seed, recipe)
+        if run.at_epoch_start:
+            at.rates = rates_of_pass(eta, at.weights, patterns, model, fast, recipe)
+        for _, order in run.steps(torch.arange(count).split(CHUNK)):
+            penalty, mistakes = updates(at.weights, at.rates, patterns, labels, order)
+            run.require_finite(penalty, f"the loss in pass {number}")
+            at.mistakes += mistakes
+            run.advance(len(order))
 
-    done = (state["pass"] - 1) * count + state["position"]
-    with run.progress("training", recipe.passes * count, done):
-        while state["pass"] <= recipe.passes:
-            number = state["pass"]
-            eta = eta_of_pass(recipe, number)
-            which = patterns_of_pass(run.seed, number, count, recipe)
-            patterns, pattern_labels = present(digits, which, run.seed, recipe)
-            if state["position"] == 0:
-                state["rates"] = rates_of_pass(eta, weights, patterns, model, fast, recipe)
+        # The errors of the patterns as they came (Fig. 5's training curve can look worse than the test's
+        # for that reason), then of both sets with the weights of now.
+        vector_to_parameters(at.weights, model.parameters())
+        classify_fast = partial(fast.classify, at.weights) if fast else None
+        trained = classify(model, digits.train_images, recipe, classify_fast)
+        tested = classify(model, digits.test_images, recipe, classify_fast)
+        run.log(
+            eta=eta,
+            online_error=100 * at.mistakes / count,
+            train_error=error_percent(trained, digits.train_labels),
+            **{"held_out_error" if recipe.held_out else "test_error": error_percent(tested, digits.test_labels)},
+        )
+        at.mistakes = 0
 
-            for order in torch.arange(state["position"], count).split(CHUNK):
-                if fast:
-                    penalty, wrong = fast.updates(weights, state["rates"], patterns, pattern_labels, order)
-                else:
-                    penalty, wrong = slow_updates(
-                        model, weights, state["rates"], patterns, pattern_labels, order, recipe
-                    )
-                run.require_finite(penalty, f"the loss in pass {number}")
-                state["position"] += len(order)
-                state["mistakes"] += wrong
-                run.advance(len(order), state, f"pass {number}/{recipe.passes}")
-
-            vector_to_parameters(weights, model.parameters())
-            classify_fast = partial(fast.classify, weights) if fast else None
-            curves["eta"].append(eta)
-            curves["online_error"].append(100 * state["mistakes"] / count)
-            curves["train_error"].append(
-                error_percent(classify(model, digits.train_images, recipe, classify_fast), labels)
-            )
-            tested = classify(model, digits.test_images, recipe, classify_fast)
-            curves[measured].append(error_percent(tested, digits.test_labels))
-            run.log(curves)
-            state |= {"pass": number + 1, "position": 0, "mistakes": 0}
-            run.keep(state)
-
-    vector_to_parameters(weights, model.parameters())
     metrics = {}
     if recipe.passes == PAPER_PASSES:
-        metrics["pass-19"] = {"train_error": curves["train_error"][TRAIN_ERROR_PASS - 1]}
-    return Trained(
-        weights={name: parameter.detach().clone() for name, parameter in model.named_parameters()},
-        split=digits.split_hash(),
-        samples=recipe.passes * count,
-        curves=curves,
-        metrics=metrics,
-    )
+        metrics["pass-19"] = {"train_error": run.curves["train_error"][TRAIN_ERROR_PASS - 1]}
+    return Trained(weights=copied(model), split=digits.split_hash(), metrics=metrics)
 
 
 def flat_weights(model: LeNet5) -> Tensor:
@@ -252,13 +228,13 @@ def rates_of_pass(eta: float, weights: Tensor, patterns: Tensor, model: LeNet5, 
 
 
 def slow_updates(
-    model: LeNet5, weights: Tensor, rates: Tensor, patterns: Tensor, labels: Tensor, order: Tensor, recipe: Recipe
+    model: LeNet5, loss: Loss, weights: Tensor, rates: Tensor, patterns: Tensor, labels: Tensor, order: Tensor
 ) -> tuple[float, int]:
     """`Kernel.updates` without a compiler."""
     vector_to_parameters(weights.clone(), model.parameters())
     penalties, mistakes = 0.0, 0
     for k in order.tolist():
-        penalty, wrong = sdlm.update(model, rates, patterns[k], labels[k], recipe.loss)
+        penalty, wrong = sdlm.update(model, rates, patterns[k], labels[k], loss)
         penalties, mistakes = penalties + penalty, mistakes + wrong
     weights.copy_(flat_weights(model))
     return penalties, mistakes

@@ -11,7 +11,7 @@ import yaml
 from common.base import paths
 from common.claims.papers import Claim, Paper, load_paper
 from common.data.passports import Passport, find_passport
-from common.training.records import Record, make_record, write_record
+from common.training.records import Record, ReleasedRecord, make_record, make_released, write_record
 
 # By edition: what the files of the dataset "shapes" hold. Sizes are no whole kilobytes.
 SHAPES = {
@@ -76,6 +76,16 @@ PAPER = {
 }
 
 
+RELEASED = {
+    "id": "theirs",
+    "by": "the authors",
+    "variants": ["plain"],
+    "dataset": "shapes",
+    "file": "train.bin",
+    "tests": ["shapes"],
+}
+
+
 class Toy:
     """Writes papers, passports, data files and records under a folder that `common` takes for the repository."""
 
@@ -95,6 +105,10 @@ class Toy:
             content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False), encoding="utf-8"
         )
         return load_paper(name)
+
+    def released_content(self) -> dict:
+        """The same with released weights, which are one of the files of the dataset "shapes"."""
+        return self.paper_content() | {"released": [copy.deepcopy(RELEASED)]}
 
     def claim(self, **changes) -> Claim:
         return Claim.model_validate(CLAIM | changes)
@@ -116,7 +130,7 @@ class Toy:
             (folder / name).write_bytes(content)
         return folder
 
-    def publish(self, *records: Record) -> None:
+    def publish(self, *records: Record | ReleasedRecord) -> None:
         for record in records:
             write_record(record, record.path())
 
@@ -173,6 +187,29 @@ def record() -> Callable[..., Record]:
             "weights": {"sha256": "56" * 32},
         }  # fmt: skip
         return make_record(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def released_record(record) -> Callable[..., ReleasedRecord]:
+    """Makes records of released weights with which nothing is wrong."""
+
+    def make(value=0.95, **changes) -> ReleasedRecord:
+        model = record()
+        files = {name: _file(content, ())["sha256"] for name, content in SHAPES["official"].items()}
+        fields = {
+            "paper": "alpha_2001",
+            "id": "theirs",
+            "metrics": {"last": {"test_error": value}},
+            "weights": {"name": "train.bin", "sha256": files["train.bin"]},
+            "data": {"dataset": "shapes", "edition": "official", "files": files},
+            "code": model.code.model_dump(),
+            "environment": model.environment.model_dump(),
+            "command": "bash reproduce.sh publish alpha_2001 --released",
+            "seconds": 1.5,
+        }
+        return make_released(**fields | changes)
 
     return make
 

@@ -32,7 +32,7 @@ def files(folder) -> list[str]:
 
 
 def damage(folder, step: int, change) -> None:
-    path = folder / f"step-{step:010d}.ckpt"
+    path = folder / f"step-{step:012d}.ckpt"
     path.write_bytes(change(path.read_bytes()))
 
 
@@ -47,12 +47,12 @@ def test_an_empty_folder_has_none(tmp_path):
 
 def test_the_last_two_are_kept(two):
     checkpoint.save(two, 11, state(11))
-    assert files(two) == ["step-0000000010.ckpt", "step-0000000011.ckpt"]
+    assert files(two) == ["step-000000000010.ckpt", "step-000000000011.ckpt"]
 
 
 def test_clear_leaves_only_what_is_no_checkpoint(two):
     (two / "record.json").touch()
-    (two / ".step-0000000011.ckpt.writing").touch()  # of a killed run
+    (two / ".step-000000000011.ckpt.writing").touch()  # of a killed run
     checkpoint.clear(two)
     assert files(two) == ["record.json"]
 
@@ -72,7 +72,7 @@ def test_a_damaged_newest_is_passed_over_with_a_warning(two, kind):
     damage(two, 10, DAMAGE[kind])
     warnings = []
     assert same(checkpoint.load(two, warnings.append), state(9))
-    assert len(warnings) == 1 and "step-0000000010.ckpt is damaged" in warnings[0]
+    assert len(warnings) == 1 and "step-000000000010.ckpt is damaged" in warnings[0]
 
 
 def test_two_damaged_ones_are_none(two):
@@ -99,7 +99,7 @@ def test_a_kill_before_the_new_one_has_its_name_leaves_the_old_ones(two, monkeyp
     assert same(checkpoint.load(two, warnings.append), state(10))
     assert warnings == []
     checkpoint.save(two, 11, state(11))  # what the kill left behind is not in the way
-    assert files(two) == ["step-0000000010.ckpt", "step-0000000011.ckpt"]
+    assert files(two) == ["step-000000000010.ckpt", "step-000000000011.ckpt"]
 
 
 def test_a_full_disk_is_told_and_the_old_ones_stay(two, monkeypatch):
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_and_the_old_ones_stay(two, monkeypatch):
 
     before = files(two)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MachineError, match="step-0000000011.ckpt: No space left on device"):
+    with pytest.raises(MachineError, match="step-000000000011.ckpt: No space left on device"):
         checkpoint.save(two, 11, state(11))
     assert files(two) == before
     assert same(checkpoint.load(two), state(10))

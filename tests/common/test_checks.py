@@ -9,7 +9,7 @@ import pytest
 
 from common.base import paths
 from common.claims.papers import Paper
-from common.publishing.checks import paper_faults, record_faults
+from common.publishing.checks import differences, paper_faults, record_faults, released_faults, same
 from common.training.provenance import hash_of
 from common.training.records import make_record
 
@@ -178,4 +178,65 @@ def test_weights_are_those_of_one_record(toy, paper, sound):
         f"{place}/gone.safetensors: is not there",
         f"{place}/shared.safetensors: is not that of one record",
         f"{place}/stray.safetensors: is not that of one record",
+    ]
+
+
+RELEASED_FAULTS = {
+    "not named": (lambda c: c.update(id="ours"), "alpha_2001 knows no released weights 'ours'"),
+    "another paper's": (lambda c: c.update(paper="beta_2010"), "alpha_2001 knows no released weights 'theirs'"),
+    "measured elsewhere": (
+        lambda c: c["data"].update(dataset="squares"),
+        "measured on squares, which paper.yaml does not name for theirs",
+    ),
+    "another file": (
+        lambda c: c["weights"].update(name="test.bin"),
+        "its weights are not the train.bin that the passport of shapes names",
+    ),
+    "another content": (
+        lambda c: c["weights"].update(sha256="0" * 64),
+        "its weights are not the train.bin that the passport of shapes names",
+    ),
+    "uncommitted": (lambda c: c["code"].update(committed=False), NO_COMMIT),
+    "no commit": (lambda c: c["code"].update(commit=None), NO_COMMIT),
+    "another edition": (
+        lambda c: c["data"].update(edition="other"),
+        "its edition 'other' is none of the passport of shapes",
+    ),
+    "other files": (
+        lambda c: c["data"]["files"].pop("test.bin"),
+        "its data files are not those of shapes (official)",
+    ),
+    "a file with other content": (
+        lambda c: c["data"]["files"].update({"test.bin": "0" * 64}),
+        "test.bin was not the file that its passport names",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED_FAULTS)
+def test_each_fault_of_a_record_of_released_weights_is_found(toy, released_record, name):
+    change, fault = RELEASED_FAULTS[name]
+    paper, sound = toy.paper(content=toy.released_content()), released_record()
+    assert released_faults(paper, sound) == []
+    content = copy.deepcopy(sound.model_dump())
+    change(content)
+    assert released_faults(paper, type(sound).model_validate(content)) == [fault]
+
+
+def test_faults_of_released_weights_are_among_the_papers(toy, released_record, monkeypatch):
+    paper = toy.paper(content=toy.released_content())
+    broken = released_record(weights={"name": "train.bin", "sha256": "0" * 64})
+    toy.publish(broken)
+    (fault,) = paper_faults(paper)
+    assert fault.startswith("results/records/alpha_2001/released/theirs/shapes.json: its weights are not the train.bin")
+
+
+def test_measurements_agree_but_for_the_last_bits():
+    one = {"last": {"psnr": 30.0, "ssim": 0.9}, "best": {"psnr": 31.0}}
+    assert differences(one, one) == [] and same(30.0, 30.0 + 1e-4) and not same(30.0, 30.001)
+    other = {"last": {"psnr": 30.0 + 1e-5, "ssim": 0.91}, "first": {"psnr": 31.0}}
+    assert differences(one, other) == [
+        "ssim (last) is 0.9, recorded 0.91",
+        "psnr (best) is 31.0, recorded None",
+        "psnr (first) is None, recorded 31.0",
     ]

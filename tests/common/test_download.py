@@ -2,7 +2,9 @@
 
 import errno
 import hashlib
+import io
 import socket
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -242,6 +244,111 @@ def test_interrupted_every_time(toy, servers):
 def test_the_second_address_helps_where_the_first_does_not(toy, servers, good):
     bad = servers.start(lambda handler, k: send(handler, b"", status=404))
     assert fetch(shapes_at(toy, bad, servers.start(good))).edition == "official"
+
+
+# ---- archives -----------------------------------------------------------------------------------
+
+
+def tar(**members: bytes | tarfile.TarInfo) -> bytes:
+    """A gzipped tar archive; a member is a file's content, or an entry of another kind."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name, member in members.items():
+            if isinstance(member, bytes):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(member)
+                archive.addfile(entry, io.BytesIO(member))
+            else:
+                archive.addfile(member)
+    return content.getvalue()
+
+
+SQUARES = {"part/a.bin": b"square" * 300, "part/b.bin": b"cube" * 300}
+
+
+@pytest.fixture
+def packed(toy, servers):
+    """Serves an archive and writes the passport of a dataset in it: files known by their MD5 sums."""
+
+    def write(content: bytes, **archive):
+        address = servers.start(lambda handler, k: send(handler, content))
+        known = {"md5": hashlib.md5(content).hexdigest(), "bytes": len(content), "urls": [f"{address}/some.tar.gz"]}
+        files = {name: {"md5": hashlib.md5(held).hexdigest(), "bytes": len(held)} for name, held in SQUARES.items()}
+        passport = {
+            "title": "Packed", "page": "https://packed.example/", "terms": "free", "folder": "packed",
+            "splits": {"test": 1}, "standin": "none",
+            "editions": {"official": {
+                "description": "two files", "equivalent": True, "files": files, "archive": known | archive,
+            }},
+        }  # fmt: skip
+        (paths.PASSPORTS / "packed.yaml").write_text(yaml.safe_dump(passport))
+        return find_passport("packed")
+
+    return write
+
+
+def files_in(folder) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_an_archive_is_fetched_and_the_files_wanted_are_taken_out(packed):
+    said = []
+    found = fetch(packed(tar(**SQUARES, **{"part/readme.html": b"more"})), said.append)
+    assert found.files == {name: hashlib.sha256(content).hexdigest() for name, content in SQUARES.items()}
+    assert files_in(paths.DATA / "packed") == SQUARES  # and neither the archive nor anything else
+    assert [line.split()[:2] for line in said] == [["fetching", "some.tar.gz"], ["unpacking", "some.tar.gz"]]
+
+
+def test_an_archive_replaces_only_what_is_missing_or_damaged(packed, servers):
+    passport = packed(tar(**SQUARES))
+    fetch(passport)
+    fetch(passport)
+    assert len(servers.asked) == 1
+    kept, damaged = (paths.DATA / "packed" / name for name in SQUARES)
+    before = kept.stat().st_ino
+    damaged.write_bytes(b"half")
+    fetch(passport)
+    assert len(servers.asked) == 2
+    assert files_in(paths.DATA / "packed") == SQUARES and kept.stat().st_ino == before
+
+
+def link() -> tarfile.TarInfo:
+    entry = tarfile.TarInfo("part/a.bin")
+    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("content", "archive", "expected"),
+    [
+        (tar(**SQUARES), {"md5": "0" * 32}, "the server sent something else than the file"),
+        (tar(**SQUARES | {"part/b.bin": b"ball" * 300}), {}, "holds another part/b.bin than its passport says"),
+        (tar(**{"part/a.bin": SQUARES["part/a.bin"]}), {}, "does not hold part/b.bin"),
+        (tar(**SQUARES)[:-40], {}, "cannot be unpacked"),
+        (b"<html>Please log in.</html>", {}, "cannot be unpacked"),
+        (tar(**SQUARES | {"part/a.bin": link()}), {}, "cannot be unpacked: .*absolute path"),
+    ],
+    ids=["another checksum", "another file in it", "a file too few", "cut short", "a page", "a link out of the folder"],
+)
+def test_an_archive_that_is_not_what_it_should_be_leaves_nothing(packed, content, archive, expected):
+    with pytest.raises(DataAbsent, match=expected) as told:
+        fetch(packed(content, **archive))
+    assert "\n" not in str(told.value)
+    assert not paths.DATA.exists()
+
+
+def test_a_full_disk_while_unpacking_is_the_machines_fault(packed, monkeypatch):
+    def full(*words, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    passport = packed(tar(**SQUARES))
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(MachineError, match="No space left"):
+        fetch(passport)
+    assert files_in(paths.DATA / "packed") == {}
+
+
+# ---- what cannot be fetched ---------------------------------------------------------------------
 
 
 def test_without_addresses_the_page_is_named(toy):

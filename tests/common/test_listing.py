@@ -48,12 +48,12 @@ def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsy
     ]  # fmt: skip
     listing.show_papers(as_json=False)
     plain, wide, both = capsys.readouterr().out.splitlines()[4:7]
-    assert plain.rstrip().endswith("  about 0.5 h (estimate)")
-    assert wide.rstrip().endswith("  about 0.2 h on a GPU (estimate)")
+    assert plain.rstrip().endswith("  about 30 min (estimate)")
+    assert wide.rstrip().endswith("  about 12 min on a GPU (estimate)")
     assert both.rstrip().endswith("  not measured")
     toy.publish(record())
     listing.show_papers(as_json=False)
-    assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  1 min a seed")
+    assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  60 s a seed")
 
 
 @pytest.mark.parametrize(("damage", "state"), [(None, "absent"), (b"", "damaged")])

@@ -1,12 +1,17 @@
 """Weights are measured again on the very data that their record names, or not at all."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from common.base import paths
 from common.base.errors import DataAbsent, UsageError
+from common.claims.papers import Paper
 from common.data.passports import file_sha256
-from common.publishing.measure import _print_classes, recorded_data, variant_of
+from common.publishing.measure import _print_classes, measure_files, recorded_data, variant_of
+from common.training import determinism
+from common.training.evaluation import Measured
 from common.training.weights import save_weights
 
 
@@ -19,7 +24,7 @@ def test_a_record_is_measured_again_on_its_own_edition_only(toy, record, there):
     assert recorded_data(toy.paper(), own, None).folder == folder
     other = record(data=named | {"edition": "bundle", "files": {"shapes.npz": "cd"}})
     with pytest.raises(
-        DataAbsent, match=rf"shapes \({there}\) is in .*; seed 0 of plain was .* other files \(bundle\)"
+        DataAbsent, match=rf"shapes \({there}\) is in .*; alpha_2001/plain/bundle/seed-0 was .* other files \(bundle\)"
     ):
         recorded_data(toy.paper(), other, None)
 
@@ -70,3 +75,25 @@ def test_classes_are_told_by_name_with_their_examples_and_what_they_are_mistaken
 def test_a_matrix_too_wide_for_a_terminal_is_not_printed(capsys):
     _print_classes([[1] * 11] * 11, [f"class {number}" for number in range(11)])
     assert "Confusion matrix" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def flags_seen(toy, monkeypatch):
+    """What `evaluate` finds of the flags when the weights of a toy paper are measured from the command line."""
+    seen = []
+    train = SimpleNamespace(DEVICES=("cpu",), recipe=lambda variant, preset: None)
+    evaluation = SimpleNamespace(evaluate=lambda *words: seen.append(determinism.current_flags()) or Measured({}))
+    modules = {"train": train, "eval": evaluation}
+    monkeypatch.setattr(Paper, "module", lambda paper, name: modules[name])
+    return seen
+
+
+def test_weights_are_measured_with_the_deterministic_set_up(toy, tmp_path, flags_seen):
+    toy.put_data(paths.DATA)
+    wrong = {"deterministic_algorithms": False, "cudnn_deterministic": False, "cudnn_benchmark": True, "tf32": True}
+    torch.set_deterministic_debug_mode("default")
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    assert {name: determinism.current_flags()[name] for name in wrong} == wrong
+    measure_files(toy.paper(), None, [holds(tmp_path / "file", None)], None, "cpu", as_json=True)
+    assert flags_seen == [determinism.FLAGS]

@@ -16,6 +16,10 @@ def rename_claim(content):
     content["claims"][1]["id"] = "plain-test"
 
 
+def release(**changes):
+    return lambda content: content["released"][0].update(changes)
+
+
 BROKEN = {
     "too few seeds for any verdict": (lambda c: c["variants"]["plain"].update(seeds=2), "variants.plain.seeds: "),
     "unknown field": (first_claim(tolerence=0.19), "claims.plain-test.tolerence: is unknown"),
@@ -63,6 +67,34 @@ BROKEN = {
         ),
         "variants.plain.splits: do not add up to the 9 examples of class_sizes",
     ),
+    "word of no protocol": (
+        lambda c: c["protocols"].update({"{cut}-{size}": {"means": "cut", "each": {"cut": ["a"]}}}),
+        "protocols.{cut}-{size}: 'size' is not among the words of `each`",
+    ),
+    "word of no meaning": (
+        lambda c: c["protocols"].update({"{cut}": {"means": "cut to {size}", "each": {"cut": ["a"]}}}),
+        "protocols.{cut}: 'size' is not among the words of `each`",
+    ),
+    "a protocol said twice": (
+        lambda c: c["protocols"].update({"{which}": {"means": "some", "each": {"which": ["best"]}}}),
+        "protocols.{which}: 'best' is named twice",
+    ),
+    "released without an id": (lambda c: c["released"][0].pop("id"), "released.0.id: is missing"),
+    "released for no variant": (release(variants=[]), "released.theirs.variants:"),
+    "released for an unknown variant": (release(variants=["plane"]), "released.theirs.variants: 'plane' is no variant"),
+    "released in an unknown dataset": (release(dataset="shape"), "released.theirs: No dataset is called 'shape'."),
+    "released to test on an unknown dataset": (
+        release(tests=["shape"]),
+        "released.theirs: No dataset is called 'shape'.",
+    ),
+    "released in a file that no passport has": (
+        release(file="train.mat"),
+        "released.theirs.file: the passport of shapes has no 'train.mat'",
+    ),
+    "released twice": (
+        lambda c: c["released"].append(c["released"][0]),
+        "released.theirs.id: two entries have this id",
+    ),
     "tolerance too wide": (first_claim(tolerance=0.2), "claims.plain-test.tolerance: is 0.2, the rule gives 0.19"),
     "tolerance too narrow": (first_claim(tolerance=0.18), "claims.plain-test.tolerance: is 0.18, the rule gives 0.19"),
 }
@@ -71,7 +103,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_entry_is_told_in_one_line_with_its_place(toy, name):
     breaks, expected = BROKEN[name]
-    content = toy.paper_content()
+    content = toy.released_content()
     breaks(content)
     with pytest.raises(UsageError) as told:
         toy.paper(content=content)
@@ -205,3 +237,30 @@ def test_average_accuracy_goes_by_the_split_where_no_class_sizes_are_known(toy):
 
 def test_where_nothing_is_counted_a_count_is_the_last_digit_of_the_tables(toy):
     assert [toy.paper().count("plain", metric) for metric in ("test_error", "psnr", "map_avg")] == [0.01, 0.01, 0.001]
+
+
+PATCHES = {
+    "means": "{set}, cut to {size} pixels",
+    "each": {"set": {"s9": "Set9", "big": "the large ones"}, "size": [1, "2x2"]},
+}
+
+
+def test_protocols_that_differ_in_words_are_written_out_and_said_once(toy):
+    content = toy.paper_content()
+    content["protocols"]["{set}-{size}"] = PATCHES
+    content["claims"][0]["protocol"] = "big-2x2"
+    paper = toy.paper(content=content)
+    assert list(paper.protocols) == ["last", "best", "s9-1", "s9-2x2", "big-1", "big-2x2"]
+    assert paper.protocols["big-2x2"] == "the large ones, cut to 2x2 pixels"
+    said = "{set}, cut to {size} pixels; {set}: s9 Set9, big the large ones"
+    assert paper.meanings({"last", "big-2x2", "s9-1"}) == {"last": "the last weights", "{set}-{size}": said}
+    assert paper.meanings({"best"}) == {"best": "the best weights"}
+
+
+def test_a_variant_is_trained_on_a_dataset_that_has_a_stand_in(toy):
+    test_set = "{title: T, page: P, terms: none, folder: squares, editions: {}}"
+    (paths.PASSPORTS / "squares.yaml").write_text(test_set)
+    content = toy.paper_content()
+    content["variants"]["wide"]["dataset"] = "squares"
+    with pytest.raises(UsageError, match=r"variants\.wide\.dataset: squares has no stand-in"):
+        toy.paper(content=content)

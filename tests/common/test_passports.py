@@ -25,6 +25,7 @@ def test_each_edition_is_recognised(toy, shapes, edition):
     found = locate(shapes)
     assert (found.dataset, found.edition, found.folder, found.standin) == ("shapes", edition, folder, False)
     assert found.files == {name: file.sha256 for name, file in shapes.editions[edition].files.items()}
+    assert found.vouched == tuple(found.files)
 
 
 def test_only_an_equivalent_edition_counts(shapes):
@@ -187,6 +188,16 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     found = locate(shapes)
     assert found.edition == "official"
     assert found.files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    assert "train.bin" in found.vouched
+    (folder / "train.bin").write_bytes(content[:-1] + b"E")
+    damaged(shapes, "train.bin is not what its passport says (altered content)")
+
+
+def test_a_file_of_which_only_the_md5_sum_is_known_is_checked_by_it(toy):
+    content = toy.content("train.bin")
+    shapes = changed_passport("official", **{"train.bin": {"md5": hashlib.md5(content).hexdigest()}})
+    folder = toy.put_data(paths.DATA)
+    assert locate(shapes).files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
     (folder / "train.bin").write_bytes(content[:-1] + b"E")
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
@@ -197,6 +208,7 @@ def test_a_file_of_which_no_checksum_is_known_is_taken_by_its_name_and_what_is_s
     (folder / "shapes.npz").write_bytes(b"mine")
     found = locate(shapes)
     assert (found.edition, found.files) == ("bundle", {"shapes.npz": hashlib.sha256(b"mine").hexdigest()})
+    assert found.vouched == ()
     toy.put_data(folder.parent.parent / "other")
     (folder / "train.bin").write_bytes(b"half")  # beside it, of another edition and altered
     assert locate(shapes).edition == "bundle"
@@ -206,7 +218,9 @@ def test_no_edition_counts_for_a_claim_unless_its_files_can_be_checked():
     for passport in passports.all_passports().values():
         for edition in passport.editions.values():
             if edition.equivalent:
-                assert edition.evidence and all(file.sha256 or file.git_blob for file in edition.files.values())
+                assert edition.evidence and all(
+                    file.sha256 or file.md5 or file.git_blob for file in edition.files.values()
+                )
 
 
 def test_files_that_the_passport_does_not_know_are_no_matter(toy, shapes):
@@ -283,3 +297,184 @@ def test_no_folder_is_absent_and_cannot_be_fetched(given):
         locate(given)
     with pytest.raises(DataAbsent, match="cannot be fetched; get it from https://given.example/"):
         fetch(given)
+
+
+# ---- editions that an installed Python package ships --------------------------------------------
+
+
+@pytest.fixture
+def shipped(toy, shapes, tmp_path, monkeypatch):
+    """The folder of a package `triangles` that ships the official files; importing the package fails."""
+    folder = tmp_path / "site-packages" / "triangles" / "datasets" / "data"
+    toy.put_data(folder.parent)
+    (folder.parent / "shapes").rename(folder)
+    (tmp_path / "site-packages" / "triangles" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    return folder
+
+
+def packaged_passport(package: str = "triangles"):
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"]["official"]["package"] = {"name": package, "folder": "datasets/data"}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return find_passport("shapes")
+
+
+def test_files_in_an_installed_package_are_found_without_importing_it(toy, shipped):
+    passport = packaged_passport()
+    found = locate(passport)
+    assert (found.edition, found.folder) == ("official", shipped)
+    assert found.files == {name: file.sha256 for name, file in passport.editions["official"].files.items()}
+
+
+def test_a_copy_in_a_folder_comes_before_the_package(toy, shipped, tmp_path):
+    assert locate(packaged_passport(), toy.put_data(tmp_path / "mine", "resized").parent).edition == "resized"
+    folder = toy.put_data(paths.DATA)
+    assert locate(packaged_passport()).folder == folder
+
+
+def test_an_incomplete_copy_is_passed_over_for_the_package(toy, shipped):
+    (toy.put_data(paths.DATA) / "test.bin").unlink()
+    assert locate(packaged_passport()).folder == shipped
+
+
+def test_an_altered_copy_is_reported_though_the_package_is_whole(toy, shipped):
+    (toy.put_data(paths.DATA) / "test.bin").write_bytes(b"half")
+    damaged(packaged_passport(), "test.bin is not what its passport says")
+
+
+def test_a_package_that_is_not_installed_is_named_and_absent(toy, shipped):
+    with pytest.raises(DataAbsent, match=r"not on this disk \(looked in .*, the Python package circles\)"):
+        locate(packaged_passport("circles"))
+
+
+def test_a_package_without_the_files_is_absent(toy, shipped):
+    (shipped / "test.bin").unlink()
+    with pytest.raises(DataAbsent, match="not on this disk"):
+        locate(packaged_passport())
+
+
+def test_a_package_with_other_files_is_reported(toy, shipped):
+    (shipped / "test.bin").write_bytes(toy.content("test.bin", "resized"))
+    damaged(packaged_passport(), str(shipped / "test.bin"), "Install triangles again")
+
+
+def test_what_windows_puts_into_folders_is_passed_over(given):
+    folder = put_given(paths.DATA, train=2, test=1)
+    for name in ("Thumbs.db", "desktop.ini"):
+        (folder / "train" / name).write_bytes(b"no picture")
+    assert sorted(locate(given).files) == ["test/0.png", "train/0.png", "train/1.png"]
+
+
+@pytest.fixture
+def digested(given):
+    """The same pictures, known by one hash of them all: that of `find * -type f | LC_ALL=C sort | xargs sha256sum`."""
+    known = "folder: small, digest: 601b9a9cd87fe9456665f340f6f75b970b5321f2eeeaecb9be994661cb376ea0"
+    file = paths.PASSPORTS / "given.yaml"
+    file.write_text(file.read_text().replace("equivalent: false", f"equivalent: false, {known}"))
+    return find_passport("given")
+
+
+def test_an_edition_may_lie_in_a_folder_of_its_own(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    assert (locate(digested).edition, locate(digested).folder) == ("given", folder)
+
+
+def test_in_the_folder_of_the_dataset_such_an_edition_is_not_looked_for(digested):
+    put_given(paths.DATA, train=2, test=1)
+    with pytest.raises(DataAbsent, match=r"not on this disk \(looked in .*small\)"):
+        locate(digested)
+
+
+def test_one_changed_bit_in_folders_with_a_digest_is_noticed(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    (folder / "train" / "1.png").write_bytes(b"trainer")
+    damaged(digested, str(folder), "altered content")
+
+
+def test_two_renamed_files_in_folders_with_a_digest_are_noticed(digested):
+    folder = put_given(paths.DATA, train=2, test=1).rename(paths.DATA / "small")
+    (folder / "train" / "0.png").rename(folder / "train" / "2.png")
+    damaged(digested, str(folder), "altered content")
+
+
+def test_an_edition_in_a_folder_of_its_own_does_not_hide_another(toy, shapes):
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"]["resized"]["folder"] = "small_shapes"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    moved = find_passport("shapes")
+    small = toy.put_data(paths.DATA, "resized").rename(paths.DATA / "small_shapes")
+    assert (locate(moved).edition, locate(moved).folder) == ("resized", small)
+    (small / "train.bin").write_bytes(b"half")
+    damaged(moved, str(small / "train.bin"))
+    official = toy.put_data(paths.DATA)
+    assert (locate(moved).edition, locate(moved).folder) == ("official", official)
+
+
+def edit_passport(change) -> None:
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    change(content["editions"])
+    file.write_text(yaml.safe_dump(content))
+
+
+def test_an_address_of_all_files_is_said_once(toy):
+    def change(editions):
+        editions["official"]["urls"] = ["https://one.example/", "https://two.example/v1/"]
+        editions["official"]["files"]["test.bin"]["urls"] = ["https://other.example/test"]
+
+    edit_passport(change)
+    files = find_passport("shapes").editions["official"].files
+    assert files["train.bin"].urls == ["https://one.example/train.bin", "https://two.example/v1/train.bin"]
+    assert files["test.bin"].urls == ["https://other.example/test"]
+    assert find_passport("shapes").editions["bundle"].files["shapes.npz"].urls == []
+
+
+@pytest.fixture
+def parts(toy):
+    """A dataset whose test file is a dataset of its own."""
+    content = yaml.safe_load((paths.PASSPORTS / "shapes.yaml").read_text())
+    part = content["editions"]["official"] | {"urls": ["https://part.example/"]}
+    part["files"] = {"test.bin": part["files"]["test.bin"]}
+    alone = {
+        "title": "Test shapes",
+        "page": "x",
+        "terms": "free",
+        "folder": "shapes/test",
+        "editions": {"official": part},
+    }
+    (paths.PASSPORTS / "test_shapes.yaml").write_text(yaml.safe_dump(alone))
+
+    def change(editions):
+        editions["official"]["files"].pop("test.bin")
+        editions["official"]["parts"] = {"test": "test_shapes"}
+
+    edit_passport(change)
+    return toy
+
+
+def test_a_part_is_a_dataset_alone_and_in_the_whole(parts):
+    folder = paths.DATA / "shapes" / "test"
+    folder.mkdir(parents=True)
+    (folder / "test.bin").write_bytes(parts.content("test.bin"))
+    assert locate(find_passport("test_shapes")).folder == folder
+    with pytest.raises(DataAbsent, match="train.bin is missing"):
+        locate(find_passport("shapes"))
+    (folder.parent / "train.bin").write_bytes(parts.content("train.bin"))
+    assert set(locate(find_passport("shapes")).files) == {"train.bin", "test/test.bin"}
+    urls = find_passport("shapes").editions["official"].files["test/test.bin"].urls
+    assert urls == ["https://part.example/test.bin"]
+
+
+def test_a_part_without_such_an_edition_is_told(parts):
+    edit_passport(lambda editions: editions["bundle"].update(parts={"test": "test_shapes"}))
+    with pytest.raises(UsageError, match=r"editions\.bundle\.parts\.test: test_shapes has no such edition"):
+        find_passport("shapes")
+
+
+def test_a_part_without_a_passport_is_told(parts):
+    edit_passport(lambda editions: editions["official"].update(parts={"test": "no_shapes"}))
+    with pytest.raises(UsageError, match=r"no_shapes\.yaml: cannot be read"):
+        find_passport("shapes")

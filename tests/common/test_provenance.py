@@ -149,5 +149,5 @@ def test_the_environment_names_every_library_that_makes_numbers():
 def test_the_environment_is_an_allow_list():
     assert set(Environment.model_fields) == {
         "python", "torch", "numpy", "scikit_learn", "scipy", "pillow", "system", "processor", "device", "threads",
-        "precision", "compiled", "deterministic",
+        "precision", "compiled", "deterministic", "instruction_set", "processes",
     }  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from common.base.errors import UsageError
 from common.claims.papers import find_papers, load_paper
-from common.training.recipes import as_text, option_name, override
+from common.training.recipes import as_text, described_fields, option_name, override
 
 
 def recipes() -> list:
@@ -30,9 +30,25 @@ def test_every_field_of_every_recipe_takes_its_own_value_as_text():
                 assert types(getattr(typed, field.name)) == types(value), words
 
 
+@pytest.mark.parametrize("paper", find_papers())
+def test_every_field_of_every_recipe_has_a_line_in_the_help(paper):
+    """The comment at the field: one that a formatter moves to another line is missed here."""
+    for option, line in described_fields(load_paper(paper).module("train").Recipe):
+        words, _, default = line.rpartition("  [default: ")
+        assert len(words) > 10 or "Sec." in words, option
+        assert default.endswith("]"), option
+
+
+def test_a_comment_on_a_field_s_first_line_is_its_help():
+    assert described_fields(Recipe)[:2] == [
+        ("--channels", "grey or colour  [default: 1]"),
+        ("--limit", "[default: null]"),
+    ]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    channels: Literal[1, 3] = 1
+    channels: Literal[1, 3] = 1  # grey or colour
     limit: int | None = None
     rate: float = 0.5
     fast: bool = True

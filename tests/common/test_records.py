@@ -6,8 +6,17 @@ import os
 
 import pytest
 
+from common.base import paths
 from common.base.errors import NumbersError, UsageError
-from common.training.records import make_record, published_records, published_seed, read_record, read_run, write_record
+from common.training.records import (
+    make_record,
+    published_records,
+    published_released,
+    published_seed,
+    read_record,
+    read_run,
+    write_record,
+)
 
 
 def test_a_record_is_read_as_it_was_written(toy, record, failed_record):
@@ -170,3 +179,42 @@ def test_a_record_in_the_wrong_place_is_refused(toy, record, place):
     write_record(record(0), path)
     with pytest.raises(UsageError, match=f"{place}: belongs at results/records/alpha_2001/plain/official/seed-0.json"):
         published_records("alpha_2001")
+
+
+def test_records_of_released_weights_are_read_as_written_and_are_no_seeds(toy, record, released_record):
+    written = released_record()
+    assert written.path() == paths.RECORDS / "alpha_2001" / "released" / "theirs" / "shapes.json"
+    toy.publish(written, record())
+    assert published_released("alpha_2001") == [written] and published_released("beta_2010") == []
+    assert published_records("alpha_2001") == [record()]
+    again = written.path().read_bytes()
+    write_record(published_released("alpha_2001")[0], written.path())
+    assert written.path().read_bytes() == again
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(recipe={}), "recipe: is unknown"),
+        (lambda c: c.update(kind="trained"), "kind:"),
+        (lambda c: c.update(schema_version=2), "schema_version: is 2"),
+        (lambda c: c["metrics"]["last"].update(test_error=101.0), "metrics.last.test_error: 101.0 is out of range"),
+        (lambda c: c["metrics"]["last"].update(tset_error=1.0), "metrics.last.tset_error: is no metric"),
+        (lambda c: c["weights"].pop("sha256"), "weights.sha256: is missing"),
+        (lambda c: c.update(id="ours"), "belongs at results/records/alpha_2001/released/ours/shapes.json"),
+    ],
+)
+def test_a_broken_record_of_released_weights_is_told_with_its_place(toy, released_record, change, said):
+    toy.publish(released_record())
+    file = released_record().path()
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError) as told:
+        published_released("alpha_2001")
+    assert str(told.value).startswith(f"{file}: ") and said in str(told.value)
+
+
+def test_what_is_not_finite_makes_no_record_of_released_weights(released_record):
+    with pytest.raises(NumbersError, match="test_error is nan"):
+        released_record(float("nan"))

@@ -5,7 +5,7 @@ import pytest
 from common.base import paths
 from common.claims import verdict as v
 from common.claims.papers import Paper
-from common.claims.rows import Row, difference, label, measured, paper_rows, reported_as
+from common.claims.rows import Row, difference, label, measured, paper_rows, released_as, remark, reported_as
 
 
 @pytest.fixture
@@ -215,10 +215,10 @@ def test_one_seed_that_failed_among_others_has_no_row_of_its_own(paper, record, 
 def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):
     row = row_of(paper_rows(paper, []), "plain-test")
     assert (row.verdict, row.edition, row.n) == (v.NOT_ATTEMPTED, None, 0)
-    assert row.note == "needs about 0.5 h on a cpu a seed, shapes (official or bundle)"
+    assert row.note == "needs about 30 min on a CPU a seed, shapes (official or bundle)"
 
 
-@pytest.mark.parametrize(("hours", "words"), [(0.75, "0.75 h"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
+@pytest.mark.parametrize(("hours", "words"), [(0.75, "45 min"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
 def test_hours_are_rounded_to_what_is_known_of_them(toy, hours, words):
     content = toy.paper_content()
     content["claims"][0]["needs"] = {"hours": hours, "device": "GPU"}
@@ -258,3 +258,47 @@ def test_numbers_are_written_with_unit_spread_and_count(paper, record):
     assert measured(row_of(paper_rows(paper, [record()]), "plain-test")) == "0.95 % (n = 1)"
     unitless = row_of(paper_rows(paper, [record(metric="map_avg")]), None)
     assert measured(unitless) == "0.950 (n = 1)"
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.95, v.CONFIRMED), (1.14, v.CONFIRMED), (1.15, v.NOT_CONFIRMED)])
+def test_released_weights_have_a_word_of_their_own_and_settle_nothing(toy, released_record, value, word):
+    row = row_of(paper_rows(toy.paper(content=toy.released_content()), [], [released_record(value)]), "plain-test")
+    assert (row.released, row.released_verdict) == (value, word)
+    assert row.released_record == "alpha_2001/released/theirs/shapes" and released_as(row) == f"{value:.2f} %"
+    assert (row.verdict, row.mean, row.n, row.records) == (v.NOT_ATTEMPTED, None, 0, []) and remark(row) == ""
+
+
+def test_released_weights_change_nothing_of_what_was_trained(toy, record, released_record):
+    paper, records = toy.paper(content=toy.released_content()), [record(k, 0.9 + k / 20) for k in range(3)]
+    (with_them, *_), (without, *_) = paper_rows(paper, records, [released_record(9.0)]), paper_rows(paper, records)
+    nothing = {"released": None, "released_verdict": None, "released_record": None}
+    assert without.verdict == v.REPRODUCED and with_them.released_verdict == v.NOT_CONFIRMED
+    assert with_them.as_dict() | nothing == without.as_dict() and released_as(without) == "–"
+
+
+def test_released_weights_speak_of_their_variants_on_data_that_counts(toy, released_record):
+    paper = toy.paper(content=toy.released_content())
+    wide = {"last": {"psnr": 30.1}}
+    other = [
+        released_record(metrics=wide),
+        released_record(data={"dataset": "shapes", "edition": "resized", "files": {}}),
+    ]
+    for record in [*other, released_record(metrics={"best": {"test_error": 0.95}})]:
+        assert {row.released_verdict for row in paper_rows(paper, [], [record])} == {None}
+    content = toy.released_content()
+    content["released"][0]["variants"] = ["plain", "wide"]
+    rows = paper_rows(toy.paper(content=content), [], [released_record(metrics=wide)])
+    assert row_of(rows, "wide-psnr").released_verdict == v.CONFIRMED
+
+
+def test_of_several_released_weights_those_count_that_stand_first(toy, released_record):
+    content = toy.released_content()
+    content["released"].insert(0, content["released"][0] | {"id": "library", "by": "a library"})
+    rows = paper_rows(toy.paper(content=content), [], [released_record(9.0), released_record(0.9, id="library")])
+    assert row_of(rows, "plain-test").released == 0.9
+
+
+def test_what_nobody_could_check_is_said_of_released_weights_too(toy, released_record):
+    content = toy.released_content()
+    content["claims"][0]["unverified"] = True
+    assert remark(row_of(paper_rows(toy.paper(content=content), [], [released_record()]), "plain-test")) == "unverified"

@@ -20,7 +20,7 @@ from common.pages.tables import BEGIN, END
 FIELDS = [
     "paper", "claim", "variant", "dataset", "edition", "metric", "protocol", "reported", "tolerance", "mean", "sd", "n",
     "low", "high", "next_low", "next_high", "difference", "difference_low", "difference_high", "examples_low",
-    "examples_high", "verdict", "records", "note", "reported_text",
+    "examples_high", "verdict", "records", "note", "released", "released_verdict", "released_record", "reported_text",
 ]  # fmt: skip
 PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
 
@@ -108,7 +108,7 @@ def test_what_was_measured_comes_first_and_what_was_not_in_one_line_a_variant(wo
     failed, evidence = lines_of(measured)
     assert failed[:6] == ["plain", "test error", "last", "official", "0.95 ± 0.19 %", "–"]
     needs, command = (
-        "about 0.5 h on a cpu a seed, shapes (official or bundle)",
+        "about 30 min on a CPU a seed, shapes (official or bundle)",
         "`bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2`",
     )
     assert lines_of(open_claims) == [
@@ -133,9 +133,9 @@ def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeyp
         [
             "plain",
             "last: test error 0.95 %, training error 1.00 %; best: test error 0.9 %",
-            "about 0.5 h on a cpu or 40 h on a cpu a seed, shapes (official or bundle)",
+            "about 30 min on a CPU or 40 h on a CPU a seed, shapes (official or bundle)",
         ],
-        ["wide", "last: PSNR 30.10 dB", "about 0.5 h on a cpu a seed, shapes (official or bundle)"],
+        ["wide", "last: PSNR 30.10 dB", "about 30 min on a CPU a seed, shapes (official or bundle)"],
     ]
     assert "Nothing has been measured yet." in text_of("README.md")
 
@@ -255,7 +255,7 @@ def test_latex_is_escaped_and_balanced(world):
     text = text_of("comparison.tex")
     lines = [line for line in text.splitlines() if "&" in line]
     assert len(lines) == 5  # the heading and the four rows that have records
-    assert {line.count(" & ") for line in lines} == {8}
+    assert {line.count(" & ") for line in lines} == {9}
     assert r"failed (seed 0 failed: the loss is" in text and "too few seeds (unverified)" in text
     assert r"alpha\_2001" in text and r"0.95 $\pm$ 0.19 \%" in text
     bare = text.replace(r"\_", "").replace(r"\%", "")
@@ -360,9 +360,9 @@ def test_the_front_page_has_the_attempted_claims_and_where_all_of_them_stand(wor
     ]
     printed = ", where the paper prints 0.95 % for its own data"
     assert beside == ["plain", "resized", "test error", f"last: 3.33 ± 0.33 % (n = 3){printed}"]
-    assert standing == ["2", "2", "1 reproduced, 1 too few seeds"]
+    assert standing == ["2", "2", "1 reproduced, 1 too few seeds", "–"]
     *verdicts, standing = front_lines("Bare")
-    assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "2", "1 failed, 1 not attempted"]
+    assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "2", "1 failed, 1 not attempted", "–"]
 
 
 def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, record, monkeypatch, power):
@@ -382,7 +382,7 @@ def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, r
         ["plain", "resized", "test error", printed],
         ["wide", "official", "test error", both],
         ["wide", "resized", "test error", both],
-        ["1", "1", "1 not attempted"],
+        ["1", "1", "1 not attempted", "–"],
     ]
 
 
@@ -400,7 +400,7 @@ def test_the_numbers_of_one_evaluation_are_one_claim_with_the_worst_verdict(toy,
     (toy.root / "README.md").write_text(PAGE)
     values = {"oa": 90.0, "aa": 80.0, "kappa": 95.0, "train_error": 90.0}
     toy.publish(*(record(k, metrics={"last": values, "best": {"oa": 90.0}}) for k in range(3)))
-    assert front_lines("alpha_2001")[-1] == ["4", "6", "2 reproduced, 1 not reproduced, 1 not attempted"]
+    assert front_lines("alpha_2001")[-1] == ["4", "6", "2 reproduced, 1 not reproduced, 1 not attempted", "–"]
 
 
 @pytest.mark.parametrize(("seeds", "found"), [(0, ""), (3, "; the mean here, 0.95 %, takes place 2")])
@@ -452,9 +452,8 @@ def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
     for path in (*results, paths.RESULTS / "README.md", paths.RESULTS / "index.html", paths.ROOT / "README.md"):
         assert "failed" in files[path].replace(r"\_", "_").split("gamma_2020", 1)[1], path
     assert "**failed** (seed 0" in files[paths.PAPERS / "gamma_2020" / "README.md"]
-    assert ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)"] in front_lines(
-        "A page"
-    )
+    failed = ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)", "–"]
+    assert failed in front_lines("A page")
 
 
 def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
@@ -485,7 +484,7 @@ def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
     assert "4 more rows, in detail: [results/README.md](../../results/README.md)." in page
     *verdicts, standing = front_lines("A page")
     assert [line[1:3] for line in verdicts] == [["test error", "last"], ["training error", "best"]]
-    assert standing == ["3", "3", "2 too few seeds, 1 not attempted"]
+    assert standing == ["3", "3", "2 too few seeds, 1 not attempted", "–"]
     assert len(json.loads(text_of("comparison.json"))) == 8
 
 

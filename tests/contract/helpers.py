@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,11 +22,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = Path(__file__).with_name("faults")
+TOY = Path(__file__).with_name("toy")
 PAPER = "lenet5_1998"
 PATIENCE_S = 300
 PACKAGES = [
     "pytest", "torch", "numpy", "sklearn.datasets", "sklearn.metrics", "scipy.stats", "pandas", "matplotlib.pyplot",
     "safetensors.torch", "pydantic", "yaml", "click", "rich.progress", "tabulate", "jinja2", "pooch", "requests",
+    "pydantic.dataclasses", "torch.nn.parallel", "torch.distributed",
 ]  # fmt: skip
 
 _server = multiprocessing.get_context("forkserver")
@@ -52,10 +55,15 @@ class Command:
         log.mkdir(parents=True, exist_ok=True)
         self._out, self._err = log / "out", log / "err"
         words = [str(word) for word in words]
-        self._process = _server.Process(target=_work, args=(words, self._out, self._err), kwargs=how, daemon=True)
+        self._process = _server.Process(target=_work, args=(words, self._out, self._err), kwargs=how)
         with contextlib.chdir(ROOT), pytest.MonkeyPatch.context() as patch:  # the first one starts the server
             patch.setenv("OMP_NUM_THREADS", "1")  # tests share the machine
+            patch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # where two threads are wanted, they wait without spinning
             self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def running(self) -> bool:
         return self._process.is_alive()
@@ -110,9 +118,9 @@ def run(*words, **how) -> Ended:
     return start(*words, **how).end()
 
 
-def smoke(runs_dir: Path, *words) -> list:
+def smoke(runs_dir: Path, *words, paper: str = PAPER) -> list:
     """The words of a smoke run of seed 0."""
-    return [PAPER, "--preset", "smoke", "--runs-dir", runs_dir, *words]
+    return [paper, "--preset", "smoke", "--runs-dir", runs_dir, *words]
 
 
 def seed_folder(runs_dir: Path, seed: int = 0) -> Path:
@@ -159,35 +167,88 @@ def copy_sources(root: Path, *parts: str) -> None:
             shutil.copy(ROOT / part, root / part)
 
 
+CITATION = """
+cff-version: 1.2.0
+title: Papers rebuilt
+authors: [{name: The authors}]
+version: 0.1.0
+date-released: 2024-01-01
+"""
+
+
+def make_toy_repository(root: Path) -> Path:
+    """The repository with nothing but the toy paper in it, committed; its data is in data/."""
+    copy_sources(root, "common", "reproduce.sh", "requirements.txt", "requirements", "papers/__init__.py")
+    shutil.copytree(TOY, root / "papers" / "toy", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "data" / "clouds").mkdir(parents=True)
+    shutil.copy(TOY.with_name("toy_clouds.csv"), root / "data" / "clouds" / "clouds.csv")
+    shutil.copy(TOY / "README.md", root / "README.md")
+    (root / "CITATION.cff").write_text(CITATION)
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "toy"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    return root
+
+
+@dataclass
+class ToySmoke:
+    """The smoke run of the toy paper in `root`: nine steps in three epochs of 50 points."""
+
+    root: Path
+    runs: Path
+    log: Path
+
+    def start(self, *words, log=None, **how) -> Command:
+        return start(*smoke(self.runs, *words, paper="toy"), root=self.root, log=log or self.log, **how)
+
+    def run(self, *words, **how) -> Ended:
+        return self.start(*words, **how).end()
+
+
+def without_standin(ended: Ended) -> Ended:
+    """Without the lines that are said of every stand-in."""
+    lines = [line for line in ended.complaint if not line.startswith("STAND-IN DATA")]
+    return Ended(ended.code, ended.out, "\n".join(lines))
+
+
 class Killed(BaseException):
     """Nothing catches it: a run ends as kill -9 ends it."""
 
 
 @contextlib.contextmanager
-def killed_after(advances: int):
-    """Within this process: the run that is on keeps its state when it advances for the `advances`-th time, and dies."""
+def watching(watch: Callable):
+    """Within this process: `watch` is called with the run at the end of every step."""
     from common.training.run import Run
 
-    honest, done = Run.advance, 0
+    Run.watchers.append(watch)
+    try:
+        yield
+    finally:
+        Run.watchers.remove(watch)
 
-    def advance(run, samples, state, detail=""):
+
+@contextlib.contextmanager
+def killed_after(advances: int):
+    """Within this process: the run that is on keeps its state at the end of its `advances`-th step, and dies."""
+    done = 0
+
+    def kill(run) -> None:
         nonlocal done
-        honest(run, samples, state, detail)
         done += 1
         if done == advances:
-            run.keep(state)
+            run.keep()
             raise Killed
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "advance", advance)
+    with watching(kill), pytest.raises(Killed):
         yield
 
 
 def save_often() -> None:
-    """To `prepare` a command: it keeps its state at every step that could be its last."""
+    """To `prepare` a command: it keeps its state at every step, and writes its curves only at the end."""
     import common.training.run
+    from common.training.run import Run
 
-    common.training.run.SECONDS_BETWEEN_SAVES = 0.0
+    common.training.run.SECONDS_BETWEEN_LOGS = float("inf")
+    Run.watchers.append(Run.keep)
 
 
 def save_often_on_two_threads() -> None:

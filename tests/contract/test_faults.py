@@ -14,16 +14,18 @@ from tests.contract.helpers import (
     FAULTS,
     ROOT,
     Ended,
+    ToySmoke,
     assert_told,
     bits,
     checkpoints,
     content,
     record,
     run,
+    save_often,
     seed_folder,
     smoke,
-    start,
     wait_for,
+    without_standin,
 )
 
 TINY = ["--passes", 1, "--train-patterns", 20, "--curvature-patterns", 5]  # quick without the kernel too
@@ -31,46 +33,46 @@ BAD_NUMBERS = [*TINY, "--eta", "[[20,1e39]]"]
 
 
 @pytest.fixture(scope="module")
-def unharmed(tmp_path_factory):
+def unharmed(toy_repository, tmp_path_factory):
     """The bits of the smoke run to which nothing happens."""
     folder = tmp_path_factory.mktemp("unharmed")
-    assert run(*smoke(folder), log=folder).code == 0
-    return bits(folder)
+    assert ToySmoke(toy_repository, folder / "runs", folder / "log").run().code == 0
+    return bits(folder / "runs")
 
 
 # ---- the disk -----------------------------------------------------------------------------------
 
+FULL = ["replace:step-000000000070:ENOSPC", "open:step-000000000020:ENOSPC", "fsync:4:ENOSPC", "replace:record:ENOSPC"]
 
-@pytest.mark.parametrize("fault", ["fsync:5:ENOSPC", "replace:5:ENOSPC", "open:.step-:ENOSPC", "fsync:7:ENOSPC"])
-def test_a_full_disk_ends_with_5_and_what_was_saved_before_is_intact(tmp_path, tmp_path_factory, unharmed, fault):
-    log = tmp_path_factory.mktemp("log")
-    full = run(*smoke(tmp_path), log=log, fault=fault)
+
+@pytest.mark.parametrize("fault", FULL)
+def test_a_full_disk_ends_with_5_and_what_was_saved_before_is_intact(toy, unharmed, fault):
+    full = without_standin(toy.run(fault=fault, prepare=save_often))
     assert_told(full, 5, "No space left on device. What was saved before is intact; run again to go on.")
-    assert not [name for name in content(tmp_path) if name.endswith(".writing")]
-    again = run(*smoke(tmp_path), log=log)
-    assert ("resuming seed 0" in again.err) == (fault != "open:.step-:ENOSPC")
-    assert bits(tmp_path) == unharmed
+    assert not [name for name in content(toy.runs) if name.endswith(".writing")]
+    again = toy.run()
+    assert ("resuming seed 0" in again.err) == (fault != "open:step-000000000020:ENOSPC")
+    assert bits(toy.runs) == unharmed
 
 
 @pytest.mark.parametrize("fault", ["mkdir:seed-0:EROFS", "open:seed-0/lock:EROFS"])
-def test_a_read_only_runs_folder_ends_with_5_and_says_what_to_do(tmp_path, tmp_path_factory, fault):
-    ended = run(*smoke(tmp_path), log=tmp_path_factory.mktemp("log"), fault=fault)
-    assert_told(ended, 5, f"{tmp_path}", "Read-only file system", "--runs-dir")
-    assert not [bytes_ for bytes_ in content(tmp_path).values() if bytes_ is not None]
+def test_a_read_only_runs_folder_ends_with_5_and_says_what_to_do(toy, fault):
+    ended = toy.run(fault=fault)
+    assert_told(without_standin(ended), 5, f"{toy.runs}", "Read-only file system", "--runs-dir")
+    assert not toy.runs.exists() or not [bytes_ for bytes_ in content(toy.runs).values() if bytes_ is not None]
 
 
-def test_a_disk_that_turns_read_only_on_the_way_ends_with_5(tmp_path, tmp_path_factory):
-    ended = run(*smoke(tmp_path), log=tmp_path_factory.mktemp("log"), fault="open:.writing:EROFS")
-    assert_told(ended, 5, "Read-only file system")
+def test_a_disk_that_turns_read_only_on_the_way_ends_with_5(toy):
+    assert_told(without_standin(toy.run(fault="open:.writing:EROFS")), 5, "Read-only file system")
 
 
-def test_a_fault_meets_the_whole_program_as_it_meets_the_forked_one(tmp_path, tmp_path_factory, unharmed):
-    words = [sys.executable, "-m", "common", *map(str, smoke(tmp_path))]
-    path = f"{FAULTS}{os.pathsep}{ROOT}"
-    env = os.environ | {"PYTHONPATH": path, "FAULT": "replace:5:KILL", "OMP_NUM_THREADS": "1"}
-    assert subprocess.run(words, cwd=ROOT, env=env, capture_output=True).returncode == -signal.SIGKILL
-    assert "resuming seed 0 at 300 samples" in run(*smoke(tmp_path), log=tmp_path_factory.mktemp("log")).err
-    assert bits(tmp_path) == unharmed
+def test_a_fault_meets_the_whole_program_as_it_meets_the_forked_one(toy, unharmed):
+    words = [sys.executable, "-m", "common", *map(str, smoke(toy.runs, paper="toy"))]
+    path = f"{FAULTS}{os.pathsep}{toy.root}"
+    env = os.environ | {"PYTHONPATH": path, "FAULT": "replace:record:KILL", "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(words, cwd=toy.root, env=env, capture_output=True).returncode == -signal.SIGKILL
+    assert toy.run().code == 0
+    assert bits(toy.runs) == unharmed
 
 
 # ---- what is printed ------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ def test_a_result_that_cannot_be_written_ends_with_5(words):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
-def test_a_table_that_cannot_be_written_ends_with_5_and_the_record_is_kept(tmp_path):
+def test_a_table_that_cannot_be_written_ends_with_5_and_keeps_the_record(tmp_path):
     with open("/dev/full", "w") as full:
         ended = printed_to(full, *smoke(tmp_path, *TINY))
     assert ended.code == 5 and "Traceback" not in ended.err
@@ -114,35 +116,48 @@ def test_a_reader_who_leaves_early_hears_nothing(words):
 # ---- twice at once --------------------------------------------------------------------------------
 
 
-def test_the_same_seed_twice_at_once_ends_the_second_with_5_and_does_not_harm_the_first(tmp_path, unharmed):
-    runs = tmp_path / "runs"
-    first = start(*smoke(runs), log=tmp_path / "first", prepare=stop_after_the_first_pass)
-    wait_for(lambda: checkpoints(runs), first)
-    second = run(*smoke(runs), log=tmp_path / "second")
+def test_the_same_seed_twice_at_once_ends_the_second_with_5(toy, unharmed):
+    first = toy.start(prepare=stop_in_the_second_epoch)
+    wait_for(lambda: checkpoints(toy.runs), first)
+    second = toy.run(log=toy.log / "second")
     first.send(signal.SIGCONT)
-    assert_told(second, 5, f"seed 0 of lenet5 is already running in {seed_folder(runs)}.")
+    assert_told(without_standin(second), 5, f"seed 0 of line is already running in {seed_folder(toy.runs)}.")
     assert first.end().code == 0
-    assert bits(runs) == unharmed
+    assert bits(toy.runs) == unharmed
 
 
-def stop_after_the_first_pass():
+def stop_in_the_second_epoch():
     from common.training.run import Run
 
-    honest = Run.keep
-
-    def keep(run, state):
-        honest(run, state)
-        if state["pass"] == 2:
+    def stop(run):
+        if run.samples == 70:
+            run.keep()
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    Run.keep = keep
+    Run.watchers.append(stop)
+
+
+def no_locks_here():
+    import errno
+    import fcntl
+
+    def flock(stream, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    fcntl.flock = flock
+
+
+def test_a_disk_without_locks_is_warned_of_and_the_run_goes_on(toy, unharmed):
+    ended = toy.run(prepare=no_locks_here)
+    assert ended.code == 0 and "cannot be locked (No locks available): see that no second run uses it." in ended.err
+    assert bits(toy.runs) == unharmed
 
 
 # ---- bad numbers ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compiled", ["true", "false"])
-def test_numbers_that_go_bad_end_with_4_a_record_that_says_why_and_a_table(tmp_path, tmp_path_factory, compiled):
+def test_numbers_that_go_bad_end_with_4_a_reason_and_a_table(tmp_path, tmp_path_factory, compiled):
     log = tmp_path_factory.mktemp("log")
     words = smoke(tmp_path, *BAD_NUMBERS, "--compiled", compiled)
     ended = run(*words, log=log)
@@ -172,39 +187,43 @@ def assert_failed(ended, *said):
 
 
 def bad_in_seed_1():
-    from common.training.run import Run
+    from papers.toy import train
 
-    honest = Run.require_finite
-    Run.require_finite = lambda run, value, what: honest(run, math.nan if run.seed == 1 else value, what)
+    honest = train.initialise
+
+    def initialise(model, draw):
+        honest(model, draw)
+        if draw.initial_seed() == train.generator(1, "initial weights").initial_seed():
+            model.weight.data.fill_(math.nan)
+
+    train.initialise = initialise
 
 
-def test_a_seed_whose_numbers_go_bad_does_not_keep_the_others_from_running(tmp_path, unharmed):
-    ended = run(*smoke(tmp_path, "--seeds", "0,1,2"), log=tmp_path, prepare=bad_in_seed_1)
+def test_a_seed_whose_numbers_go_bad_does_not_stop_the_others(toy, unharmed):
+    ended = toy.run("--seeds", "0,1,2", prepare=bad_in_seed_1)
     assert ended.code == 4 and "Traceback" not in ended.err
-    assert [record(tmp_path, seed)["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
-    assert bits(tmp_path, 0) == unharmed
+    assert [record(toy.runs, seed)["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
+    assert bits(toy.runs, 0) == unharmed
     assert "(n = 2)" in ended.out
-    assert "seed 1 failed: the loss in pass 1 is nan." in ended.complaint[0]
-    assert ended.complaint[-1] == "A NaN or an infinity appeared in seed 1 of lenet5."
+    assert "seed 1 failed: the loss in epoch 1 is nan." in ended.complaint[0]
+    assert ended.complaint[-1] == "A NaN or an infinity appeared in seed 1 of line."
 
 
 def bad_while_a_signal_comes():
-    from common.training.run import Run
+    from papers.toy import train
 
-    honest = Run.require_finite
-
-    def require_finite(run, value, what):
+    def initialise(model, draw):
         os.kill(os.getpid(), signal.SIGTERM)
-        honest(run, math.nan, what)
+        model.weight.data.fill_(math.nan)
 
-    Run.require_finite = require_finite
+    train.initialise = initialise
 
 
-def test_a_signal_while_a_seed_fails_keeps_the_next_one_from_starting(tmp_path):
-    ended = run(*smoke(tmp_path, "--seeds", "0,1"), log=tmp_path, prepare=bad_while_a_signal_comes)
-    assert_told(ended, 143, "SIGTERM: seed 0 is over")
-    assert record(tmp_path)["status"] == "failed"
-    assert not list(tmp_path.glob("*/*/*/seed-1"))
+def test_a_signal_while_a_seed_fails_keeps_the_next_one_from_starting(toy):
+    ended = toy.run("--seeds", "0,1", prepare=bad_while_a_signal_comes)
+    assert_told(without_standin(ended), 143, "SIGTERM: seed 0 is finished")
+    assert record(toy.runs)["status"] == "failed"
+    assert not list(toy.runs.glob("*/*/*/seed-1"))
 
 
 def nan_among_the_details():

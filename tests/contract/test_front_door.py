@@ -6,14 +6,18 @@ given. Python, pip and uv are stand-ins first and alone on PATH, so nothing is d
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ["mkdir", "rm", "mv", "cp", "find", "grep", "sed", "tail", "awk", "df", "uname", "sleep", "touch", "cat"]
@@ -34,6 +38,7 @@ INSTALL = """
 install() {
   cat >/dev/null  # whatever it is offered to read
   case $FAKE_PIP in
+    other-hash) echo 'ERROR: THESE PACKAGES DO NOT MATCH THE HASHES'; echo '  Got 1234'; exit 1 ;;
     offline) echo 'WARNING: Failed to establish a new connection'; echo '  ERROR: no fake==1'; exit 1 ;;
     full) echo 'OSError: [Errno 28] No space left on device'; exit 1 ;;
     broken) echo 'ERROR: no wheel fits'; exit 1 ;;
@@ -49,10 +54,11 @@ FAKE_PYTHON = """
 case "$*" in
   "-c "*version_info*) echo "${FAKE_VERSION:-3.12} $0" ;;
   "-c "*ensurepip*) [ -z "$FAKE_NO_VENV" ] ;;
+  "-c import pytest, xdist") [ -z "$FAKE_NO_PYTEST" ] ;;
   "-m uv "*) exit 1 ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   *"-m pip install "*) install ;;
-  "-m pip --version") ;;
+  "-m pip --version") [ -z "$FAKE_NO_PIP" ] ;;
   *) exec "$REAL" "$@" ;;
 esac
 """
@@ -76,11 +82,12 @@ class House:
     def __init__(self, folder: Path):
         self.root, self.bin, self.folder = folder / "my house", folder / "bin", folder
         self.venv, self.calls, self.begun = self.root / ".venv", folder / "calls", folder / "begun"
-        for path in (self.root / "common", self.bin):
+        for path in (self.root / "common", self.root / "requirements", self.bin):
             path.mkdir(parents=True)
         shutil.copy(ROOT / "reproduce.sh", self.root)
         (self.root / "common" / "__main__.py").write_text(PROGRAM)
         self.require("fake==1")
+        self.require("tester==1", who="developers")
         for tool in TOOLS:
             (self.bin / tool).symlink_to(shutil.which(tool))
         spare = self.executable(folder / "spare-python", INSTALL + FAKE_PYTHON)
@@ -100,8 +107,8 @@ class House:
     def add_uv(self):
         self.executable(self.bin / "uv", INSTALL + FAKE_UV)
 
-    def require(self, *pins: str):
-        (self.root / "requirements.txt").write_text("\n".join(pins) + "\n")
+    def require(self, *pins: str, who: str = "users"):
+        (self.root / "requirements" / f"{who}.lock").write_text("\n".join(pins) + "\n")
 
     def begin(self, *words: str, **env: str) -> subprocess.Popen:
         """A start in a process group of its own, like a terminal's; a Ctrl-C reaches it even if ours ignores them."""
@@ -232,7 +239,7 @@ def test_python_is_told_where_the_house_is_and_may_write_bytecode(house):
 def test_changed_requirements_install_again_once(house):
     house.start()
     house.require("fake==1", "other==2")
-    assert "requirements.txt has changed" in house.start().stderr
+    assert "the requirements have changed" in house.start().stderr
     assert house.start().stderr == ""
     assert house.count("-m pip install") == 2
     assert house.count("-m venv") == 1
@@ -283,6 +290,122 @@ def test_the_program_does_not_hold_the_lock(house):
     """Else nobody could install while a training runs."""
     (house.root / "common" / "__main__.py").write_text("import os; os.fstat(9)")
     assert "Bad file descriptor" in house.start().stderr
+
+
+# ---- what only the tests need ----------------------------------------------------------------
+
+
+def test_users_do_not_install_what_tests_need(house):
+    said(house.start("lenet5_1998"))
+    assert house.count("-m pip install") == 1
+    assert not (house.venv / "installed-developers.txt").exists()
+
+
+def test_first_test_installs_what_tests_need_and_says_so(house):
+    house.start()
+    result = house.start("test")
+    said(result)
+    assert result.stderr.count("\n") == 1
+    assert "installing what the tests need" in result.stderr
+    assert house.count("installed-developers.txt.part --no-deps --force-reinstall") == 1
+    assert house.start("test").stderr == ""
+    assert house.count("-m pip install") == 2
+
+
+def test_test_as_the_first_start_installs_all(house):
+    said(house.start("test"))
+    assert (house.venv / "installed.txt").read_text() == "fake==1\n"
+    assert (house.venv / "installed-developers.txt").read_text() == "tester==1\n"
+    assert house.count("-m pip install") == 2
+    assert house.count("-m venv") == 1
+
+
+def test_changed_test_requirements_leave_users_alone(house):
+    house.start("test")
+    house.require("tester==2", who="developers")
+    assert house.start("lenet5_1998").stderr == ""
+    assert "installing what the tests need" in house.start("test").stderr
+    assert house.count("-m pip install") == 3
+
+
+def test_interrupted_install_for_tests_leaves_users_alone(house):
+    house.start()
+    first = house.begin("test", FAKE_PIP="hang")
+    house.wait_for_install()
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate(timeout=10)
+
+    assert house.start("lenet5_1998").stderr == ""
+    assert "installing what the tests need" in house.start("test").stderr
+    assert house.count("-m venv") == 1
+
+
+def test_half_a_package_of_the_tests_is_made_anew(house):
+    """What pip leaves when it is killed between a package and the list of its files; it cannot replace that itself."""
+    house.start()
+    packages = house.venv / "lib" / "python3.12" / "site-packages"
+    for file in ("half-1.dist-info/METADATA", "whole-1.dist-info/METADATA", "whole-1.dist-info/RECORD"):
+        (packages / file).parent.mkdir(parents=True, exist_ok=True)
+        (packages / file).touch()
+    said(house.start("test"))
+    assert [path.name for path in packages.iterdir()] == ["whole-1.dist-info"]
+
+
+def test_offline_install_for_tests_leaves_users_alone(house):
+    house.start()
+    house.require("fake==2")
+    house.start()
+    fault(house.start("test", FAKE_PIP="offline"), "run again when online")
+    assert house.start("lenet5_1998").stderr == ""
+
+
+def test_venv_whose_uv_is_gone_says_so_to_the_tests(house):
+    house.start()
+    fault(house.start("test", FAKE_NO_PIP="1"), ".venv was made by uv, which is gone: install uv")
+
+
+def test_repro_python_without_pytest_says_so_to_the_tests(house):
+    said(house.start("lenet5_1998", REPRO_PYTHON="python3", FAKE_NO_PYTEST="1"))
+    fault(house.start("test", REPRO_PYTHON="python3", FAKE_NO_PYTEST="1"), "install requirements/developers.txt")
+    said(house.start("test", REPRO_PYTHON="python3"))
+
+
+# ---- PyTorch without CUDA ----------------------------------------------------------------------
+# Which arguments uv is given; that uv then finds the build at pytorch.org is not tested here.
+
+
+def test_cpu_build_of_torch_comes_by_uv(house):
+    house.add_uv()
+    result = house.start(REPRO_TORCH="cpu")
+    said(result)
+    assert "about 1.5 GB" in result.stderr
+    (call,) = [line for line in house.calls.read_text().splitlines() if line.startswith("uv pip install")]
+    assert f"-r requirements.txt -c {house.venv}/installed.txt.part --no-verify-hashes --torch-backend cpu" in call
+
+
+def test_cpu_build_stays_when_the_variable_is_not_set_again(house):
+    house.add_uv()
+    house.start(REPRO_TORCH="cpu")
+    assert house.start().stderr == ""
+    house.require("fake==2")
+    said(house.start("test"))
+    assert house.count("--torch-backend cpu") == 2
+    assert house.count("uv pip install") == 3  # what the tests need comes with its hashes
+
+
+def test_without_the_variable_no_build_is_chosen(house):
+    house.add_uv()
+    said(house.start())
+    assert house.count("--torch-backend") == 0
+
+
+def test_cpu_build_without_uv_says_what_to_do(house):
+    fault(house.start(REPRO_TORCH="cpu"), "the CPU build of PyTorch needs uv", "unset REPRO_TORCH")
+    assert not house.venv.exists()
+
+
+def test_another_build_of_torch_is_refused(house):
+    fault(house.start(REPRO_TORCH="cuda"), "REPRO_TORCH=cuda is unknown: set it to cpu, or unset it")
 
 
 # ---- an interpreter of the user's own ------------------------------------------------------
@@ -379,6 +502,23 @@ def test_unreachable_index_leaves_what_was_installed(house):
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("with_uv", [False, True])
+def test_package_with_another_hash(house, with_uv):
+    if with_uv:
+        house.add_uv()
+    fault(house.start(FAKE_PIP="other-hash"), "another sha256", "pypi.org", str(house.venv / "install.log"))
+    said(house.start())
+
+
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS"])
+def test_disk_without_locks_is_warned_about(house, error):
+    acted = f"import errno, fcntl\ndef flock(*_): raise OSError(errno.{error}, 'no locks')\nfcntl.flock = flock"
+    (house.folder / "sitecustomize.py").write_text(acted)
+    result = house.start(PYTHONPATH=str(house.folder))
+    said(result)
+    assert "this file system has no locks" in result.stderr
+
+
 def test_disk_full(house):
     fault(house.start(FAKE_PIP="full"), "the disk is full: make room")
     said(house.start())
@@ -403,10 +543,54 @@ def test_folder_with_a_colon(house):
 
 # ---- the pins --------------------------------------------------------------------------------
 
+LISTS = {"users": "requirements.txt", "developers": "requirements/developers.txt"}
+HASHED_PIN = re.compile(r"(\S+==[^*\s]+(?: ; [^\\]+)?) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+")
 
-def test_every_requirement_is_pinned_and_says_why():
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            pin, _, why = line.partition("#")
-            name, _, version = pin.strip().partition("==")
-            assert name and version[:1].isdigit() and "*" not in version and why.strip(), line
+
+def listed(who: str) -> list[str]:
+    return [line for line in (ROOT / LISTS[who]).read_text().splitlines() if not line.startswith("#")]
+
+
+def locked(who: str) -> dict[Requirement, str]:
+    """Each pin of a lock with its comment, which says what needs it."""
+    text = (ROOT / "requirements" / f"{who}.lock").read_text()
+    entries = re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]
+    pins = [HASHED_PIN.match(entry) for entry in entries]
+    assert entries and all(pins), "a package without version or hashes"
+    return {Requirement(pin[1]): entry[pin.end() :] for pin, entry in zip(pins, entries, strict=True)}
+
+
+@pytest.mark.parametrize("who", LISTS)
+def test_every_requirement_is_pinned_and_says_why(who):
+    for line in listed(who):
+        pin, _, why = line.partition("#")
+        name, _, version = pin.strip().partition("==")
+        assert name and version[:1].isdigit() and "*" not in version and why.strip(), line
+
+
+@pytest.mark.parametrize("who", LISTS)
+def test_lock_agrees_with_its_list(who):
+    """After a change of a list: bash requirements/lock.sh"""
+    wanted = [Requirement(line.partition("#")[0]) for line in listed(who)]
+    held = [pin for pin, needed_by in locked(who).items() if f"-r {LISTS[who]}" in needed_by]
+    assert {f"{pin.name}{pin.specifier}" for pin in held} == {f"{pin.name}{pin.specifier}" for pin in wanted}
+
+
+def test_every_package_has_one_version():
+    """Also so that what the tests need never changes what a training uses."""
+    names = [pin.name for who in LISTS for pin in locked(who)]
+    assert len(names) == len(set(names))
+
+
+def test_locks_hold_whatever_their_packages_need():
+    """As far as the packages are installed here in their locked versions: pip and uv then add nothing of their own."""
+    pins = [pin for who in LISTS for pin in locked(who)]
+    versions = {canonicalize_name(found.name): found.version for found in distributions()}
+    here = [pin for pin in pins if pin.name in versions and pin.specifier.contains(versions[pin.name])]
+    if not here:
+        pytest.skip("none of the locked packages is installed here in its locked version")
+    for pin in here:
+        needs = [Requirement(need) for need in requires(pin.name) or []]
+        for need in needs:
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(need.name) in {pin.name for pin in pins}, f"{pin.name} needs {need}"

@@ -5,7 +5,6 @@ then know it. The tests share the copy: each leaves it as it was.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -15,224 +14,12 @@ import sys
 
 import pytest
 
-from tests.contract.helpers import ROOT, Ended, assert_told, content, copy_sources, run
-
-PAPER_YAML = """
-citation:
-  title: A Line Between Two Clouds
-  authors: [Nobody]
-  venue: Toy Letters
-  year: 1958
-  bibtex: |
-    @article{nobody1958line, title = {A Line Between Two Clouds}, year = {1958}}
-default_variant: line
-headline: [test_error]
-variants:
-  line: {description: logistic regression, dataset: clouds}
-protocols:
-  last: the weights at the end of training
-claims:
-  - {id: line-test, variant: line, metric: test_error, reported: "10.0", where: Table 1, protocol: last,
-     tolerance: 5.9, needs: {hours: 0.1}}
-"""
-
-PASSPORT = """
-title: Two clouds
-page: https://example.org/clouds
-terms: public domain
-folder: clouds
-splits: {{train: 100, test: 100}}
-standin: the same clouds, half as many points
-editions:
-  official:
-    description: one file
-    equivalent: true
-    evidence: sha256
-    files:
-      clouds.csv: {{sha256: {sha256}, bytes: {bytes}}}
-"""
-
-MODEL = '''
-"""A straight line."""
-
-from torch import nn
-
-
-class Line(nn.Linear):
-    def __init__(self):
-        super().__init__(2, 2)
-'''
-
-DATA = '''
-"""Points (N, 2) and labels (N,); the second half is the test set."""
-
-import numpy as np
-import torch
-
-STANDIN = "2,1,1\\n-1,-2,0\\n1,3,1\\n-2,-2,0\\n" * 25
-
-
-def load(located):
-    text = STANDIN if located.standin else (located.folder / "clouds.csv").read_text()
-    table = torch.from_numpy(np.array([line.split(",") for line in text.split()], dtype=np.float32))
-    half = len(table) // 2
-    points, labels = table[:, :2], table[:, 2].long()
-    return points[:half], labels[:half], points[half:], labels[half:]
-'''
-
-TRAIN = '''
-"""Gradient descent on all points at once."""
-
-from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-
-from common.training.determinism import generator
-from common.training.run import Trained
-from papers.toy.data import load
-from papers.toy.model import Line
-
-DEVICES = ("cpu",)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    steps: int = 50
-    rate: float = 0.5
-
-
-def recipe(variant, preset, standin=False):
-    return Recipe(steps={"full": 50, "quick": 20, "smoke": 5}[preset])
-
-
-def train(run, recipe):
-    points, labels, _, test_labels = load(run.data)
-    model, first, losses = Line(), 0, []
-    model.load_state_dict(
-        {"weight": torch.randn(2, 2, generator=generator(run.seed, "initial weights")), "bias": torch.zeros(2)}
-    )
-    if state := run.resume():
-        model.load_state_dict(state["weights"])
-        first, losses = state["step"], state["losses"]
-    with run.progress("training", recipe.steps, first):
-        for step in range(first, recipe.steps):
-            loss = F.cross_entropy(model(points), labels)
-            run.require_finite(loss.item(), f"the loss in step {step}")
-            for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters()))):
-                parameter.data -= recipe.rate * gradient
-            losses.append(loss.item())
-            run.advance(1, {"weights": model.state_dict(), "step": step + 1, "losses": losses})
-    return Trained(
-        weights=model.state_dict(),
-        split=f"{labels.tolist()} {test_labels.tolist()}",
-        samples=recipe.steps * len(points),
-        curves={"loss": losses},
-    )
-
-
-if __name__ == "__main__":
-    from common.cli.commands import run_paper_module
-
-    run_paper_module(__file__)
-'''
-
-EVAL = '''
-"""Error on the test points."""
-
-from common.training.evaluation import Measured
-from common.base.metrics import error_percent
-from common.training.weights import fit_weights
-from papers.toy.data import load
-from papers.toy.model import Line
-
-
-def evaluate(weights, recipe, data, device):
-    _, _, points, labels = load(data)
-    model = Line()
-    fit_weights(model, weights)
-    return Measured({"last": {"test_error": error_percent(model(points).argmax(dim=1).numpy(), labels.numpy())}})
-
-
-if __name__ == "__main__":
-    from common.cli.commands import eval_paper_module
-
-    eval_paper_module(__file__)
-'''
-
-FIGURES = """
-from matplotlib import pyplot as plt
-
-from papers.toy.data import load
-
-
-def loss(records, data):
-    figure, axes = plt.subplots()
-    for record in records:
-        axes.plot(record.curves["loss"])
-    return figure
-
-
-def points(records, data):
-    clouds = data("clouds")
-    if clouds is None:
-        return None
-    figure, axes = plt.subplots()
-    axes.scatter(*load(clouds)[0].T)
-    return figure
-
-
-FIGURES = {"loss": loss, "points": points}
-"""
-
-CITATION = """
-cff-version: 1.2.0
-title: Papers rebuilt
-authors: [{name: The authors}]
-version: 0.1.0
-date-released: 2024-01-01
-"""
-
-MARKED = "before\n<!-- results: generated by `bash reproduce.sh table` -->\n<!-- /results -->\nafter\n"
-
-
-def clouds() -> bytes:
-    """200 points well apart, of which every tenth has the wrong label: 10 % is the best that a line can do."""
-    lines = []
-    for k in range(200):
-        side = k % 2
-        label = side if k % 10 else 1 - side
-        sign = 2 * side - 1
-        lines.append(f"{sign * (1 + k % 7 / 7):.3f},{sign * (1 + k % 11 / 11):.3f},{label}")
-    return ("\n".join(lines) + "\n").encode()
+from tests.contract.helpers import ROOT, Ended, assert_told, content, make_toy_repository, run
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """The ground with nothing but the toy paper on it, committed; its data is in data/."""
-    root = tmp_path_factory.mktemp("toy") / "repository"
-    copy_sources(root, "common", "reproduce.sh", "requirements.txt", "papers/__init__.py")
-    held = clouds()
-    files = {
-        "papers/toy/__init__.py": "",
-        "papers/toy/paper.yaml": PAPER_YAML,
-        "papers/toy/passports/clouds.yaml": PASSPORT.format(sha256=hashlib.sha256(held).hexdigest(), bytes=len(held)),
-        "papers/toy/model.py": MODEL,
-        "papers/toy/data.py": DATA,
-        "papers/toy/train.py": TRAIN,
-        "papers/toy/eval.py": EVAL,
-        "papers/toy/figures.py": FIGURES,
-        "papers/toy/README.md": MARKED,
-        "README.md": MARKED,
-        "CITATION.cff": CITATION,
-        "data/clouds/clouds.csv": held.decode(),
-    }
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "toy"]):
-        subprocess.run(["git", *words], cwd=root, check=True)
-    return root
+    return make_toy_repository(tmp_path_factory.mktemp("toy") / "repository")
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +86,9 @@ def test_the_front_door_lists_it(root):
 
 def test_help_shows_the_fields_of_its_recipe(root):
     ended = tell(root, "toy", "--help")
-    assert ended.code == 0 and "--steps" in ended.out and "--rate" in ended.out and "--seeds" in ended.out
+    assert (
+        ended.code == 0 and "--epochs" in ended.out and "Sec. 2  [default: 0.1]" in ended.out and "--seeds" in ended.out
+    )
 
 
 def test_its_smoke_run_needs_no_data_and_settles_nothing(root, tmp_path):
@@ -398,7 +187,7 @@ def a_bug(source):
 
 
 def test_a_full_memory_of_the_gpu_ends_with_5_and_all_goes_on(root, tmp_path):
-    said = "The GPU's memory is full. Lower the --batch of a run, or take --device cpu."
+    said = "The GPU's memory is full. Use a smaller --batch-size, or --device cpu."
     with another_paper(root, "early", out_of_memory):
         alone = tell(root, "early", "--preset", "smoke", "--runs-dir", tmp_path)
         every = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
@@ -413,7 +202,7 @@ def test_any_other_error_is_shown_as_the_bug_that_it_is(root, tmp_path):
     assert ended.code == 1 and "Traceback" in ended.err and "RuntimeError: out of memory" in ended.err
 
 
-def test_all_goes_on_where_data_is_absent_and_its_exit_code_is_that_of_the_first_that_failed(root, tmp_path):
+def test_all_goes_on_past_absent_data_and_exits_with_the_first_failure(root, tmp_path):
     words = ["all", "--preset", "quick", "--data", "real", "--json", "--runs-dir", tmp_path]
     with another_paper(root, "early", sound) as folder, another_paper(root, "first", bad_numbers):
         passport = folder / "passports" / "clouds.yaml"
@@ -432,7 +221,7 @@ def for_a_gpu(folder):
     file.write_text(file.read_text().replace("needs: {hours: 0.1}", "needs: {hours: 20, device: GPU}"))
 
 
-def test_all_skips_a_paper_that_needs_a_gpu_where_there_is_none_and_says_what_runs_instead(root, tmp_path):
+def test_all_skips_a_paper_that_needs_a_gpu_and_says_what_runs_instead(root, tmp_path):
     said = "early is skipped: line needs a GPU. On a CPU: bash reproduce.sh early --preset quick"
     with another_paper(root, "early", sound) as folder:
         for_a_gpu(folder)
@@ -451,7 +240,7 @@ def test_test_hands_its_words_to_pytest(root):
 
 
 def test_what_is_no_full_unmodified_run_on_real_data_is_not_published(root, tmp_path):
-    for words in (["--rate", "0.4"], ["--data", "standin"], ["--preset", "smoke"], ["--preset", "quick"]):
+    for words in (["--learning-rate", "0.05"], ["--data", "standin"], ["--preset", "smoke"], ["--preset", "quick"]):
         assert tell(root, "toy", *words, "--runs-dir", tmp_path).code == 0
     ended = tell(root, "publish", "toy", "--runs-dir", tmp_path)
     assert ended.code == 2 and "holds nothing to publish" in ended.complaint[-1]
@@ -512,7 +301,7 @@ def test_runs_of_what_is_no_longer_there_are_not_published(four_runs):
     ended = tell(four_runs, "publish", "toy")
     assert ended.code == 0 and ended.err.count("(toy has no variant 'curve')") == 4
     shutil.rmtree(four_runs / "results")
-    train.write_text(train.read_text().replace("rate: float = 0.5", "rate: float = 0.6"))
+    train.write_text(train.read_text().replace("] = 0.1  # Sec", "] = 0.2  # Sec"))
     ended = tell(four_runs, "publish", "toy")
     assert ended.code == 1 and ended.err.count("(made by another recipe than today's: run it again)") == 4
     assert not (four_runs / "results" / "records").exists()
@@ -526,7 +315,7 @@ def test_records_weights_tables_and_figures_are_published(published):
     assert names == {
         *(f"records/toy/line/official/seed-{seed}.json" for seed in (0, 1, 2)),
         "weights/toy/line.safetensors", "figures/toy/loss.png", "figures/toy/points.png",
-        "comparison.json", "comparison.csv", "comparison.tex", "README.md", "index.html",
+        "figures/claims.png", "comparison.json", "comparison.csv", "comparison.tex", "README.md", "index.html",
     }  # fmt: skip
     (row,) = json.loads((published / "results" / "comparison.json").read_text())
     assert (row["claim"], row["mean"], row["n"], row["verdict"]) == ("line-test", 10.0, 3, "reproduced")
@@ -633,7 +422,7 @@ DAMAGES = [
         lambda held: re.sub(rb'"commit": "[0-9a-f]+"', b'"commit": null', held),
         "toy: records",
     ),
-    ("papers/toy/train.py", lambda held: held.replace(b"rate: float = 0.5", b"rate: float = 0.6"), "toy: records"),
+    ("papers/toy/train.py", lambda held: held.replace(b"] = 0.1  # Sec", b"] = 0.2  # Sec"), "toy: records"),
     ("results/comparison.csv", lambda held: held.replace(b"10.0", b"9.0"), "table results/comparison.csv"),
     ("README.md", lambda held: held.replace(b"10.00", b"9.00"), "table README.md"),
     (

@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from sklearn.decomposition import PCA
 
+from common.base import paths
 from common.base.errors import DataError, UsageError
 from common.claims.papers import load_paper
+from common.data.matlab import read_matrix
 from common.data.passports import DataAbsent, LocatedData, find_passport, locate
 from common.training.determinism import generator
+from common.training.recipes import option_name, override
 from papers.hybridsn import data, train
 from papers.hybridsn.data import (
     SCENES,
@@ -25,7 +28,6 @@ from papers.hybridsn.data import (
     disjoint_split,
     load,
     random_split,
-    read_variable,
     reduce_bands,
     remaining,
     share_of_windows_with_training_pixels,
@@ -243,7 +245,7 @@ def reduced_at(pixels: np.ndarray, scene: Scene, split, rules: Recipe) -> torch.
 
 
 @pytest.mark.parametrize("variant", ["indian_pines-disjoint", "indian_pines-random30"])
-def test_components_know_other_pixels_than_those_that_train_under_the_papers_protocol_only(scene, variant):
+def test_components_see_pixels_to_test_on_in_the_papers_protocol_only(scene, variant):
     rules = recipe(variant, "smoke")
     split = split_pixels(scene.truth, rules, 0)
     other = scene.cube.copy().reshape(-1, scene.cube.shape[2])
@@ -260,10 +262,11 @@ def test_components_know_other_pixels_than_those_that_train_under_the_papers_pro
 @pytest.mark.parametrize("name", ["pavia_university", "salinas"])
 def test_split_sizes_of_the_other_scenes_on_their_real_ground_truth(name):
     paper, files = load_paper("hybridsn"), SCENES[name]
-    folder = Path(os.environ.get("REPRO_DATA", ".")) / paper.passport(f"{name}-random30").folder
-    if not (folder / files.truth).exists():
-        pytest.skip(f"needs real data: no {files.truth} in $REPRO_DATA.")
-    truth = read_variable(folder / files.truth, files.truth_variable).astype(np.int64)
+    _, truth_file = files.editions["official"]
+    file = Path(os.environ.get("REPRO_DATA", "."), paper.passport(f"{name}-random30").folder, truth_file)
+    if not file.exists():
+        pytest.skip(f"needs real data: no {truth_file} in $REPRO_DATA.")
+    truth = read_matrix(file, files.truth_variable).astype(np.int64)
     for share in (30, 20, 10, 5):
         variant = f"{name}-random{share}"
         split = split_pixels(truth, VARIANTS[variant], 0)
@@ -330,7 +333,7 @@ def test_the_share_counts_windows_that_meet(scene):
     assert share_of_windows_with_training_pixels(split, scene.truth.shape, 9) == pytest.approx(100 * np.mean(met))
 
 
-def test_a_disjoint_split_scores_the_classes_on_both_sides_and_lists_the_others(real_scene):
+def test_a_disjoint_split_scores_classes_on_both_sides_and_lists_others(real_scene):
     truth = real_scene.truth
     split = disjoint_split(truth, 0.3, window=25, blocks=4, seed=0)
     trained, tested = (set(truth.flat[part]) for part in (split.train, split.test))
@@ -374,21 +377,26 @@ def test_a_share_that_leaves_nothing_is_refused(scene):
 # ---- the files --------------------------------------------------------------------------------
 
 
+def official(name: str, folder) -> LocatedData:
+    return LocatedData(name, "official", folder, {}, vouched=SCENES[name].editions["official"])
+
+
 def made_up(name: str, folder) -> tuple[np.ndarray, np.ndarray]:
     """Files of the right shape, with made-up content: all classes, a cube that differs everywhere."""
     files = SCENES[name]
     draw = np.random.default_rng(0)
     truth = draw.integers(0, len(files.classes) + 1, files.shape[:2])
     cube = draw.integers(0, 9000, files.shape).astype(np.uint16)
-    savemat(folder / files.truth, {files.truth_variable: truth.astype(np.uint8)})
-    savemat(folder / files.cubes["official"], {files.cube_variable: cube})
+    cube_file, truth_file = files.editions["official"]
+    savemat(folder / truth_file, {files.truth_variable: truth.astype(np.uint8)})
+    savemat(folder / cube_file, {files.cube_variable: cube})
     return cube, truth
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_the_official_files_of_each_scene_are_read(name, tmp_path):
     cube, truth = made_up(name, tmp_path)
-    loaded = load(LocatedData(name, "official", tmp_path, {}))
+    loaded = load(official(name, tmp_path))
     assert np.array_equal(loaded.cube, cube) and np.array_equal(loaded.truth, truth)
     assert loaded.truth.dtype == np.int64 and loaded.classes == SCENES[name].classes
 
@@ -398,7 +406,7 @@ def test_the_passport_lists_what_is_read(name):
     passport = find_passport(name, load_paper("hybridsn").folder)
     files = SCENES[name]
     assert {edition: set(entry.files) for edition, entry in passport.editions.items()} == {
-        edition: {cube, files.truth} for edition, cube in files.cubes.items()
+        edition: set(names) for edition, names in files.editions.items()
     }
     sizes = {"indian_pines": 10_249, "pavia_university": 42_776, "salinas": 54_129}
     assert passport.splits == {"labelled": sizes[name]}
@@ -410,6 +418,50 @@ def test_the_passport_lists_what_is_read(name):
 def test_the_real_ground_truth_has_as_many_labels_as_the_passport_says(real_scene):
     assert np.count_nonzero(real_scene.truth) == INDIAN_PINES.splits["labelled"]
     assert real_scene.cube.shape == (145, 145, 200)
+
+
+SHIPPED = INDIAN_PINES.editions["tensorly"]
+
+
+@pytest.fixture(scope="module")
+def shipped_scene() -> Scene:
+    """Indian Pines as it is there right after the install."""
+    folder = SHIPPED.package.locate()
+    if folder is None:
+        pytest.skip("needs the Python package tensorly.")
+    return load(LocatedData("indian_pines", "tensorly", folder, {}, vouched=tuple(SHIPPED.files)))
+
+
+def test_the_scene_is_there_after_the_install(shipped_scene, monkeypatch, tmp_path):
+    monkeypatch.delenv("REPRO_DATA", raising=False)
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    found = locate(INDIAN_PINES)
+    assert (found.edition, found.folder) == ("tensorly", SHIPPED.package.locate())
+    assert found.files == {name: file.sha256 for name, file in SHIPPED.files.items()}
+    assert INDIAN_PINES.counts("tensorly")
+
+
+def test_the_shipped_arrays_are_those_of_the_evidence(shipped_scene):
+    cube, truth = shipped_scene.arrays()
+    assert (cube["type"], cube["shape"], truth["shape"]) == ("uint16", [145, 145, 200], [145, 145])
+    assert cube["sha256"] in SHIPPED.evidence and truth["sha256"] in SHIPPED.evidence
+    assert (shipped_scene.cube.min(), shipped_scene.cube.max()) == (955, 9604)
+    assert " ".join(map(str, shipped_scene.cube[0, 0, :10])) in SHIPPED.evidence
+
+
+def test_a_mat_file_and_an_npy_file_of_a_scene_give_the_same_hashes(shipped_scene, tmp_path):
+    files = SCENES["indian_pines"]
+    cube_file, truth_file = files.editions["official"]
+    savemat(tmp_path / cube_file, {files.cube_variable: shipped_scene.cube})
+    savemat(tmp_path / truth_file, {files.truth_variable: shipped_scene.truth.astype(np.uint8)})
+    assert load(official("indian_pines", tmp_path)).arrays() == shipped_scene.arrays()
+
+
+def test_hashes_of_arrays_notice_one_changed_value(shipped_scene):
+    cube = shipped_scene.cube.copy()
+    cube[7, 8, 9] += 1
+    changed = replace(shipped_scene, cube=cube).arrays()
+    assert [one == two for one, two in zip(changed, shipped_scene.arrays(), strict=True)] == [False, True]
 
 
 def small(monkeypatch):
@@ -432,20 +484,22 @@ def test_wrong_content_is_told(mistake, monkeypatch, tmp_path):
     files, cube, truth = small(monkeypatch)
     change, said = WRONG[mistake]
     cube, truth = change(cube, truth)
-    savemat(tmp_path / files.cubes["official"], {files.cube_variable: cube})
-    savemat(tmp_path / files.truth, {files.truth_variable: truth})
+    cube_file, truth_file = files.editions["official"]
+    savemat(tmp_path / cube_file, {files.cube_variable: cube})
+    savemat(tmp_path / truth_file, {files.truth_variable: truth})
     with pytest.raises(DataError, match=said):
-        load(LocatedData("indian_pines", "official", tmp_path, {}))
+        load(official("indian_pines", tmp_path))
 
 
 def test_a_missing_variable_and_a_file_that_is_none_are_told(monkeypatch, tmp_path):
     files, cube, truth = small(monkeypatch)
-    savemat(tmp_path / files.cubes["official"], {"something_else": cube})
-    located = LocatedData("indian_pines", "official", tmp_path, {})
+    cube_file, _ = files.editions["official"]
+    savemat(tmp_path / cube_file, {"something_else": cube})
+    located = official("indian_pines", tmp_path)
     with pytest.raises(DataError, match="has no variable 'indian_pines_corrected'"):
         load(located)
     for content in (b"", b"no matrix", b"MATLAB 5.0 MAT-file" + bytes(200)):
-        (tmp_path / files.cubes["official"]).write_bytes(content)
+        (tmp_path / cube_file).write_bytes(content)
         with pytest.raises(DataError, match="cannot be read as a MATLAB file"):
             load(located)
 
@@ -456,7 +510,7 @@ def test_a_missing_variable_and_a_file_that_is_none_are_told(monkeypatch, tmp_pa
 def test_the_recipe_is_the_papers():
     for name, components in (("indian_pines", 30), ("pavia_university", 15), ("salinas", 15)):
         full = VARIANTS[f"{name}-random30"]
-        assert (full.components, full.window, full.epochs, full.batch) == (components, 25, 100, 256)
+        assert (full.components, full.window, full.epochs, full.batch_size) == (components, 25, 100, 256)
         assert [learning_rate(full, step) for step in (0, 1, 1300)] == [0.001] * 3
     assert [VARIANTS[f"salinas-random{share}"].training_share for share in (30, 20, 10, 5)] == [0.3, 0.2, 0.1, 0.05]
 
@@ -469,7 +523,7 @@ def test_the_decay_of_the_authors_code():
 
 
 NEVER_NEGATIVE = [
-    "epochs", "batch", "blocks", "training_share", "decay", "learning_rate", "epsilon", "components", "window",
+    "epochs", "batch_size", "blocks", "training_share", "decay", "learning_rate", "epsilon", "components", "window",
 ]  # fmt: skip
 
 
@@ -477,11 +531,12 @@ NEVER_NEGATIVE = [
     ("field", "value"),
     [(field, -1) for field in NEVER_NEGATIVE]
     + [("window", 101), ("window", 24), ("blocks", 51)]
-    + [("epochs", 10**21), ("batch", 10**21)],
+    + [("epochs", 10**21), ("batch_size", 10**21)],
 )
 def test_values_that_make_no_sense_are_refused(field, value):
-    with pytest.raises(UsageError, match=f"--{field.replace('_', '-')} {value}"):
-        Recipe(**{field: value})
+    option = option_name(field)
+    with pytest.raises(UsageError, match=f"{option} {value}"):
+        override(Recipe(), [option, str(value)])
 
 
 def test_presets_shorten_and_nothing_else():
@@ -565,7 +620,7 @@ def test_weights_bring_along_what_they_were_trained_on(scene):
 
 
 @pytest.mark.parametrize("pixels", [None, np.array([], int), np.array([0]), np.array([10**6])])
-def test_weights_without_their_training_pixels_or_of_another_scene_are_refused(scene, pixels):
+def test_weights_without_training_pixels_or_of_another_scene_are_refused(scene, pixels):
     smoke = recipe("indian_pines-random30", "smoke")
     assert scene.truth.flat[0] == 0
     weights = weights_of(np.array([0]) if pixels is None else pixels, smoke)

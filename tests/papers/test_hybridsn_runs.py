@@ -1,6 +1,5 @@
 """HybridSN's runs: every variant trains, resumes exactly and is measured, on a quarter of the stand-in."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,30 +11,41 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from common.base.errors import Interrupted, NumbersError, UsageError
+from common.base.errors import Interrupted, NumbersError
 from common.claims.papers import load_paper
 from common.data.passports import LocatedData
+from common.training import checkpoint, provenance
 from common.training.records import Record, read_record
 from common.training.run import Job, Run, run_job
+from common.training.weights import copied, load_weights
 from papers.hybridsn import data, figures, train
 from papers.hybridsn.eval import evaluate
 from papers.hybridsn.train import VARIANTS, recipe
 from tests.contract import helpers
 
 PAPER = load_paper("hybridsn")
+CODE = provenance.code(PAPER.name)
 RANDOM, DISJOINT = "indian_pines-random30", "indian_pines-disjoint"
 
 
-@pytest.fixture(autouse=True)
-def small_scene(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def small_scene():
     scene = data.synthetic_scene(side=48, fields=16)
-    monkeypatch.setattr(data, "synthetic_scene", lambda: scene)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "synthetic_scene", lambda: scene)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Where the whole runs lie: each is made once, and whoever asks for it again is given its record."""
+    return tmp_path_factory.mktemp("runs")
 
 
 def job(folder, variant=RANDOM, seed=0, device="cpu", **changes) -> Job:
     located = LocatedData(PAPER.variants[variant].dataset, "stand-in", None, {})
-    smoke = replace(recipe(variant, "smoke"), **{"epochs": 2, "batch": 64} | changes)
-    return Job(PAPER, variant, "smoke", seed, smoke, True, located, device, folder, False, "test")
+    smoke = replace(recipe(variant, "smoke"), **{"epochs": 2, "batch_size": 64} | changes)
+    return Job(PAPER.name, variant, "smoke", seed, smoke, True, located, device, folder, "test", CODE)
 
 
 def finished(folder, **how) -> Record:
@@ -53,10 +63,10 @@ def each_variant() -> list:
 
 
 @pytest.mark.parametrize("variant", each_variant())
-def test_every_variant_trains_resumes_and_evaluates(tmp_path, variant):
-    whole = finished(tmp_path / "whole", variant=variant)
-    cut_after(2, tmp_path / "cut", variant=variant)  # in the middle of an epoch, or at its end
-    resumed = finished(tmp_path / "cut", variant=variant)
+def test_every_variant_trains_resumes_and_evaluates(tmp_path, runs, variant):
+    whole = finished(runs, variant=variant)
+    cut_after(2, tmp_path, variant=variant)  # in the middle of an epoch, or at its end
+    resumed = finished(tmp_path, variant=variant)
     assert resumed.weights.sha256 == whole.weights.sha256
     assert (resumed.metrics, resumed.curves, resumed.details) == (whole.metrics, whole.curves, whole.details)
     assert set(whole.metrics) == {"last", "best-train"} == set(PAPER.protocols)
@@ -65,16 +75,15 @@ def test_every_variant_trains_resumes_and_evaluates(tmp_path, variant):
 
 
 @pytest.mark.parametrize("updates", [1, 4, 5, 7])
-def test_killed_at_any_update_it_ends_with_the_same_bits(tmp_path, updates):
+def test_killed_at_any_update_it_ends_with_the_same_bits(tmp_path, runs, updates):
     """Four updates are an epoch."""
-    whole = finished(tmp_path / "whole")
-    cut_after(updates, tmp_path / "cut")
-    assert finished(tmp_path / "cut").weights.sha256 == whole.weights.sha256
+    cut_after(updates, tmp_path)
+    assert finished(tmp_path).weights.sha256 == finished(runs).weights.sha256
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("variant", [RANDOM, DISJOINT])
-def test_on_a_gpu_too_a_resumed_run_ends_with_the_same_bits_and_another_seed_with_others(tmp_path, variant):
+def test_on_a_gpu_too_bits_follow_from_the_seed_and_survive_a_kill(tmp_path, variant):
     whole = finished(tmp_path / "whole", variant=variant, device="cuda")
     cut_after(2, tmp_path / "cut", variant=variant, device="cuda")
     resumed = finished(tmp_path / "cut", variant=variant, device="cuda")
@@ -102,75 +111,72 @@ def test_kill_9_and_the_same_command_end_with_the_same_bits(tmp_path):
     assert helpers.bits(tmp_path / "cut") == helpers.bits(tmp_path / "whole")
 
 
-def test_another_seed_gives_other_bits(tmp_path):
-    first, again, other = (finished(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+def test_another_seed_gives_other_bits(tmp_path, runs):
+    first, again, other = finished(runs), finished(tmp_path), finished(runs, seed=1)
     assert first.weights.sha256 == again.weights.sha256 != other.weights.sha256
     assert first.data.split != other.data.split
 
 
-def test_other_draws_between_epochs_do_not_disturb(tmp_path, monkeypatch):
+def test_other_draws_between_updates_do_not_disturb(tmp_path, runs, monkeypatch):
     """As whoever measures in the middle of a training might make them, from the global generators."""
-    whole = finished(tmp_path / "whole")
-    honest, epochs = Run.log, []
+    drawn = []
 
-    def log(run, curves):
-        epochs.append(torch.rand(3))
-        torch.manual_seed(len(epochs))
-        np.random.seed(len(epochs))
-        honest(run, curves)
+    def draw(run: Run) -> None:
+        drawn.append((torch.rand(3), np.random.random()))
+        torch.manual_seed(run.samples)
+        np.random.seed(run.samples)
 
-    monkeypatch.setattr(Run, "log", log)
-    assert finished(tmp_path / "drawn").weights.sha256 == whole.weights.sha256
-    assert len(epochs) == 2
-
-
-def position_off_by_one(state: dict) -> dict:
-    return state | {"position": state["position"] + 1}
+    whole = finished(runs)
+    monkeypatch.setattr(Run, "watchers", [draw])
+    assert finished(tmp_path).weights.sha256 == whole.weights.sha256
+    assert len(drawn) == 8
 
 
-def one_weight_off(state: dict) -> dict:
-    state["model"]["dense_3.bias"][0] += 1e-6
-    return state
+def step_off_by_one(kept: dict) -> None:
+    kept["step"] += 1
 
 
-def other_moments(state: dict) -> dict:
-    state["optimiser"]["state"][0]["exp_avg"].mul_(1.001)
-    return state
+def one_weight_off(kept: dict) -> None:
+    kept["parts"]["model"]["dense_3.bias"][0] += 1e-6
 
 
-@pytest.mark.parametrize("mistake", [position_off_by_one, one_weight_off, other_moments])
-def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, monkeypatch, mistake):
-    whole = finished(tmp_path / "whole")
-    cut_after(2, tmp_path / "cut")
-    honest = Run.resume
-    monkeypatch.setattr(Run, "resume", lambda run: mistake(honest(run)))
-    assert finished(tmp_path / "cut").weights.sha256 != whole.weights.sha256
+def other_moments(kept: dict) -> None:
+    kept["parts"]["optimiser"]["state"][0]["exp_avg"].mul_(1.001)
 
 
-def test_a_run_does_not_go_on_where_products_would_have_another_precision(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.training.run.fast_precision", lambda _: torch.bfloat16)
+@pytest.mark.parametrize("mistake", [step_off_by_one, one_weight_off, other_moments])
+def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, runs, mistake):
     cut_after(2, tmp_path)
-    monkeypatch.setattr("common.training.run.fast_precision", lambda _: torch.float32)
-    with pytest.raises(UsageError, match="was begun with other processor. Start over with --fresh"):
-        finished(tmp_path)
+    folder = job(tmp_path).folder
+    kept = checkpoint.load(folder)
+    mistake(kept)
+    checkpoint.save(folder, kept["samples"], kept)
+    assert finished(tmp_path).weights.sha256 != finished(runs).weights.sha256
 
 
 def test_the_authors_choice_is_the_epoch_with_the_best_training_accuracy(tmp_path, monkeypatch):
-    """Where that is not the last one, other weights are measured."""
-    honest = train.gradients
+    """Where that is not the last one, the weights of that epoch are measured too."""
+    honest, honest_predict, measured = train.gradients, train.predict, []
     later = {train.generator(0, "dropout", epoch, step).initial_seed() for epoch in range(3, 8) for step in range(4)}
 
     def all_wrong_after_the_third(model, windows, pixels, labels, draw, precision):
         loss, correct = honest(model, windows, pixels, labels, draw, precision)
         return loss, 0 if draw.initial_seed() in later else correct
 
+    def predict(model, windows, pixels, device):
+        measured.append(copied(model))
+        return honest_predict(model, windows, pixels, device)
+
     monkeypatch.setattr(train, "gradients", all_wrong_after_the_third)
-    long = finished(tmp_path / "long", epochs=8)
+    monkeypatch.setattr(train, "predict", predict)
+    long = finished(tmp_path, epochs=8)
     accuracy = long.curves["train_accuracy"]
     assert accuracy[3:] == [0.0] * 5
     best = accuracy.index(max(accuracy)) + 1
-    assert long.metrics["best-train"]["oa"] != long.metrics["last"]["oa"]
-    assert long.metrics["best-train"]["oa"] == finished(tmp_path / "short", epochs=best).metrics["last"]["oa"]
+    short = finished(tmp_path, epochs=best)
+    assert long.metrics["best-train"]["oa"] == short.metrics["last"]["oa"]
+    ends = load_weights(job(tmp_path, epochs=best).folder / short.weights.file)
+    assert all(torch.equal(weight, ends[name]) for name, weight in measured[0].items())
 
 
 def test_the_optimiser_is_adam_at_the_recipes_rate_in_every_update(tmp_path, monkeypatch):
@@ -189,15 +195,14 @@ def test_the_optimiser_is_adam_at_the_recipes_rate_in_every_update(tmp_path, mon
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "gradients", lambda *_: (float("nan"), 0))
-    monkeypatch.setattr(train, "fast_precision", lambda _: torch.bfloat16)
+    monkeypatch.setattr("common.training.run.fast_precision", lambda _: torch.bfloat16)
     with pytest.raises(NumbersError, match="the loss in epoch 1 is nan"):
         finished(tmp_path)
     failed = read_record(job(tmp_path).record_file)
     assert (failed.status, failed.environment.precision) == ("failed", "bfloat16")
 
 
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    whole = finished(tmp_path / "whole")
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, runs, monkeypatch):
     honest = train.gradients
 
     def gradients(*words):
@@ -206,17 +211,14 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(train, "gradients", gradients)
-        finished(tmp_path / "cut")
-    assert finished(tmp_path / "cut").weights.sha256 == whole.weights.sha256
+        finished(tmp_path)
+    assert finished(tmp_path).weights.sha256 == finished(runs).weights.sha256
 
 
-def test_the_weights_that_a_run_leaves_give_its_numbers_again(tmp_path):
-    from safetensors.torch import load_file
-
+def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs):
     for variant in (RANDOM, DISJOINT):
-        work = job(tmp_path, variant=variant)
-        record, _ = run_job(work)
-        weights = load_file(work.folder / record.weights.file)
+        work, record = job(runs, variant=variant), finished(runs, variant=variant)
+        weights = load_weights(work.folder / record.weights.file)
         measured = evaluate(weights, work.recipe, work.data, "cpu")
         assert measured.metrics["last"] == record.metrics["last"]
         assert measured.details == record.details
@@ -226,14 +228,8 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory) -> list[Record]:
-    folder = tmp_path_factory.mktemp("figures")
-    with pytest.MonkeyPatch.context() as patch:
-        scene = data.synthetic_scene(side=48, fields=16)
-        patch.setattr(data, "synthetic_scene", lambda: scene)
-        return [
-            finished(folder, variant=variant, seed=seed) for variant, seed in ((RANDOM, 0), (RANDOM, 1), (DISJOINT, 0))
-        ]
+def records(runs) -> list[Record]:
+    return [finished(runs, variant=variant, seed=seed) for variant, seed in ((RANDOM, 0), (RANDOM, 1), (DISJOINT, 0))]
 
 
 @pytest.fixture
@@ -270,7 +266,7 @@ def test_figures_keep_editions_apart(records, drawn):
     shown = drawn([record for record in records if record.variant == RANDOM], "stand-in")
     assert len(shown["scene_and_maps"].axes) == 4
     official = [
-        record.model_copy(update={"data": record.data.model_copy(update={"edition": "8bit"})}) for record in records
+        record.model_copy(update={"data": record.data.model_copy(update={"edition": "official"})}) for record in records
     ]
     shown = drawn(official, "stand-in")
     assert shown["scene_and_maps"] is None and shown["per_class"] is None
@@ -287,8 +283,6 @@ def test_a_whole_run_on_the_real_scene_fits_in_1500_mb(tmp_path):
         "import resource, runpy, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_module('common', run_name='__main__')\n"
     )
     measure += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, file=sys.stderr)"
-    if "REPRO_DATA" not in os.environ:
-        pytest.skip("needs real data: name a folder that has it in $REPRO_DATA.")
     ended = subprocess.run([sys.executable, "-c", measure, "common", *command], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert float(ended.stderr.split()[-1]) < 1500

@@ -1,0 +1,118 @@
+"""CIFAR-10 from its binary release: 60,000 pictures of 32x32 in ten classes, A. Krizhevsky,
+"Learning Multiple Layers of Features from Tiny Images", 2009.
+
+A record is one byte of label and 3,072 bytes of picture: red, green, blue, each row by row.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from common.base.errors import DataError
+from common.data.passports import LocatedData
+
+SIDE = 32
+CLASSES = 10
+FOLDER = "cifar-10-batches-bin"
+TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+TEST_FILE = "test_batch.bin"
+PICTURES_PER_FILE = 10_000
+
+# The stand-in: a class is one photograph. Crops of its left part train, of the rest test.
+PHOTOGRAPHS = (
+    "astronaut.png", "chelsea.png", "china.jpg", "coffee.png", "flower.jpg",
+    "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
+)  # fmt: skip
+PHOTOGRAPH_HEIGHT = 96  # pixels, to which each is reduced, so that a crop shows more than a surface
+TRAIN_SHARE = 2 / 3  # of the width
+STANDIN_TRAIN, STANDIN_TEST = 64, 16  # crops a class
+STANDIN_SEED = 10
+
+
+@dataclass(frozen=True)
+class Cifar10:
+    """Pictures (N, 3, 32, 32) as uint8 and labels (N,) from 0 to 9 as int64."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+    def split_hash(self) -> str:
+        """sha256 over the labels of both parts in their order: which pictures train, which test."""
+        parts = (self.train_labels, self.test_labels)
+        return hashlib.sha256(b"|".join(part.numpy().tobytes() for part in parts)).hexdigest()
+
+
+def load(data: LocatedData) -> Cifar10:
+    """The pictures of the located files, or the stand-in.
+
+    Raises:
+        DataError: as `read_batch`.
+    """
+    if data.standin:
+        return _crops_of_photographs()
+    folder = data.folder / FOLDER
+    images, labels = zip(*(read_batch(folder / name) for name in TRAIN_FILES), strict=True)
+    return Cifar10(torch.cat(images), torch.cat(labels), *read_batch(folder / TEST_FILE))
+
+
+def read_batch(path: Path, pictures: int = PICTURES_PER_FILE) -> tuple[Tensor, Tensor]:
+    """One file of the binary release: pictures (N, 3, 32, 32) as uint8, labels (N,) as int64.
+
+    Raises:
+        DataError: the file cannot be read, holds another number of pictures, or a label beyond 9.
+    """
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}.") from None
+    record = 1 + 3 * SIDE**2
+    if content.size != pictures * record:
+        raise DataError(f"{path} holds {content.size:,} bytes where {pictures * record:,} belong.")
+    records = content.reshape(pictures, record)
+    if (largest := records[:, 0].max()) >= CLASSES:
+        raise DataError(f"{path} holds the label {largest}, and {CLASSES - 1} is the largest.")
+    images = torch.from_numpy(records[:, 1:].reshape(-1, 3, SIDE, SIDE).copy())
+    return images, torch.from_numpy(records[:, 0].astype(np.int64))
+
+
+def _crops_of_photographs() -> Cifar10:
+    """32x32 crops of ten photographs; no pixel of a training picture is in a test picture."""
+    draw = np.random.default_rng(STANDIN_SEED)
+    train, test = [], []
+    for name in PHOTOGRAPHS:
+        photograph = _photograph(name)
+        edge = round(TRAIN_SHARE * photograph.shape[2])
+        train.append(_crops(photograph[:, :, :edge], STANDIN_TRAIN, draw))
+        test.append(_crops(photograph[:, :, edge:], STANDIN_TEST, draw))
+    return Cifar10(
+        torch.from_numpy(np.concatenate(train)),
+        torch.arange(CLASSES).repeat_interleave(STANDIN_TRAIN),
+        torch.from_numpy(np.concatenate(test)),
+        torch.arange(CLASSES).repeat_interleave(STANDIN_TEST),
+    )
+
+
+def _crops(picture: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
+    """(3, H, W) to (count, 3, 32, 32)."""
+    _, height, width = picture.shape
+    tops, lefts = draw.integers(height - SIDE + 1, size=count), draw.integers(width - SIDE + 1, size=count)
+    return np.stack([picture[:, top : top + SIDE, left : left + SIDE] for top, left in zip(tops, lefts, strict=True)])
+
+
+def _photograph(name: str) -> np.ndarray:
+    """(3, PHOTOGRAPH_HEIGHT, W), uint8."""
+    skimage, sklearn = (Path(find_spec(package).origin).parent for package in ("skimage", "sklearn"))
+    folders = skimage / "data", sklearn / "datasets" / "images"
+    path = next(folder / name for folder in folders if (folder / name).exists())
+    picture = Image.open(path).convert("RGB")
+    width = round(picture.width * PHOTOGRAPH_HEIGHT / picture.height)
+    small = picture.resize((width, PHOTOGRAPH_HEIGHT), Image.Resampling.BOX)
+    return np.asarray(small).transpose(2, 0, 1)

@@ -1,0 +1,118 @@
+"""Reading one array from a file of MATLAB or NumPy."""
+
+import io
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+from scipy.io.matlab import MatReadError
+
+from common.base.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+# What NumPy, SciPy and h5py raise over a file that is damaged or of another format.
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, EOFError, MatReadError, zlib.error,
+)  # fmt: skip
+
+
+def read_matrix(path: Path, variable: str, vouched: bool = False) -> np.ndarray:
+    """One array of numbers or truth values from a .mat file of version 4 to 7.3, or from an .npy file.
+
+    Its axes are those that MATLAB has. A sparse matrix becomes a full one.
+
+    Args:
+        variable: its name in the .mat file; an .npy file has one array, without a name.
+        vouched: a checksum has shown that the file is whole. Any other is read in a process of its own,
+            since a damaged file can crash SciPy's compiled code.
+
+    Raises:
+        DataError: the file cannot be read, lacks the variable, or has something else than numbers under its name.
+    """
+    return _read(path, variable) if vouched else _read_apart(path, variable)
+
+
+def _read_apart(path: Path, variable: str) -> np.ndarray:
+    command = [sys.executable, "-P", "-m", "common.data.matlab", str(path), variable]
+    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    child = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": search_path})
+    if child.returncode == DataError.code:
+        raise DataError(child.stderr.decode().strip())
+    if child.returncode < 0:  # ended by a signal
+        raise DataError(f"{path}: cannot be read: the file is damaged and crashes its reader.")
+    if child.returncode:
+        raise RuntimeError(child.stderr.decode())
+    return np.load(io.BytesIO(child.stdout), allow_pickle=False)
+
+
+def _read(path: Path, variable: str) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            found = np.load(path, allow_pickle=False)
+        else:
+            found = _from_mat_file(path, variable)
+    except UNREADABLE as error:
+        kind = "NumPy" if path.suffix == ".npy" else "MATLAB"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a {kind} file ({reason}).") from None
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biufc":
+        raise DataError(f"{path}: {variable} is not an array of numbers.")
+    return found
+
+
+def _from_mat_file(path: Path, variable: str) -> object:
+    """Version 4 or 5 by SciPy, 7.3 by h5py."""
+    import h5py
+    from scipy.io import loadmat, whosmat
+    from scipy.sparse import issparse
+
+    if h5py.is_hdf5(path):
+        return _from_hdf5(path, variable)
+    content = loadmat(str(path), variable_names=[variable])
+    if variable not in content:
+        raise _no_such(path, variable, [name for name, _, _ in whosmat(path)])
+    found = content[variable]
+    return found.toarray() if issparse(found) else found
+
+
+def _from_hdf5(path: Path, variable: str) -> object:
+    """Version 7.3. HDF5 counts axes from the other end; what MATLAB means by an entry stands in its attributes."""
+    import h5py
+    from scipy.sparse import csc_array
+
+    with h5py.File(path) as file:
+        if variable not in file:
+            raise _no_such(path, variable, [name for name in file if not name.startswith("#")])
+        entry = file[variable]
+        if "MATLAB_sparse" in entry.attrs:
+            starts = entry["jc"][()]
+            rows_of = entry["ir"][()] if "ir" in entry else np.empty(0, int)  # absent where all is zero
+            values = entry["data"][()] if "data" in entry else np.empty(0)
+            return csc_array((values, rows_of, starts), shape=(entry.attrs["MATLAB_sparse"], len(starts) - 1)).toarray()
+        if isinstance(entry, h5py.Group) or entry.attrs.get("MATLAB_class") == b"char":
+            return None
+        if entry.attrs.get("MATLAB_empty"):  # it then holds the size
+            return np.empty(entry[()].astype(int))
+        return entry[()].T
+
+
+def _no_such(path: Path, variable: str, there: list[str]) -> DataError:
+    return DataError(f"{path}: has no variable {variable!r}, only {', '.join(there) or 'nothing'}.")
+
+
+def _main(path: str, variable: str) -> None:
+    try:
+        found = _read(Path(path), variable)
+    except DataError as error:
+        sys.stderr.write(str(error))
+        sys.exit(DataError.code)
+    content = io.BytesIO()
+    np.save(content, found, allow_pickle=False)
+    sys.stdout.buffer.write(content.getvalue())
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

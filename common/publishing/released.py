@@ -1,0 +1,174 @@
+"""Weights that others released, measured by our evaluation: `eval --released` and `publish --released`."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from common.base import paths
+from common.base.errors import CheckFailed, DataAbsent, MachineError, SomeFailed, UsageError
+from common.base.metrics import METRICS
+from common.base.progress import say
+from common.base.terminal import print_table
+from common.claims import verdict as v
+from common.claims.papers import Paper, Released
+from common.claims.rows import reported_as
+from common.data.find import real_data
+from common.data.passports import LocatedData
+from common.publishing.checks import released_faults, same
+from common.publishing.measure import measure
+from common.training import provenance
+from common.training.evaluation import Measured
+from common.training.records import ReleasedRecord, make_released, published_released, write_record
+from common.training.weights import require_finite
+
+
+def measure_released(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
+    """Measure the released weights on every dataset of theirs that can be had, and print them beside the paper.
+
+    Raises:
+        UsageError: there are none. DataError: their files or all of their datasets cannot be had, or are damaged.
+    """
+    results = []
+    for released, weights, data in _measurable(paper, _entries(paper, variant), data_dir):
+        measured = measure_weights(paper, released, weights, data, device)
+        results.append({"released": released.id, "file": released.file, "dataset": data.dataset,
+                        "edition": data.edition, **dataclasses.asdict(measured)})  # fmt: skip
+        if not as_json:
+            _print(paper, released, data, measured)
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+
+
+def publish_released(paper: Paper, data_dir: Path | None) -> None:
+    """Measure the released weights on the CPU and keep one record for each dataset; then rebuild the tables. What is
+    published already stays as it is.
+
+    Raises:
+        UsageError, DataError: as `measure_released`.
+        SomeFailed: some records are not what a published record must be.
+    """
+    from common.pages.tables import rebuild
+
+    code = provenance.code(paper.name)
+    if not (code["committed"] and code["commit"]):
+        raise UsageError(f"The sources of {paper.name} are not committed: nothing can be published from them.")
+    published = {record.name: record for record in published_released(paper.name)}
+    refused = {}
+    for released, weights, data in _measurable(paper, _entries(paper, None), data_dir):
+        record = published.get(f"{paper.name}/released/{released.id}/{data.dataset}")
+        record = record or _record(paper, released, weights, data, code)
+        if faults := released_faults(paper, record):
+            say(f"not published: {record.name} ({'; '.join(faults)})")
+            refused[record.name] = CheckFailed(faults[0])
+        elif record.name not in published:
+            write_record(record, record.path())
+            say(f"published {record.path().relative_to(paths.ROOT)}")
+    rebuild()
+    if refused:
+        raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(refused)}.")
+
+
+def measure_weights(
+    paper: Paper, released: Released, weights: LocatedData, data: LocatedData, device: str = "cpu"
+) -> Measured:
+    """
+    Args:
+        weights: the dataset in which the file of the weights is.
+        data: what they are measured on.
+    """
+    recipe = paper.module("train").recipe(released.variants[0], "full")
+    file = weights.folder / released.file
+    state = paper.module("released").read(file, recipe)
+    require_finite(state, file)
+    return measure(paper, state, recipe, data, device)
+
+
+def _record(paper: Paper, released: Released, weights: LocatedData, data: LocatedData, code: dict) -> ReleasedRecord:
+    import torch
+
+    from common.training.determinism import current_flags
+
+    started = time.monotonic()
+    measured = measure_weights(paper, released, weights, data)
+    environment = provenance.environment("cpu", torch.get_num_threads(), "float32", None, current_flags())
+    return make_released(
+        paper=paper.name,
+        id=released.id,
+        metrics=measured.metrics,
+        details=measured.details,
+        weights={"name": released.file, "sha256": weights.files[released.file]},
+        data={"dataset": data.dataset, "edition": data.edition, "files": data.files},
+        code=code,
+        environment=environment.model_dump(),
+        command=f"bash reproduce.sh publish {paper.name} --released",
+        seconds=time.monotonic() - started,
+    )
+
+
+def _entries(paper: Paper, variant: str | None) -> list[Released]:
+    """
+    Raises:
+        UsageError: there are none.
+    """
+    found = [released for released in paper.released if variant is None or variant in released.variants]
+    if not found:
+        raise UsageError(f"No released weights of {paper.name}{f' / {variant}' if variant else ''} are known.")
+    return found
+
+
+def _measurable(
+    paper: Paper, entries: list[Released], data_dir: Path | None
+) -> Iterable[tuple[Released, LocatedData, LocatedData]]:
+    """Weights and each dataset that they can be measured on; what of these cannot be had is said.
+
+    Raises:
+        DataAbsent: none can be had. DataError: the data is damaged.
+    """
+    weights = {name: real_data(paper.dataset(name), data_dir) for name in {released.dataset for released in entries}}
+    tests = {}
+    for name in dict.fromkeys(name for released in entries for name in released.tests):
+        try:
+            tests[name] = real_data(paper.dataset(name), data_dir)
+        except (DataAbsent, MachineError) as absent:
+            last = absent
+            say(f"not measured on {name}: {absent}")
+    if not tests:
+        raise DataAbsent(str(last))
+    for released in entries:
+        for name in released.tests:
+            if name in tests:
+                yield released, weights[released.dataset], tests[name]
+
+
+def _print(paper: Paper, released: Released, data: LocatedData, measured: Measured) -> None:
+    name = f"{paper.name}/released/{released.id}/{data.dataset}"
+    record = next((record for record in published_released(paper.name) if record.name == name), None)
+    claims = {(c.protocol, c.metric): c for c in reversed(paper.claims) if c.variant in released.variants}
+    lines = []
+    for protocol, values in measured.metrics.items():
+        for metric, value in values.items():
+            claim = claims.get((protocol, metric))
+            decimals, unit = METRICS[metric].decimals, METRICS[metric].unit
+            lines.append(
+                [
+                    METRICS[metric].label,
+                    protocol,
+                    reported_as(claim) if claim else "–",
+                    f"{value:.{decimals}f} {unit}".strip(),
+                    v.confirmation(value, claim.value, claim.tolerance) if claim else "–",
+                    _recorded(record, protocol, metric, value),
+                ]
+            )
+    heading = f"{paper.name}: {released.file}, released by {released.by}, on {data.dataset} ({data.edition})"
+    print_table(heading, ["metric", "protocol", "paper says", "measured now", "paper's number", "in the record"], lines)
+
+
+def _recorded(record: ReleasedRecord | None, protocol: str, metric: str, value: float) -> str:
+    recorded = record and record.metrics.get(protocol, {}).get(metric)
+    if recorded is None:
+        return "–"
+    return f"{recorded:.{METRICS[metric].decimals}f} ({'the same' if same(recorded, value) else 'DIFFERENT'})"
