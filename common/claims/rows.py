@@ -9,6 +9,7 @@ from common.base import paths
 from common.base.duration import duration
 from common.base.metrics import METRICS
 from common.claims import verdict as v
+from common.claims.examples import error_interval
 from common.claims.papers import Claim, Paper
 from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord
 
@@ -18,8 +19,9 @@ UNVERIFIED = "unverified"  # nobody could check the printed number against the p
 class RowAsDict(TypedDict):
     """One object of results/comparison.json. Numbers are in the metric's unit, and None where there is nothing to take
     them from: the mean and its 90 % interval (low, high), the 95 % prediction interval of one more run (next_low,
-    next_high), the mean less the printed number and its interval. What is reported stands there as a number, and as it
-    is printed: the digits of "9.90" say more than 9.9."""
+    next_high), the mean less the printed number and its interval, and the 90 % bootstrap interval of the mean over the
+    test examples (examples_low, examples_high). What is reported stands there as a number, and as it is printed: the
+    digits of "9.90" say more than 9.9."""
 
     paper: str
     claim: str | None
@@ -40,6 +42,8 @@ class RowAsDict(TypedDict):
     difference: float | None
     difference_low: float | None
     difference_high: float | None
+    examples_low: float | None
+    examples_high: float | None
     verdict: str
     records: list[str]
     note: str
@@ -69,6 +73,8 @@ class Row:
         printed: whose printed number stands beside what was measured. A row that is measured on other data than the
             paper's settles no claim and has the printed number all the same.
         summary: of the finished seeds, None where there are none.
+        over_examples: the 90 % bootstrap interval of the mean over the test examples, where every record keeps which
+            of them it missed.
         records: of all seeds, failed ones too.
         released: stands apart from all that was trained here, with its own verdict and record.
     """
@@ -85,6 +91,7 @@ class Row:
     claim: Claim | None = None
     printed: Claim | None = None
     summary: v.Summary | None = None
+    over_examples: tuple[float, float] | None = None
     released: ByReleased | None = None
 
     @property
@@ -116,6 +123,8 @@ class Row:
             "difference": difference.mean if difference else None,
             "difference_low": difference_spread.low if difference_spread else None,
             "difference_high": difference_spread.high if difference_spread else None,
+            "examples_low": self.over_examples[0] if self.over_examples else None,
+            "examples_high": self.over_examples[1] if self.over_examples else None,
             "verdict": self.verdict,
             "records": self.records,
             "note": self.note,
@@ -235,7 +244,24 @@ def _row(
         claim=claim,
         printed=printed,
         summary=summary,
+        over_examples=_over_examples(paper, variant, protocol, metric, group) if values else None,
     )
+
+
+def _over_examples(
+    paper: Paper, variant: str, protocol: str | None, metric: str | None, group: list[Record]
+) -> tuple[float, float] | None:
+    """The bootstrap interval over test examples, where every record has the list of those that it counts as errors:
+    `details.misclassified`, each entry beginning with the number of the example."""
+    examples = paper.examples(variant, metric) if metric == "test_error" else None
+    if metric is None or protocol is None or not examples:
+        return None
+    finished = [r for r in group if isinstance(r, FinishedRecord) and metric in r.metrics.get(protocol, {})]
+    mistakes = [{entry[0] for entry in record.details.get("misclassified", [])} for record in finished]
+    errors = [record.metrics[protocol][metric] for record in finished]
+    if any(round(error * examples / 100) != len(of) for error, of in zip(errors, mistakes, strict=True)):
+        return None  # there is no list, or it is that of another protocol
+    return error_interval(mistakes, round(examples))
 
 
 def _left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:

@@ -133,6 +133,7 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
     notes += _edition_notes(comparison, rows)
     if any(row.note.startswith(UNVERIFIED) for row in rows):
         notes.append(UNVERIFIED_NOTE)
+    notes += [_over_examples(row, *row.over_examples) for row in rows if row.over_examples]
     remarked = [(row, row.claim.remark) for row in rows if row.claim and row.claim.remark]
     notes += [f"- *{row.variant}*, {label(row)}: {remark}" for row, remark in remarked]
     lines, columns = [_cells(row) for row in rows], COLUMNS
@@ -247,6 +248,23 @@ def _also_reported(comparison: Comparison) -> list[str]:
     if not (rankings or settings):
         return []
     return ["### What else the paper prints", markdown_table([*rankings, *settings], ["what", "values", "printed in"])]
+
+
+def _over_examples(row: Row, low: float, high: float) -> str:
+    """The two sources of chance, each with the other as it is."""
+    metric = row.metric or ""
+
+    def between(low: float, high: float) -> str:
+        decimals = METRICS[metric].decimals
+        return f"{low:.{decimals}f} to {with_unit(f'{high:.{decimals}f}', metric)}"
+
+    text = f"- *{row.variant}*, {label(row)} ({row.protocol}): other test examples would put the mean of these runs at "
+    text += f"{between(low, high)} (90 % bootstrap interval)"
+    spread = row.summary.spread if row.summary else None
+    if not spread:
+        return text
+    one_more = between(spread.next_low, spread.next_high)
+    return f"{text}; another seed would put one more run at {one_more} (95 % prediction interval)"
 
 
 def _earlier_generations(comparison: Comparison) -> list[str]:

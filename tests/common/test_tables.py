@@ -19,8 +19,8 @@ from common.pages.tables import BEGIN, END
 
 FIELDS = [
     "paper", "claim", "variant", "dataset", "edition", "metric", "protocol", "reported", "tolerance", "mean", "sd", "n",
-    "low", "high", "next_low", "next_high", "difference", "difference_low", "difference_high", "verdict", "records",
-    "note", "released", "released_verdict", "released_record", "reported_text",
+    "low", "high", "next_low", "next_high", "difference", "difference_low", "difference_high", "examples_low",
+    "examples_high", "verdict", "records", "note", "released", "released_verdict", "released_record", "reported_text",
 ]  # fmt: skip
 PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
 
