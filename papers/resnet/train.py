@@ -45,9 +45,7 @@ class Recipe:
     milestones: tuple[Iterations, ...] = (32_000, 48_000)  # iterations after which the rate is a tenth (Sec. 4.2)
     batch_size: Annotated[int, Field(ge=2, le=50_000)] = 128  # Sec. 4.2
     learning_rate: Annotated[float, Field(gt=0)] = 0.1  # Sec. 4.2
-    warmup_rate: Annotated[float, Field(gt=0)] | None = (
-        None  # the first rate, of 110 layers 0.01 (Sec. 4.2); null: none
-    )
+    warmup_rate: Annotated[float, Field(gt=0)] | None = None  # first rate; 0.01 for 110 layers (Sec. 4.2); null: none
     warmup_error: Annotated[float, Field(ge=0, le=100)] = 80.0  # training error, in %, that ends the warm-up (Sec. 4.2)
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Sec. 4.2
     weight_decay: Annotated[float, Field(ge=0)] = 0.0001  # Sec. 4.2; open: on all parameters

@@ -38,7 +38,7 @@ def missed(first: int, count: int = 95) -> dict:
 
 
 def row_of(toy, records):
-    return next(row for row in paper_rows(toy.paper(), records) if row.claim == "plain-test")
+    return next(row for row in paper_rows(toy.paper(), records) if row.claim and row.claim.id == "plain-test")
 
 
 def test_a_row_has_it_where_its_records_keep_what_they_missed(toy, record):
@@ -55,7 +55,7 @@ def test_a_record_without_the_list_or_with_one_of_another_protocol_has_none(toy,
 
 
 def test_what_is_no_test_error_has_none(toy, record):
-    (row,) = (row for row in paper_rows(toy.paper(), [record(0, metric="psnr", details=missed(0))]) if row.n)
+    (row,) = (row for row in paper_rows(toy.paper(), [record(0, metric="psnr", details=missed(0))]) if row.summary)
     assert row.over_examples is None
 
 

@@ -12,8 +12,8 @@ from common.training.recipes import as_text, described_fields, option_name, over
 
 
 def recipes() -> list:
-    papers = [load_paper(name) for name in find_papers()]
-    return [paper.module("train").VARIANTS[variant] for paper in papers for variant in paper.variants]
+    trainings = [load_paper(name).module("train") for name in find_papers()]
+    return [recipe for training in trainings for recipe in training.VARIANTS.values()]
 
 
 def types(value):
