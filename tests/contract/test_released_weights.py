@@ -163,7 +163,7 @@ def test_an_altered_file_is_never_measured(copy, command):
         ),
         (lambda record: record["code"].update(committed=False), "its sources were not committed"),
         (lambda record: record["data"]["files"].update({"clouds.csv": "0" * 64}), "clouds.csv was not the file"),
-        (lambda record: record["data"].update(edition="other"), "its edition 'other' is none of the passport"),
+        (lambda record: record["data"].update(edition="other"), "its edition 'other' is not in the passport"),
         (lambda record: record.update(id="others"), "belongs at results/records/toy/released/others/clouds.json"),
         (lambda record: record.update(seed=0), "seed: is unknown here"),
     ],
