@@ -16,7 +16,7 @@ from pathlib import Path
 from common.base import paths
 from common.base.progress import warn
 
-# No fused multiply-add: sums then have the same bits on every processor.
+# No fused multiply-add: sums then have the same bits whatever vectors a processor has.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-Wno-psabi", "-shared", "-fPIC")
 TUNED = ("-march=native", "")  # tried in turn: not every compiler knows the first
 

@@ -4,7 +4,7 @@
  * Every sum is taken in one fixed order, over vectors of eight floats whose
  * lanes are added in a fixed order, and the compiler is told not to fuse a product into
  * a sum (-ffp-contract=off). So the weights do not depend on the width of the
- * processor's vectors, and machines of different kinds end with the same bits.
+ * processor's vectors.
  *
  * Feature maps lie in rows of sixteen or thirty-two floats. The columns beyond
  * the map are scratch in forward maps and zero in deltas, where they must not
