@@ -5,14 +5,14 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from common.pages.figures import Data
-from common.training.records import Record
+from common.training.records import FinishedRecord
 from papers.resnet.train import VARIANTS
 
 KINDS = {"plain": "plain networks", "resnet": "residual networks"}
 FULL = VARIANTS["resnet20"].iterations  # whose errors are shown up to 20 %, as in the paper
 
 
-def error_against_iterations(records: list[Record], data: Data) -> Figure | None:
+def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Fig. 6: training error (dashed), of the pictures as they come, and test error (bold), of every seed; one row
     for each length of the schedule."""
     lengths = sorted({record.recipe["iterations"] for record in records}, reverse=True)
@@ -37,7 +37,7 @@ def error_against_iterations(records: list[Record], data: Data) -> Figure | None
     return figure
 
 
-def layer_responses(records: list[Record], data: Data) -> Figure | None:
+def layer_responses(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Fig. 7: the standard deviation of what each 3x3 layer gives on the test set after batch normalization, mean
     over the seeds; in the order of the layers, and sorted."""
     variants = sorted({record.variant for record in records if record.details.get("layer_responses")})
@@ -59,7 +59,7 @@ def layer_responses(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def kind_of(record: Record) -> str:
+def kind_of(record: FinishedRecord) -> str:
     return "plain" if record.recipe["shortcuts"] == "none" else "resnet"
 
 
