@@ -239,7 +239,7 @@ def missing(path):
      (deep_ppm, "save it with 8"), (deep_plain_ppm, "save it with 8"), (animated, "holds 2 pictures"),
      (animated_png, "holds 2 pictures"), (of_two_pages, "holds 2 pictures"),
      (folder, "a.png is a folder: --image takes one picture."),
-     (other_format, "of a format that is read here (BMP, GIF, ")],
+     (other_format, "in a format that is read here (BMP, GIF, ")],
 )  # fmt: skip
 def test_a_picture_that_cannot_be_used_ends_with_2(tmp_path, capsys, weights, make, said):
     make(tmp_path / "a.png")
