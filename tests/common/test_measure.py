@@ -23,15 +23,8 @@ def test_a_record_is_measured_again_on_its_own_edition_only(toy, record, there):
     own = record(data=named | {"edition": there})
     assert recorded_data(toy.paper(), own, None).folder == folder
     other = record(data=named | {"edition": "bundle", "files": {"shapes.npz": "cd"}})
-<<<<<<< HEAD
-    with pytest.raises(
-        DataAbsent,
-        match=rf"shapes \({there}\) is in .*; alpha_2001/plain/bundle/seed-0 was .* different files \(bundle\)",
-    ):
-=======
     said = rf"shapes \({there}\) is in .*; alpha_2001/plain/bundle/seed-0 was measured on different files \(bundle\)"
     with pytest.raises(DataAbsent, match=said):
->>>>>>> english2
         recorded_data(toy.paper(), other, None)
 
 
