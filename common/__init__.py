@@ -18,5 +18,5 @@ Seven rooms; each imports only those below it:
 - `base`: `paths`, `errors` and their exit codes, `files` that are never half written, `schema` of what is read,
   `metrics`, `progress` on the terminal and tables there (`terminal`).
 
-Whatever lies in `training`, `data` and `base` is part of what makes a number: a run does not go on when it has changed.
+Whatever is in `training`, `data` and `base` is part of what makes a number: a run cannot resume once it has changed.
 """

@@ -30,7 +30,7 @@ class DataError(UserError):
 
 
 class DataAbsent(DataError):
-    """No copy of the data on disk and none to be had: only this may become a stand-in."""
+    """No copy of the data was found and none can be fetched: only this may be replaced by a stand-in."""
 
 
 class NumbersError(UserError):
@@ -54,7 +54,7 @@ class SomeFailed(UserError):
 
 
 class Interrupted(UserError):
-    """SIGINT or SIGTERM; what was reached is saved."""
+    """SIGINT or SIGTERM; progress is saved."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)

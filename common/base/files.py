@@ -1,4 +1,4 @@
-"""Writing files that are never half there."""
+"""Writing files that are never half written."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ GO_ON = "What was saved before is intact; run again to go on."
 
 
 def fill(text: str, begin: str, end: str, block: str) -> str:
-    """The text with what stands between two markers replaced by a block; unchanged if it has no such markers."""
+    """The text with what is between two markers replaced by a block; unchanged if it has no such markers."""
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     return pattern.sub(lambda _: f"{begin}\n\n{block}\n\n{end}", text)
 
 
 def write_whole(path: Path, content: bytes, advice: str = GO_ON) -> None:
-    """Write a file so that at every moment there is the old one or the new one, never half.
+    """Write a file so that at every moment either the old one or the new one is there, whole.
 
     Args:
         advice: what to do where it cannot be written.
@@ -34,6 +34,6 @@ def write_whole(path: Path, content: bytes, advice: str = GO_ON) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # on a disk that is read-only even this fails
+        with contextlib.suppress(OSError):  # on a read-only disk even this fails
             temporary.unlink()
         raise MachineError(f"{path}: {error.strerror}. {advice}") from None

@@ -8,7 +8,7 @@ from typing import Any
 class Metric:
     label: str
     unit: str
-    higher_is_better: bool | None  # None where neither side is better
+    higher_is_better: bool | None  # None where neither direction is better
     decimals: int
     range: tuple[float, float]
     counted_on: str | None = None  # the split whose examples a percentage counts

@@ -1,4 +1,4 @@
-"""What a run says while it works: a bar on a terminal, now and then a line elsewhere."""
+"""What a run says while it works: a bar on a terminal, an occasional line elsewhere."""
 
 import os
 import sys
@@ -15,13 +15,13 @@ QUIET_LINE_EVERY_S = 60.0
 
 
 def silence() -> None:
-    """Print nothing from here on: of several processes that work together only one speaks."""
+    """Print nothing from here on: of several processes that work together, only one speaks."""
     console.quiet = True
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
 
 
 def say(text: str, style: str | None = None) -> None:
-    """A line for the person who watches, on stderr so that stdout holds only results."""
+    """A line for whoever is watching, on stderr so that stdout holds only results."""
     console.print(text, style=style, markup=False, soft_wrap=True)
 
 
@@ -41,12 +41,12 @@ class _Rate(ProgressColumn):
 class WorkBar:
     """Progress over `total` samples, or what `unit` says, of which `done` were done before a resume.
 
-    On a terminal a bar with rate and time left; elsewhere one line a minute.
+    On a terminal, a bar with rate and time left; elsewhere one line a minute.
     """
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "samples"):
         self.title, self.total, self.done, self.first, self.unit = title, total, done, done, unit
-        self.detail = ""  # what is said beside the title
+        self.detail = ""  # shown beside the title
         self.started = self.spoke = time.monotonic()
         self.bar = None
         if sys.stderr.isatty() and not console.quiet:
@@ -65,7 +65,7 @@ class WorkBar:
             self.task = self.bar.add_task(self.title, total=self.total, completed=self.done)
 
     def stop(self) -> None:
-        """Once or more often."""
+        """May be called more than once."""
         if self.bar:
             self.bar.stop()
 

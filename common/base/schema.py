@@ -32,8 +32,8 @@ def read(path: Path, kind: type[C]) -> C:
     """Read and check a YAML or JSON file.
 
     Raises:
-        UsageError: the file cannot be read, is no YAML or JSON, not of this kind, or YAML with a key that
-            stands twice.
+        UsageError: the file cannot be read, is not YAML or JSON, is not of this kind, or is YAML with a key that
+            appears twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -46,19 +46,19 @@ def read(path: Path, kind: type[C]) -> C:
 
 
 def _plain(text: str, path: Path) -> object:
-    """The content of a YAML text. YAML forbids a key that stands twice; PyYAML takes the last one."""
+    """The content of a YAML text. YAML forbids a key that appears twice; PyYAML takes the last one."""
     loader = YamlLoader(text)
     try:
         root = loader.get_single_node()
         for key in _duplicates(root):
-            raise UsageError(f"{path}: {key.value}: stands twice, again in line {key.start_mark.line + 1}")
+            raise UsageError(f"{path}: {key.value}: appears twice, again in line {key.start_mark.line + 1}")
         return None if root is None else loader.construct_document(root)
     finally:
         loader.dispose()
 
 
 def _duplicates(root: yaml.Node | None) -> Iterator[yaml.Node]:
-    """Every key that has stood before in its mapping, from the outer mappings to the inner ones."""
+    """Every key that has already appeared in its mapping, from the outer mappings to the inner ones."""
     waiting, met = deque([root]), set()
     while waiting:
         node = waiting.popleft()
@@ -88,11 +88,11 @@ def check(content: object, kind: type[C], source: str) -> C:
 
 
 def _place(content: Any, location: tuple[str | int, ...]) -> str:
-    """'claims.some-id.tolerance': list entries are called by their id."""
+    """'claims.some-id.tolerance': list entries are named by their id."""
     words = []
     for step in location:
         if isinstance(content, dict) and step not in content and step != location[-1]:
-            continue  # no place in the content, but the kind that it was taken for
+            continue  # not a place in the content, but the kind that it was read as
         try:
             content = content[step]
         except (KeyError, IndexError, TypeError):

@@ -15,12 +15,12 @@ NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
 
 @dataclass(frozen=True)
 class NotAttempted:
-    """The claims of one variant that no record speaks of."""
+    """The claims of one variant that have no record."""
 
     variant: str
     claims: list[Claim]
     needs: str
-    command: str | None  # None where no data is known that would settle them
+    command: str | None  # None where no known data would settle them
 
     @property
     def printed(self) -> str:
@@ -35,7 +35,7 @@ class NotAttempted:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rows of one variant and edition stand on."""
+    """What the rows of one variant and edition rest on."""
 
     variant: str
     edition: str
@@ -86,7 +86,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One paper's rows, in their order, and the records that they stand on."""
+    """One paper's rows, in their order, and the records that they rest on."""
 
     paper: Paper
     rows: list[Row]
@@ -95,7 +95,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """The heading of the paper's page, or where it has none the name of its folder."""
+        """The heading of the paper's page or, where it has none, the name of its folder."""
         page = self.paper.folder / "README.md"
         first = page.read_text(encoding="utf-8").partition("\n")[0] if page.exists() else ""
         return first.removeprefix("# ") if first.startswith("# ") else self.paper.name
@@ -130,7 +130,7 @@ class Comparison:
     @property
     def not_run(self) -> list[str]:
         """The variants that have neither a claim nor a record."""
-        claimed = {claim.variant for claim in self.paper.claims}  # those that are a detail too
+        claimed = {claim.variant for claim in self.paper.claims}  # details too
         named = claimed | {record.variant for record in self.records}
         return [variant for variant in self.paper.variants if variant not in named]
 
@@ -164,7 +164,7 @@ class Comparison:
         return f"bash reproduce.sh {self.paper.name} --variant {variant} --seeds {seeds}"
 
     def without_details(self) -> "Comparison":
-        """Without the claims that are a detail, and what was measured under protocols of which every claim is one."""
+        """Without the claims that are details, and what was measured under protocols whose claims are all details."""
         claims = self.paper.claims
         protocols = {c.protocol for c in claims if c.detail} - {c.protocol for c in claims if not c.detail}
         shown = [row for row in self.rows if not (row.claim.detail if row.claim else row.protocol in protocols)]
@@ -177,10 +177,10 @@ class Comparison:
 
     @property
     def standing(self) -> dict[str, int]:
-        """How many claims have each verdict, the best first; those that are a detail do not count.
+        """How many claims have each verdict, the best first; details do not count.
 
         The numbers of one evaluation (of one variant, under one protocol, on one split), such as overall accuracy,
-        average accuracy and kappa, are one claim, and the worst of their verdicts is its.
+        average accuracy and kappa, are one claim, which has the worst of their verdicts.
         """
         return self._count([(claim, row.verdict) for row, claim in self.claimed], v.WORDS)
 
@@ -201,19 +201,19 @@ class Comparison:
 
     @property
     def claimed(self) -> list[tuple[Row, Claim]]:
-        """The printed numbers and the rows that settle them, but for details."""
+        """The printed numbers and the rows that settle them, except details."""
         return [(row, row.claim) for row in self.without_details().rows if row.claim]
 
     @property
     def rankings(self) -> list[Ranking]:
-        """Where the paper places its claims among other methods, and where the measured means would stand."""
+        """Where the paper places its claims among other methods, and where the measured means would come."""
         claims = {claim.id: claim for claim in self.paper.claims}
         means = {row.claim.id: row.summary.mean for row in self.rows if row.claim and row.summary}
         return [Ranking(of, claims[of.claim], means.get(of.claim)) for of in self.paper.also_reported if of.claim]
 
     @property
     def beside(self) -> list[list[Row]]:
-        """What was measured on variants and editions that no claim speaks of: for each, and each metric
+        """What was measured on variants and editions that no claim covers: for each, and each metric
         of the headline, its rows, one a protocol."""
         claimed = {(row.variant, row.edition) for row in self.attempted if row.claim}
         beside: dict[tuple, list[Row]] = {}
@@ -235,8 +235,8 @@ class Comparison:
 
 
 def all_comparisons() -> list[Comparison]:
-    """Every paper's: first those of which claims were tried by training, then those of which some were by released
-    weights, then those of which anything was measured, by name."""
+    """Every paper's: first those with claims that were tried by training, then those with claims tried by released
+    weights, then those with anything measured; each by name."""
 
     def place(of: Comparison) -> tuple[bool, ...]:
         return not any(row.records for row in of.front_rows), not of.front_rows, not of.attempted

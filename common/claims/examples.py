@@ -12,7 +12,7 @@ def error_interval(mistakes: list[set[int]], examples: int) -> tuple[float, floa
         mistakes: for each seed, the numbers of the examples that it got wrong.
         examples: how many were tested.
 
-    Examples that equally many seeds got wrong are alike, so that a resample is one draw of how many there are of
+    Examples that equally many seeds got wrong are alike, so a resample is one draw of how many there are of
     each kind (multinomial): the same distribution as drawing the examples one by one.
     """
     import numpy as np

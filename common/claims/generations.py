@@ -1,4 +1,4 @@
-"""Earlier generations of records: what was published before newer sources, or another machine, ran the seeds again."""
+"""Earlier generations of records: what was published before the seeds were run again by newer sources or elsewhere."""
 
 import json
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def earlier_generations(paper: str | None = None) -> list[Generation]:
 
 
 def keep_generation(paper: Paper, replaced: Sequence[Record], by: Sequence[Record]) -> None:
-    """Add what the replaced records say, in the metrics that have a claim or stand on the front page.
+    """Add what the replaced records say, in the metrics that have a claim or appear on the front page.
 
     Args:
         replaced: all records of one variant and edition.

@@ -28,7 +28,7 @@ class Variant(Checked):
     description: str
     dataset: str
     splits: dict[str, int] | None = None  # examples on each side, where the variant splits the dataset in its own way
-    # How many make a verdict, fixed before the first run: who may stop at any time can stop when the verdict pleases.
+    # How many make a verdict, fixed before the first run: otherwise one could stop as soon as the verdict pleases.
     seeds: Annotated[int, pydantic.Field(ge=LEAST_SEEDS)] = LEAST_SEEDS
 
 
@@ -67,8 +67,8 @@ class Claim(Checked):
     spread: Spread | None = None
     second_reference: Reference | None = None
     unverified: bool = False
-    remark: str | None = None  # what else the paper says of the number
-    detail: bool = False  # stands in results/README.md only, not on the pages that give the overview
+    remark: str | None = None  # what else the paper says about the number
+    detail: bool = False  # appears in results/README.md only, not on the pages that give the overview
 
     @property
     def value(self) -> float:
@@ -88,8 +88,8 @@ class Released(Checked):
 
 
 class AlsoReported(Checked):
-    """Numbers that the paper prints beside its claims: of the methods it compares with, which then are ranked with
-    the claim, or of settings that are no variant here."""
+    """Numbers that the paper prints beside its claims: of the methods it compares with, which are then ranked with
+    the claim, or of settings that are not variants here."""
 
     what: str
     where: str
@@ -109,7 +109,7 @@ class Citation(Checked):
 
 
 class Protocols(Checked):
-    """Evaluation protocols that differ in a few words only, said once. `{word}` in their name and in what they mean
+    """Evaluation protocols that differ in only a few words, given once. `{word}` in their name and in what they mean
     stands for each of the values that `each` lists for it; with a mapping, for a key in the name and its text in the
     meaning."""
 
@@ -120,7 +120,7 @@ class Protocols(Checked):
         """What every one of them means.
 
         Raises:
-            KeyError, IndexError, ValueError: the name or the meaning is no template of the words that `each` has.
+            KeyError, IndexError, ValueError: the name or the meaning is not a template over the words in `each`.
         """
         choices = [v.items() if isinstance(v, dict) else zip(v, v, strict=True) for v in self.each.values()]
         meanings = {}
@@ -144,7 +144,7 @@ class PaperFile(Checked):
     # The commit of this file at which seeds, printed numbers and margins were fixed; `verify` compares it with today's.
     frozen: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{40}$")] | None = None
     default_variant: str
-    headline: list[str]  # the metrics that the front page shows where no claim speaks of what was measured
+    headline: list[str]  # the metrics that the front page shows where no claim covers what was measured
     variants: dict[str, Variant]
     claims: list[Claim]
     also_reported: list[AlsoReported] = []
@@ -189,7 +189,7 @@ class Paper:
         return meanings
 
     def meanings(self, used: Collection[str]) -> dict[str, str]:
-        """What the protocols in use mean, those that differ in a few words only said once."""
+        """What the protocols in use mean; those that differ in only a few words are given once."""
         meanings: dict[str, str] = {}
         for name, meaning in self._protocols.items():
             if isinstance(meaning, str):
@@ -220,7 +220,7 @@ class Paper:
     def dataset(self, dataset: str) -> Passport:
         """
         Raises:
-            UsageError: no passport of that name, or one that is not in order.
+            UsageError: no passport of that name, or one that is not valid.
         """
         if dataset not in self._passports:  # read once: it may list hundreds of files, and every claim asks
             self._passports[dataset] = find_passport(dataset, self.folder)
@@ -244,7 +244,7 @@ class Paper:
         return examples
 
     def count(self, variant: str, metric: str) -> float:
-        """By how much a metric changes with one example. Where nothing is counted, one unit of the last digit that
+        """How much a metric changes with one example. Where nothing is counted, one unit of the last digit that
         the tables print: no difference below it is ever claimed."""
         examples = self.examples(variant, metric)
         return 100 / examples if examples else 10.0 ** -METRICS[metric].decimals
@@ -262,10 +262,10 @@ class Paper:
             return UsageError(f"{self.file}: {text}")
 
         if self.default_variant not in self.variants:
-            raise fault(f"default_variant: {self.default_variant!r} is no variant")
+            raise fault(f"default_variant: {self.default_variant!r} is not a variant")
         for name in self.headline:
             if name not in METRICS:
-                raise fault(f"headline: {name!r} is no metric.{nearest(name, METRICS)}")
+                raise fault(f"headline: {name!r} is not a metric.{nearest(name, METRICS)}")
         for name in self.variants:
             try:
                 passport = self.passport(name)
@@ -283,9 +283,9 @@ class Paper:
             if ids.count(claim.id) > 1:
                 raise fault(f"{where}.id: two claims have this id")
             if claim.variant not in self.variants:
-                raise fault(f"{where}.variant: {claim.variant!r} is no variant")
+                raise fault(f"{where}.variant: {claim.variant!r} is not a variant")
             if claim.metric not in METRICS:
-                raise fault(f"{where}.metric: {claim.metric!r} is no metric.{nearest(claim.metric, METRICS)}")
+                raise fault(f"{where}.metric: {claim.metric!r} is not a metric.{nearest(claim.metric, METRICS)}")
             if claim.protocol not in self.protocols:
                 raise fault(f"{where}.protocol: {claim.protocol!r} is not among the protocols")
             metric = METRICS[claim.metric]
@@ -294,7 +294,7 @@ class Paper:
                 raise fault(f"{where}.reported: {claim.reported} is out of range")
             splits = self.splits(claim.variant)
             if metric.counted_on not in (None, *splits):
-                raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, and there is no such split")
+                raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, but there is no such split")
             rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
@@ -302,9 +302,9 @@ class Paper:
         for of in self.also_reported:
             where = f"also_reported.{of.what}"
             if of.claim is not None and of.claim not in ids:
-                raise fault(f"{where}.claim: {of.claim!r} is no claim.{nearest(of.claim, ids)}")
+                raise fault(f"{where}.claim: {of.claim!r} is not a claim.{nearest(of.claim, ids)}")
             if of.claim and (wrong := [text for text in of.values.values() if not re.fullmatch(NUMBER, text)]):
-                raise fault(f"{where}.values: {wrong[0]!r} is no number to rank a claim with")
+                raise fault(f"{where}.values: {wrong[0]!r} is not a number to rank a claim with")
 
     def _check_released(self, fault: Callable[[str], UsageError]) -> None:
         ids = [released.id for released in self.released]
@@ -314,7 +314,7 @@ class Paper:
                 raise fault(f"{where}.id: two entries have this id")
             for variant in released.variants:
                 if variant not in self.variants:
-                    raise fault(f"{where}.variants: {variant!r} is no variant")
+                    raise fault(f"{where}.variants: {variant!r} is not a variant")
             try:
                 for dataset in (released.dataset, *released.tests):
                     self.dataset(dataset)
@@ -356,7 +356,7 @@ def find_papers() -> list[str]:
 def load_paper(name: str) -> Paper:
     """
     Raises:
-        UsageError: no such paper, or its paper.yaml is not in order.
+        UsageError: no such paper, or its paper.yaml is not valid.
     """
     if name not in (names := find_papers()):
         raise UsageError(f"No paper is called {name!r}.{nearest(name, names)} `bash reproduce.sh` lists them.")

@@ -1,4 +1,4 @@
-"""Rows of the comparison: every claim, and every measured value that no claim speaks of."""
+"""Rows of the comparison: every claim, and every measured value that no claim covers."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -19,8 +19,8 @@ UNVERIFIED = "unverified"  # nobody could check the printed number against the p
 class RowAsDict(TypedDict):
     """One object of results/comparison.json. Numbers are in the metric's unit, and None where there is nothing to take
     them from: the mean and its 90 % interval (low, high), the 95 % prediction interval of one more run (next_low,
-    next_high), the mean less the printed number and its interval, and the 90 % bootstrap interval of the mean over the
-    test examples (examples_low, examples_high). What is reported stands there as a number, and as it is printed: the
+    next_high), the mean minus the printed number and its interval, and the 90 % bootstrap interval of the mean over the
+    test examples (examples_low, examples_high). What is reported is given as a number, and as it is printed: the
     digits of "9.90" say more than 9.9."""
 
     paper: str
@@ -55,7 +55,7 @@ class RowAsDict(TypedDict):
 
 @dataclass(frozen=True)
 class ByReleased:
-    """What released weights measure of a claim."""
+    """What released weights score on a claim."""
 
     value: float
     verdict: str
@@ -70,13 +70,13 @@ class Row:
         edition: None where nothing was run.
         metric, protocol: None where every seed failed and no claim says what was to be measured.
         claim: the one that the row settles.
-        printed: whose printed number stands beside what was measured. A row that is measured on other data than the
-            paper's settles no claim and has the printed number all the same.
+        printed: whose printed number is set beside what was measured. A row that is measured on data other than the
+            paper's settles no claim but has the printed number all the same.
         summary: of the finished seeds, None where there are none.
         over_examples: the 90 % bootstrap interval of the mean over the test examples, where every record keeps which
             of them it missed.
         records: of all seeds, failed ones too.
-        released: stands apart from all that was trained here, with its own verdict and record.
+        released: kept apart from all that was trained here, with its own verdict and record.
     """
 
     paper: str
@@ -96,7 +96,7 @@ class Row:
 
     @property
     def difference(self) -> v.Summary | None:
-        """The summary less the printed number."""
+        """The summary minus the printed number."""
         return self.summary.less(self.printed.value) if self.summary and self.printed else None
 
     def as_dict(self) -> RowAsDict:
@@ -137,7 +137,7 @@ class Row:
 
 def paper_rows(paper: Paper, records: list[Record], released: Sequence[ReleasedRecord] = ()) -> list[Row]:
     """Rows in the order of every table: variants as in paper.yaml, a variant's claims before what no
-    claim speaks of, editions as in the passport, metrics as in METRICS, protocols as in paper.yaml.
+    claim covers, editions as in the passport, metrics as in METRICS, protocols as in paper.yaml.
 
     Args:
         records: of this paper only, failed ones too.
@@ -154,7 +154,7 @@ def paper_rows(paper: Paper, records: list[Record], released: Sequence[ReleasedR
 
 
 def _by_released(paper: Paper, claim: Claim, records: Sequence[ReleasedRecord]) -> ByReleased | None:
-    """What released weights measure of a claim: those that stand first in paper.yaml, on data that counts."""
+    """What released weights score on a claim: those that come first in paper.yaml, on data that counts."""
     for released in paper.released:
         for record in records:
             value = record.metrics.get(claim.protocol, {}).get(claim.metric)
@@ -251,7 +251,7 @@ def _row(
 def _over_examples(
     paper: Paper, variant: str, protocol: str | None, metric: str | None, group: list[Record]
 ) -> tuple[float, float] | None:
-    """The bootstrap interval over test examples, where every record has the list of those that it counts as errors:
+    """The bootstrap interval over test examples, where every record lists those that it counts as errors:
     `details.misclassified`, each entry beginning with the number of the example."""
     examples = paper.examples(variant, metric) if metric == "test_error" else None
     if metric is None or protocol is None or not examples:
@@ -265,11 +265,11 @@ def _over_examples(
 
 
 def _left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
-    """What must be said of seeds that failed, and of those that are missing among the measured ones."""
+    """What must be said about seeds that failed, and about those missing among the measured ones."""
     failed = [record for record in group if isinstance(record, FailedRecord)]
     present = {*measured, *(record.seed for record in failed)}
     last = max((record.seed for record in group), default=-1)
-    # A gap shows among the first numbers; a seed such as 10^9 must not make a list as long.
+    # A gap shows among the first numbers; a seed such as 10^9 must not make a list that long.
     missing = [seed for seed in range(min(last, len(present)) + 1) if seed not in present]
     notes = [f"seed {record.seed} failed: {record.failure}" for record in failed]
     return [*notes, f"seed {', '.join(map(str, missing))} missing"] if missing else notes
@@ -294,13 +294,13 @@ def _judge(
 
 
 def needs(paper: Paper, claims: list[Claim]) -> str:
-    """What a run takes that could settle these claims of one variant: time a seed, device, data."""
+    """What a run that could settle these claims of one variant takes: time per seed, device, data."""
     passport = paper.passport(claims[0].variant)
     counting = [edition for edition in passport.editions if passport.counts(edition)]
     if not counting:
-        return f"files of {passport.name} that are shown to be the paper's: none is known"
+        return f"files of {passport.name} that are shown to be the paper's, and none are known"
     runs = dict.fromkeys(f"{duration(3600 * claim.needs.hours)} on a {claim.needs.device.upper()}" for claim in claims)
-    return f"about {' or '.join(runs)} a seed, {passport.name} ({' or '.join(counting)})"
+    return f"about {' or '.join(runs)} per seed, {passport.name} ({' or '.join(counting)})"
 
 
 def can_be_settled(paper: Paper, variant: str) -> bool:
@@ -343,7 +343,7 @@ def mean_and_spread(metric: str, mean: float, sd: float | None, n: int) -> str:
 
 
 def released_as(row: Row) -> str:
-    """What released weights measure, to as many digits as the paper prints, '–' where there are none."""
+    """What released weights score, to as many digits as the paper prints, '–' where there are none."""
     if row.released is None or row.claim is None:
         return "–"
     printed = len(row.claim.reported.partition(".")[2])
@@ -352,14 +352,14 @@ def released_as(row: Row) -> str:
 
 
 def remark(row: Row) -> str:
-    """What must be said beside the verdict. What a run would take stands among what was not attempted."""
+    """What must be said beside the verdict. What a run would take is listed with what was not attempted."""
     if row.records:
         return row.note
     return UNVERIFIED if row.note.startswith(UNVERIFIED) else ""
 
 
 def difference(row: Row) -> str:
-    """The mean less the printed number, and the 90 % interval of that, as the tables print them; '–' where there is
+    """The mean minus the printed number, and the 90 % interval of that, as the tables print them; '–' where there is
     no printed number."""
     if row.difference is None or row.metric is None:
         return "–"

@@ -52,7 +52,7 @@ class Summary:
     spread: Spread | None
 
     def less(self, value: float) -> "Summary":
-        """The summary of what is left of every seed when `value` is taken away."""
+        """The summary with `value` subtracted from every seed."""
         s = self.spread
         spread = s and Spread(s.sd, s.low - value, s.high - value, s.next_low - value, s.next_high - value)
         return Summary(self.mean - value, self.n, spread)
@@ -64,9 +64,9 @@ def summarise(
     """Summary of at least one value.
 
     Args:
-        count: by how much the metric changes when one example more is counted. Seeds that tie on a count may
+        count: how much the metric changes when one more example is counted. Seeds that tie on a count may
             still differ by less than one, so the intervals add half a count to their spread, in quadrature: the
-            largest spread of a value that falls on one of two neighbouring counts. None has zero width then.
+            largest spread of a value that falls on one of two neighbouring counts. So none has zero width.
         value_range: where intervals are cut off, since no mean and no run can lie beyond.
     """
     n = len(values)
@@ -108,7 +108,7 @@ def verdict(
 
     Args:
         higher_is_better: None for a metric that has no better side.
-        seeds: how many were fixed before the first run; fewer make no verdict.
+        seeds: how many were fixed before the first run; fewer give no verdict.
     """
     spread = summary.spread
     if spread is None or summary.n < max(seeds, LEAST_SEEDS):
@@ -149,7 +149,7 @@ def power(n: int, spread: float, printed_is_a_draw: bool = False) -> float:
     import numpy as np
     from scipy import stats
 
-    # reproduced <=> |d| + t s / sqrt(n) <= 1, where d, our mean less the printed number, is normal and
+    # reproduced <=> |d| + t s / sqrt(n) <= 1, where d, our mean minus the printed number, is normal and
     # s^2 ~ spread^2 chi2(n-1)/(n-1) independent of it: one integral over s.
     sd_of_d = spread * math.sqrt(1 / n + printed_is_a_draw)
     quantiles = (np.arange(20_000) + 0.5) / 20_000

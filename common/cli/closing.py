@@ -14,7 +14,7 @@ from common.claims.rows import UNVERIFIED, Row, label, measured, paper_rows, rep
 from common.training.records import FailedRecord, FinishedRecord, Record, published_records, published_seed
 
 HOLDS = (v.REPRODUCED, v.EXCEEDS)
-OF_PUBLISHED = ("edition", "mean", "sd", "n")  # what is said of them beside a run, as data
+OF_PUBLISHED = ("edition", "mean", "sd", "n")  # what is said about them beside a run, as data
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Closing:
         return row.as_dict() | {"verdict": self.verdict(row), "published": published}
 
     def verdict(self, row: Row) -> str | None:
-        """None in a run that is not the paper's: its numbers settle nothing. That every seed failed is said of any."""
+        """None in a run that is not the paper's: its numbers settle nothing. That every seed failed is always said."""
         return row.verdict if self.first.counts_for_paper or row.verdict == v.FAILED else None
 
     def beside(self, row: Row) -> Row | None:
-        """What is published of the same: of the run's own edition where there is one, else of the first, which is the
+        """What is published on the same: for the run's own edition where there is one, else for the first, which is the
         dataset's official one."""
         of_same = [other for other in self.published if _subject(other) == _subject(row)]
         return min(of_same, key=lambda other: other.edition != row.edition, default=None)

@@ -125,7 +125,7 @@ def _run_and_show(paper: Paper, show: Callable[["Closing"], None], check: bool, 
         closing.require_claims()
 
 
-# --variant and --nproc are known only to be refused with a reason.
+# --variant and --nproc are accepted only to be refused with a reason.
 @front.command("all", params=[click.Option(["--variant"], hidden=True), *RUN_OPTIONS[1:]])
 def run_all(as_json: bool, check: bool, nproc: int | None, **options: Any) -> None:
     """Run the default variant of every paper; one that fails does not stop the others."""
@@ -369,7 +369,7 @@ def _drop_output() -> None:
 
 
 def _report(error: UserError) -> None:
-    """What ends the command; of several processes one says it."""
+    """What ends the command; of several processes, one reports it."""
     if "RANK" in os.environ:
         from common.training.processes import left_to_launcher
 

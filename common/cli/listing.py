@@ -17,7 +17,7 @@ from common.training.records import FinishedRecord, published_records
 
 
 def show_papers(as_json: bool) -> None:
-    """Papers and variants, whether their data is on this disk, and how long a full run took."""
+    """Papers and variants, whether their data is found here, and how long a full run took."""
     entries = [entry for name in find_papers() for entry in _entries(load_paper(name))]
     if as_json:
         click.echo(json.dumps(entries, indent=1))
@@ -70,7 +70,7 @@ def _estimate(paper: Paper, variant: str) -> dict | None:
 
 def _time(minutes: float | None, estimate: dict | None) -> str:
     if minutes is not None:
-        return f"{duration(60 * minutes)} a seed"
+        return f"{duration(60 * minutes)} per seed"
     if estimate is None:
         return "not measured"
     where = "" if estimate["device"] == "cpu" else f" on a {estimate['device']}"
@@ -78,7 +78,7 @@ def _time(minutes: float | None, estimate: dict | None) -> str:
 
 
 def _state(passport: Passport) -> str:
-    search_folders()  # a $REPRO_DATA that is no folder is told, and not taken for damage
+    search_folders()  # a $REPRO_DATA that is not a folder is reported, not taken for damage
     try:
         return locate(passport).edition
     except DataAbsent:
@@ -88,7 +88,7 @@ def _state(passport: Passport) -> str:
 
 
 def show_passports(as_json: bool) -> None:
-    """Every dataset: editions, terms, where it comes from, what is on disk."""
+    """Every dataset: editions, terms, where it comes from, what is found here."""
     passports = all_passports().values()
     if as_json:
         content = [
@@ -99,14 +99,14 @@ def show_passports(as_json: bool) -> None:
         click.echo(json.dumps(content, indent=1))
         return
     lines = [[p.name, p.title, _state(p), ", ".join(p.editions), p.terms, p.page] for p in passports]
-    print_table("Datasets", ["dataset", "title", "on this disk", "editions", "terms", "page"], lines)
+    print_table("Datasets", ["dataset", "title", "found here", "editions", "terms", "page"], lines)
 
 
 def fetch_data(name: str, as_json: bool) -> None:
-    """Fetch and verify one dataset, or all of a paper's; one that cannot be had does not keep the others back.
+    """Fetch and verify one dataset, or all of a paper's; one that is unavailable does not hold the others back.
 
     Raises:
-        UsageError: neither a paper nor a dataset. DataError: it cannot be had or is damaged. SomeFailed: several are.
+        UsageError: neither a paper nor a dataset. DataError: it is unavailable or damaged. SomeFailed: several are.
     """
     found, errors = [], []
     for passport in _passports_of(name):
@@ -123,7 +123,7 @@ def fetch_data(name: str, as_json: bool) -> None:
     if len(errors) > 1:
         for each in errors:
             say(str(each))
-        raise SomeFailed(errors[0], f"{len(errors)} of the datasets of {name} cannot be had, see above.")
+        raise SomeFailed(errors[0], f"{len(errors)} of the datasets of {name} are unavailable, see above.")
     if errors:
         raise errors[0]
 

@@ -1,4 +1,4 @@
-"""The options that several commands share, and what may be typed for them."""
+"""The options that several commands share, and the values that they take."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ class NearChoice(click.Choice[str]):
         if value in self.choices:
             return value
         known = ", ".join(self.choices)
-        return self.fail(f"{value!r} is none of {known}.{nearest(str(value), self.choices)}", param, ctx)
+        return self.fail(f"{value!r} is not one of {known}.{nearest(str(value), self.choices)}", param, ctx)
 
 
 class Seeds(click.ParamType):
@@ -31,7 +31,7 @@ class Seeds(click.ParamType):
             return value
         words = value.split(",")
         if not all(word.strip().isdecimal() and int(word) < LARGEST_SEED for word in words):
-            return self.fail(f"{value!r}: seeds are whole numbers with commas between, as in 0,1,2.", param, ctx)
+            return self.fail(f"{value!r}: seeds are whole numbers separated by commas, as in 0,1,2.", param, ctx)
         return tuple(dict.fromkeys(int(word) for word in words))
 
 
@@ -42,7 +42,7 @@ DEVICE_OPTION = click.Option(["--device"], type=NearChoice(["auto", "cpu", "cuda
 PRESET_HELP = (
     "full: the whole recipe. quick: minutes, to see it learn. smoke: seconds, on the stand-in.  [default: full]"
 )
-DATA_HELP = "auto: the stand-in where the real data cannot be had.  [default: auto]"
+DATA_HELP = "auto: the stand-in where the real data is unavailable.  [default: auto]"
 RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--variant"], help="Which variant; the list names them.  [default: the paper's]"),
     click.Option(["--preset"], type=NearChoice(paths.PRESETS), default="full", help=PRESET_HELP),
@@ -53,7 +53,7 @@ RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--runs-dir"], type=FOLDER, default=paths.RUNS, help="Where runs are kept.  [default: runs/]"),
     click.Option(["--fresh"], is_flag=True, help="Start over instead of resuming or reusing."),
     click.Option(["--other-machine"], is_flag=True, help="Go on with what was begun on another kind of machine."),
-    click.Option(["--nproc"], type=click.IntRange(1), help="Train on so many devices of this machine at once."),
+    click.Option(["--nproc"], type=click.IntRange(1), help="Train on this many devices of this machine at once."),
     click.Option(["--check"], is_flag=True, help="Exit with 1 unless every claim is reproduced or exceeded."),
     JSON_OPTION,
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from common.claims.papers import Paper
 from common.publishing.measure import variant_of, with_weights
 from common.training.weights import load_weights
 
-READ = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of the others PIL does not say how many bits it cuts off
+READ = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # for others PIL does not say how many bits it cuts off
 EIGHT_BIT_GREY = ("1", "L", "LA")
 MORE_THAN_EIGHT_BITS = ("I", "F")  # and PIL's "I;16", "I;16B", ...
 PNG_BIT_DEPTH = 24  # the byte of the file that has it
@@ -25,7 +25,7 @@ TIFF_BITS_PER_SAMPLE = 258  # the tag that has them
 ICC_COLOUR_SPACE = slice(16, 20)  # the bytes of a colour profile that have it
 
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # with colour as sharp as brightness
-WRITTEN: dict[str, dict[str, Any]] = {  # by ending: what loses nothing, and JPEG for who asks for it
+WRITTEN: dict[str, dict[str, Any]] = {  # by ending: what loses nothing, and JPEG for whoever asks for it
     ".png": {"format": "PNG"}, ".tif": {"format": "TIFF"}, ".tiff": {"format": "TIFF"}, ".bmp": {"format": "BMP"},
     ".jpg": JPEG, ".jpeg": JPEG,
 }  # fmt: skip
@@ -43,8 +43,8 @@ def restore_image(
         output: where to write, over what is there; None for NAME-restored.png in the current folder, if it is free.
 
     Raises:
-        UsageError: the paper restores no pictures; no such picture or weights; `output` is no name for a picture, or
-            that of the picture itself.
+        UsageError: the paper does not restore pictures; no such picture or weights; `output` does not name a
+            picture, or names the picture itself.
         MachineError: nothing can be written at `output`, or the picture does not fit into memory.
     """
     from common.training.determinism import make_deterministic
@@ -52,14 +52,14 @@ def restore_image(
 
     restore = getattr(paper.module("eval"), "restore", None)
     if restore is None:
-        raise UsageError(f"{paper.name} restores no pictures: --image is not for it.")
+        raise UsageError(f"{paper.name} does not restore pictures: --image is not for it.")
     if len(weights) > 1:
         raise UsageError("--image takes one --weights file.")
     output = output_file(output, image)  # now, because restoring may take minutes
     picture, profile = read_picture(image)
     if profile and output.suffix.lower() == WITHOUT_PROFILE:
         warn(f"{output}: {WITHOUT_PROFILE} holds no colour profile; that of {image} is left out.")
-    encoded(output, np.zeros_like(picture), profile)  # so that a size the format cannot hold is told now
+    encoded(output, np.zeros_like(picture), profile)  # so that a size the format cannot hold is reported now
     file = weights[0] if weights else _published(paper, paper.variant(variant))
     loaded, variant = load_weights(file), variant_of(paper, variant, file)
     train = paper.module("train")
@@ -87,7 +87,7 @@ def output_file(output: Path | None, image: Path) -> Path:
         raise UsageError(f"--output {file}: a picture is written as {', '.join(WRITTEN)} only. Use .png.")
     try:
         if output is None and file.exists():
-            raise UsageError(f"{file} is there already. Name a file with --output; that one may be overwritten.")
+            raise UsageError(f"{file} already exists. Name a file with --output; that one may be overwritten.")
         if file.is_dir():
             raise UsageError(f"--output {file}: that is a folder. Name a file.")
         if file.resolve() == image.resolve():
@@ -106,7 +106,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
         uint8, (H, W) if it is grey, else (H, W, 3); and the ICC profile, None if there is none of that colour space.
 
     Raises:
-        UsageError: no such file, no picture, several pictures, or one with more than 8 bits a channel.
+        UsageError: no such file, not a picture, several pictures, or one with more than 8 bits per channel.
         MachineError: it does not fit into memory.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -121,23 +121,23 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
         with _of_any_size(), Image.open(path, formats=READ) as opened:
             bits, pictures = _bits_of_colour(path, opened), getattr(opened, "n_frames", 1)
             if pictures > 1 and opened.format != "MPO":  # the JPEG of a camera, with a preview or depths behind it
-                raise UsageError(f"{path} holds {pictures} pictures: save the one that you mean as a file of its own.")
+                raise UsageError(f"{path} holds {pictures} pictures: save the one that you want as a file of its own.")
             picture = ImageOps.exif_transpose(opened)
             picture.load()
         if bits > 8 or picture.mode.split(";")[0] in MORE_THAN_EIGHT_BITS:
-            raise UsageError(f"{path} has more than 8 bits a channel: save it with 8.")
-        if picture.mode == "P":  # straight to RGB PIL complains of some kinds of transparency
+            raise UsageError(f"{path} has more than 8 bits per channel: save it with 8.")
+        if picture.mode == "P":  # converting straight to RGB, PIL complains about some kinds of transparency
             picture = picture.convert("RGBA")
         profile = picture.info.get("icc_profile")
         picture = picture.convert("L" if picture.mode in EIGHT_BIT_GREY else "RGB")
     except UnidentifiedImageError:
-        raise UsageError(f"{path} is no picture of a format that is read here ({', '.join(READ)}).") from None
+        raise UsageError(f"{path} is not a picture in a format that is read here ({', '.join(READ)}).") from None
     except NO_PICTURE as error:
-        raise UsageError(f"{path} is no picture that can be read ({' '.join(str(error).split())}).") from None
+        raise UsageError(f"{path} cannot be read as a picture ({' '.join(str(error).split())}).") from None
     except MemoryError:
         raise MachineError(f"{path} does not fit into memory. Cut it into parts.") from None
     if profile and profile[ICC_COLOUR_SPACE] != (b"GRAY" if picture.mode == "L" else b"RGB "):
-        warn(f"{path}: its colour profile is none for {picture.mode} and is left out.")
+        warn(f"{path}: its colour profile is not for {picture.mode} and is left out.")
         profile = None
     return np.asarray(picture), profile
 
@@ -155,7 +155,7 @@ def _of_any_size() -> Iterator[None]:
 
 
 def _bits_of_colour(path: Path, opened: Any) -> int:
-    """Bits a channel of the file, where PIL has only 8 for colour and would cut the rest off unsaid."""
+    """Bits per channel of the file, where PIL has only 8 for colour and would silently cut the rest off."""
     if opened.format == "PNG":
         return path.read_bytes()[PNG_BIT_DEPTH]
     if opened.format == "TIFF":
@@ -170,7 +170,7 @@ def encoded(path: Path, picture: np.ndarray, profile: bytes | None) -> bytes:
     """A picture, uint8 of shape (H, W) or (H, W, 3), with its colour profile in the format that the name ends in.
 
     Raises:
-        UsageError: the format holds no picture of this size.
+        UsageError: the format cannot hold a picture of this size.
     """
     from PIL import Image
 

@@ -23,7 +23,7 @@ TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = "test_batch.bin"
 PICTURES_PER_FILE = 10_000
 
-# The stand-in: a class is one photograph. Crops of its left part train, of the rest test.
+# The stand-in: each class is one photograph. Crops of its left part are for training, of the rest for testing.
 PHOTOGRAPHS = (
     "astronaut.png", "chelsea.png", "china.jpg", "coffee.png", "flower.jpg",
     "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
@@ -66,7 +66,7 @@ def read_batch(path: Path, pictures: int = PICTURES_PER_FILE) -> tuple[Tensor, T
     """One file of the binary release: pictures (N, 3, 32, 32) as uint8, labels (N,) as int64.
 
     Raises:
-        DataError: the file cannot be read, holds another number of pictures, or a label beyond 9.
+        DataError: the file cannot be read, holds a different number of pictures, or has a label above 9.
     """
     try:
         content = np.fromfile(path, np.uint8)
@@ -74,10 +74,10 @@ def read_batch(path: Path, pictures: int = PICTURES_PER_FILE) -> tuple[Tensor, T
         raise DataError(f"{path}: {error.strerror}.") from None
     record = 1 + 3 * SIDE**2
     if content.size != pictures * record:
-        raise DataError(f"{path} holds {content.size:,} bytes where {pictures * record:,} belong.")
+        raise DataError(f"{path} holds {content.size:,} bytes instead of {pictures * record:,}.")
     records = content.reshape(pictures, record)
     if (largest := records[:, 0].max()) >= CLASSES:
-        raise DataError(f"{path} holds the label {largest}, and {CLASSES - 1} is the largest.")
+        raise DataError(f"{path} holds the label {largest}; the largest allowed is {CLASSES - 1}.")
     images = torch.from_numpy(records[:, 1:].reshape(-1, 3, SIDE, SIDE).copy())
     return images, torch.from_numpy(records[:, 0].astype(np.int64))
 

@@ -67,7 +67,7 @@ def _missing(folder: Path, edition: Edition) -> dict[str, DataFile]:
 
 
 def _fetch_archive(folder: Path, files: dict[str, DataFile], archive: DataFile, report: Report) -> None:
-    """Fetch a tar archive, take the files out of it that are wanted, and remove it."""
+    """Fetch a tar archive, take the wanted files out of it, and remove it."""
     name = PurePosixPath(archive.urls[0]).name
     _fetch_file(folder, name, archive, report)
     report(f"unpacking {name}")
@@ -76,7 +76,7 @@ def _fetch_archive(folder: Path, files: dict[str, DataFile], archive: DataFile, 
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataAbsent(f"{name} cannot be unpacked: {_short(error)}.") from None
     except OSError as error:
-        if error.errno is None:  # what gzip and its kin raise of damaged content
+        if error.errno is None:  # what gzip and its kin raise on damaged content
             raise DataAbsent(f"{name} cannot be unpacked: {_short(error)}.") from None
         raise MachineError(f"{folder}: {error.strerror}.") from None
     finally:
@@ -91,7 +91,7 @@ def _unpack(path: Path, folder: Path, files: dict[str, DataFile]) -> None:
         archive.extractall(unpacked, map(archive.getmember, files), filter="data")
         for name, file in files.items():
             if not file.is_at(Path(unpacked, name)):
-                raise DataAbsent(f"{path.name} holds another {name} than its passport says.")
+                raise DataAbsent(f"{path.name} holds a {name} that is not what its passport says.")
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(unpacked, name), folder / name)
@@ -176,7 +176,7 @@ def _short(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "the server is silent"
     if isinstance(error, ValueError) and "hash" in str(error).lower():
-        return "the server sent something else than the file"
+        return "the server sent something other than the file"
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

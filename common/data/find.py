@@ -1,4 +1,4 @@
-"""The data of a run: from this disk, else fetched, else the stand-in."""
+"""The data of a run: found here, else fetched, else the stand-in."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def real_data(passport: Passport, data_dir: Path | None = None) -> LocatedData:
     """The real data, fetched if need be; never the stand-in.
 
     Raises:
-        DataError: it cannot be had, or is damaged. MachineError: data/ cannot be written.
+        DataError: it is unavailable, or damaged. MachineError: data/ cannot be written.
     """
     try:
         return locate(passport, data_dir)
@@ -23,10 +23,10 @@ def real_data(passport: Passport, data_dir: Path | None = None) -> LocatedData:
 
 
 def find_data(passport: Passport, preset: str, mode: str, data_dir: Path | None) -> LocatedData:
-    """The real data if it can be had and is wanted, else the stand-in, said aloud.
+    """The real data if it is available and wanted, else the stand-in, with a warning.
 
     Raises:
-        DataError: damaged data; or absent data, where real data is asked for.
+        DataError: damaged data; or absent data, where real data was asked for.
     """
     standin = LocatedData(passport.name, paths.STANDIN, None, {})
     if preset == "smoke" or mode == "standin":

@@ -1,4 +1,4 @@
-"""Flower photographs of five classes, small: 1,000 pictures whose shorter side has 128 pixels, and their split."""
+"""Small flower photographs of five classes: 1,000 pictures whose shorter side is 128 pixels, and their split."""
 
 import tarfile
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ STANDIN_ROWS, STANDIN_COLUMNS = 4, 6  # into which each is cut
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of pictures, sorted. Each (N,), int64."""
+    """Indices of pictures, sorted. Each (N,), int64."""
 
     train: Tensor
     test: Tensor
@@ -37,7 +37,7 @@ def load(data: LocatedData) -> LabelledPictures:
     """The pictures of the located files, or of the stand-in: 120 pieces of five photographs.
 
     Raises:
-        DataError: a file cannot be read as a picture, or the archive not as one.
+        DataError: a file cannot be read as a picture, or the archive cannot be read.
     """
     if data.folder is None:
         return labelled(_standin())
@@ -47,11 +47,11 @@ def load(data: LocatedData) -> LabelledPictures:
 
 
 def split(pictures: LabelledPictures, held_out: bool = False) -> Split:
-    """The same split for every seed of a run: a quarter of each class tests, drawn once and for all.
+    """The same split for every seed of a run: a quarter of each class is for testing, drawn once and for all.
 
     Args:
-        held_out: for what is chosen before anything is tested: a fifth of each class's training pictures take the
-            place of the test pictures, which are in neither part then.
+        held_out: for choices made before anything is tested: a fifth of each class's training pictures takes the
+            place of the test pictures, which are then in neither part.
     """
     test = share_of_each_class(pictures.labels, TEST_SHARE, seed=0)
     train = _others(torch.arange(len(pictures.labels)), test)
@@ -69,7 +69,7 @@ def _from_archive(archive: Path) -> Iterator[tuple[str, Tensor]]:
     """The first pictures of each class by name, resized. They are read from the archive; nothing is unpacked."""
     try:
         with tarfile.open(archive) as files:
-            # In the order of the archive: to go back in it means to decompress it from its begin again.
+            # In the order of the archive: going back in it means decompressing it from its beginning again.
             for member in sorted(_first_of_each_class(files), key=lambda member: member.offset):
                 content = files.extractfile(member)
                 assert content is not None  # it is a regular file

@@ -1,4 +1,4 @@
-"""Pictures in the layout of torchvision's ImageFolder: a folder for each class, named as the class is.
+"""Pictures in the layout of torchvision's ImageFolder: a folder for each class, named after it.
 
 They are decoded once, and stay in memory as bytes.
 """
@@ -52,7 +52,7 @@ def labelled(pictures: Iterable[tuple[str, Tensor]]) -> LabelledPictures:
 
 
 def read_image_folder(folder: Path, classes: Sequence[str] | None = None) -> LabelledPictures:
-    """Every picture of every class. Hidden files, and what Windows puts into folders, are passed over.
+    """Every picture of every class. Hidden files, and what Windows puts into folders, are skipped.
 
     Args:
         classes: the folders that are read; by default all.

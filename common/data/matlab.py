@@ -1,4 +1,4 @@
-"""Reading one array from a file of MATLAB or NumPy."""
+"""Reading one array from a MATLAB or NumPy file."""
 
 import io
 import os
@@ -13,16 +13,16 @@ from scipy.io.matlab import MatReadError
 from common.base.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
-# What NumPy, SciPy and h5py raise over a file that is damaged or of another format.
+# What NumPy, SciPy and h5py raise on a file that is damaged or in another format.
 UNREADABLE = (
     OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, EOFError, MatReadError, zlib.error,
 )  # fmt: skip
 
 
 def read_matrix(path: Path, variable: str, vouched: bool = False) -> np.ndarray:
-    """One array of numbers or truth values from a .mat file of version 4 to 7.3, or from an .npy file.
+    """One array of numbers or booleans from a .mat file of version 4 to 7.3, or from an .npy file.
 
-    Its axes are those that MATLAB has. A sparse matrix becomes a full one.
+    Its axes are in MATLAB's order. A sparse matrix becomes a full one.
 
     Args:
         variable: its name in the .mat file; an .npy file has one array, without a name.
@@ -30,7 +30,7 @@ def read_matrix(path: Path, variable: str, vouched: bool = False) -> np.ndarray:
             since a damaged file can crash SciPy's compiled code.
 
     Raises:
-        DataError: the file cannot be read, lacks the variable, or has something else than numbers under its name.
+        DataError: the file cannot be read, lacks the variable, or holds something other than numbers under its name.
     """
     return _read(path, variable) if vouched else _read_apart(path, variable)
 
@@ -79,7 +79,7 @@ def _from_mat_file(path: Path, variable: str) -> object:
 
 
 def _from_hdf5(path: Path, variable: str) -> object:
-    """Version 7.3. HDF5 counts axes from the other end; what MATLAB means by an entry stands in its attributes."""
+    """Version 7.3. HDF5 counts axes from the other end; what MATLAB means by an entry is in its attributes."""
     import h5py
     from scipy.sparse import csc_array
 
@@ -89,7 +89,7 @@ def _from_hdf5(path: Path, variable: str) -> object:
         entry = file[variable]
         if "MATLAB_sparse" in entry.attrs:
             starts = entry["jc"][()]
-            rows_of = entry["ir"][()] if "ir" in entry else np.empty(0, int)  # absent where all is zero
+            rows_of = entry["ir"][()] if "ir" in entry else np.empty(0, int)  # absent where everything is zero
             values = entry["data"][()] if "data" in entry else np.empty(0)
             return csc_array((values, rows_of, starts), shape=(entry.attrs["MATLAB_sparse"], len(starts) - 1)).toarray()
         if isinstance(entry, h5py.Group) or entry.attrs.get("MATLAB_class") == b"char":

@@ -1,7 +1,7 @@
 """Data passports: which files a dataset is made of, where they come from, and
-which edition of it lies on this disk.
+which edition of it is found here.
 
-A dataset that several papers share has its passport in common/passports/; one
+A dataset that several papers share has its passport in common/data/passports/; one
 that a single paper uses may have it in that paper's folder passports/.
 """
 
@@ -17,8 +17,8 @@ from common.base.schema import Checked, read
 
 
 class DataFile(Checked):
-    """A file and the checksum that is known of it: sha256, or MD5 or git's own hash where only that one
-    is published. A file of which none is known is taken by its name; what is seen is recorded."""
+    """A file and its known checksum: sha256, or MD5 or git's own hash where only that one is
+    published. A file without a known checksum is accepted by its name; what is found is recorded."""
 
     sha256: str | None = None
     md5: str | None = None
@@ -31,7 +31,7 @@ class DataFile(Checked):
         return bool(self.sha256 or self.git_blob)
 
     def is_at(self, path: Path) -> bool:
-        """Whether what lies there is this file, as far as can be known."""
+        """Whether what is there is this file, as far as can be told."""
         if self.sha256:
             return file_sha256(path) == self.sha256
         if self.md5:
@@ -40,7 +40,7 @@ class DataFile(Checked):
 
 
 class Package(Checked):
-    """An installed Python package that ships the files of an edition, and the folder inside it where they lie."""
+    """An installed Python package that ships the files of an edition, and the folder inside it where they are."""
 
     name: str
     folder: str
@@ -67,8 +67,8 @@ class Edition(Checked):
     many files each folder holds; what is found there is recorded as it is, unless
     `digest` says what it must be (`folder_digest`).
 
-    Where the files are published in one tar archive, `archive` has its addresses; their names are those
-    that they have in it. `folder` is where the files lie, if not in that of the dataset.
+    Where the files are published in one tar archive, `archive` has its addresses; the files have the
+    names that they have in it. `folder` is where the files are, if not in that of the dataset.
     """
 
     description: str
@@ -103,14 +103,14 @@ class Passport(PassportFile):
         return {name for edition in self.editions.values() for name in edition.files}
 
     def by_folder(self) -> list["Passport"]:
-        """This passport once for each folder that editions lie in, with the editions that lie there."""
+        """This passport once for each folder that editions are in, with the editions that are there."""
         editions: dict[str, dict[str, Edition]] = {}
         for name, edition in self.editions.items():
             editions.setdefault(edition.folder or self.folder, {})[name] = edition
         return [self.model_copy(update={"folder": folder, "editions": part}) for folder, part in editions.items()]
 
     def counts(self, edition: str) -> bool:
-        """Whether a number measured on this edition may stand beside a claim."""
+        """Whether a number measured on this edition may be set beside a claim."""
         return edition in self.editions and self.editions[edition].equivalent
 
 
@@ -122,7 +122,7 @@ class LocatedData:
     edition: str
     folder: Path | None
     files: dict[str, str]  # name to sha256
-    vouched: tuple[str, ...] = ()  # the files that the passport has a checksum of, and that agreed with it
+    vouched: tuple[str, ...] = ()  # the files that have a checksum in the passport, and agreed with it
 
     @property
     def standin(self) -> bool:
@@ -142,7 +142,7 @@ def all_passports() -> dict[str, Passport]:
 def find_passport(dataset: str, paper_folder: Path | None = None) -> Passport:
     """
     Raises:
-        UsageError: no passport of that name, or one that is not in order.
+        UsageError: no passport of that name, or one that is not valid.
     """
     files = _passport_files(paper_folder)
     if dataset not in files:
@@ -216,14 +216,14 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
     looked = [str(folder) for folder, _ in places]
     looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
-    raise DataAbsent(f"{passport.title} is not on this disk (looked in {', '.join(looked)}).")
+    raise DataAbsent(f"{passport.title} was not found here (looked in {', '.join(looked)}).")
 
 
 def _shipped(passport: Passport) -> LocatedData | None:
     """The first edition that an installed Python package ships whole.
 
     Raises:
-        DataError: the package holds other files than the passport says, or they cannot be read.
+        DataError: the package's files are not what the passport says, or cannot be read.
     """
     for name, edition in passport.editions.items():
         package = edition.package
@@ -251,7 +251,7 @@ def _whole_copy(passport: Passport, edition: str, folder: Path) -> LocatedData:
 
 
 def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
-    # Of each edition's files: which of those that are here are the right ones.
+    # For each edition: which of its files that are here are the right ones.
     right = {
         name: {file: entry.is_at(folder / file) for file, entry in edition.files.items() if file in present}
         for name, edition in passport.editions.items()
@@ -260,23 +260,23 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
         if len(right[name]) == len(edition.files) and all(right[name].values()):
             return _whole_copy(passport, name, folder)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
-    # before what is missing: an altered copy is never passed over.
+    # before what is missing: an altered copy is never overlooked.
     nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))
     edition, here = passport.editions[nearest_name], right[nearest_name]
     for name, file in edition.files.items():
         if not here.get(name, True):
             size = (folder / name).stat().st_size
             known = file.bytes not in (None, size)
-            found = f"{size:,} bytes where {file.bytes:,} belong" if known else "altered content"
+            found = f"{size:,} bytes instead of {file.bytes:,}" if known else "altered content"
             raise DataError(f"{folder / name} is not what its passport says ({found}). Remove it and fetch it again.")
     for name in edition.files:
         if name not in here:
             raise DataAbsent(f"{folder / name} is missing.")
-    raise AssertionError("a copy that differs from an edition nowhere is that edition")
+    raise AssertionError("a copy that differs nowhere from an edition is that edition")
 
 
 def _given(passport: Passport, folder: Path) -> LocatedData | None:
-    """A copy of an edition that is known by its folders, or None where there is not one of them."""
+    """A copy of an edition that is known by its folders, or None where none of them is there."""
     for name, edition in passport.editions.items():
         found = {part: visible_files(folder / part) for part in edition.folders if (folder / part).is_dir()}
         if not found:
@@ -285,7 +285,7 @@ def _given(passport: Passport, folder: Path) -> LocatedData | None:
             if part not in found:
                 raise DataAbsent(f"{folder / part} is missing ({count} files).")
             if len(found[part]) != count:
-                raise DataError(f"{folder / part} holds {len(found[part])} files where {count} belong.")
+                raise DataError(f"{folder / part} holds {len(found[part])} files instead of {count}.")
         files = {f"{part}/{path.name}": file_sha256(path) for part, paths in found.items() for path in paths}
         if edition.digest not in (None, folder_digest(files)):
             raise DataError(f"{folder} is not what its passport says (altered content). Remove it and get it again.")
@@ -303,7 +303,7 @@ def _stray(name: str) -> bool:
 
 
 def folder_digest(files: dict[str, str]) -> str:
-    """One hash for many files: sha256 over what `find * -type f | LC_ALL=C sort | xargs sha256sum` prints of them.
+    """One hash for many files: sha256 over what `find * -type f | LC_ALL=C sort | xargs sha256sum` prints for them.
 
     Args:
         files: name to sha256.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def split_hash(**parts: np.ndarray | Tensor | Sequence[str]) -> str:
-    """sha256 over the parts of a split, each by its name and with its examples in their order.
+    """sha256 over the parts of a split, each with its name and its examples in order.
 
     An example is a whole number (its index, or its label where files are read from beginning to end) or a
     name. The type that numbers are stored as and the order in which the parts are given do not matter.

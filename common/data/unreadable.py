@@ -1,6 +1,6 @@
-"""What readers of other people's formats may raise of a file that is damaged or not of that format."""
+"""What readers of other people's formats may raise on a file that is damaged or not in that format."""
 
 from PIL import Image
 
-# Pillow, of a file that holds no picture.
+# Pillow, on a file that holds no picture.
 NO_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)

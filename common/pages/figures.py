@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported when something is drawn
     from matplotlib.typing import RcKeyType
 
 FOREST = "claims.png"  # below results/figures
-Data = Callable[[str], LocatedData | None]  # a dataset's data by its name, None where it is not on this disk
+Data = Callable[[str], LocatedData | None]  # a dataset's data by its name, None where it is not found here
 STYLE: "dict[RcKeyType, Any]" = {
     "figure.dpi": 160,
     "figure.facecolor": "white",  # opaque: legible on light and dark pages and on paper
@@ -42,7 +42,7 @@ def draw_all() -> list[Path]:
     A paper's figures.py has FIGURES, a dict from name to a function
     (records, data) -> matplotlib Figure, or None where it lacks what it needs:
     `records` are the finished ones of the paper, and `data(dataset)` gives the
-    located data of one of its datasets, None where that is not on this disk. A
+    located data of one of its datasets, None where that is not found here. A
     figure that cannot be drawn again is left as it is.
     """
     written = []

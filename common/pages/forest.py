@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # imported when something is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour and shape of each verdict: either alone tells them apart, in print and to the colour-blind.
+# Colour and shape of each verdict: either alone tells them apart, in print and for the colour-blind.
 STYLES = {
     v.REPRODUCED: ("#1b7837", "o"),
     v.EXCEEDS: ("#0b3c5d", "^"),
@@ -46,7 +46,7 @@ class Drawn:
 
 
 def forest(comparisons: list[Comparison]) -> Figure | None:
-    """The difference of every measured claim to the printed number in units of its margin; None where there is none.
+    """The difference of every measured claim from the printed number in units of its margin; None where there is none.
 
     Thick bars are 90 % intervals of the mean, thin ones 95 % prediction intervals of one more run.
     """
@@ -59,7 +59,7 @@ def forest(comparisons: list[Comparison]) -> Figure | None:
     if not lines:
         return None
     figure = plt.figure(figsize=(PLOT_WIDTH, ROW_HEIGHT * (len(lines) + 1)))
-    axes = figure.add_axes((0, 0, 1, 1))  # what stands beside it is taken in when the figure is saved
+    axes = figure.add_axes((0, 0, 1, 1))  # what is beside it is included when the figure is saved
     axes.axvspan(-1, 1, color=MARGIN, linewidth=0, zorder=0)
     axes.axvline(0, color="#333333", linewidth=0.9, zorder=1)
     drawn = [line for line in lines if isinstance(line, Drawn)]

@@ -33,9 +33,9 @@ def results_page(comparisons: list[Comparison]) -> str:
         "The same as data: [comparison.json](comparison.json), [comparison.csv](comparison.csv), "
         "[comparison.tex](comparison.tex), [index.html](index.html).\n\n"
         "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
-        "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean less the printed number, "
-        "with its 90 % interval. *Released weights, measured here*: what weights that others trained measure by our "
-        "evaluation. How a verdict comes about: [README](../README.md#how-to-read-a-verdict)."
+        "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean minus the printed number, "
+        "with its 90 % interval. *Released weights, measured here*: what weights that others trained score under our "
+        "evaluation. How a verdict is reached: [README](../README.md#how-to-read-a-verdict)."
     ]
     parts += filter(None, [_forest("")])
     for comparison in comparisons:
@@ -48,7 +48,7 @@ def results_page(comparisons: list[Comparison]) -> str:
 
 
 def paper_block(comparison: Comparison, page: str) -> str:
-    """What stands between the markers of a paper's page; figures that its other text, `page`, shows are left out."""
+    """The text between the markers of a paper's page; figures that its other text, `page`, shows are left out."""
     overview = comparison.without_details()
     parts = [*_measured(overview, overview.attempted), *_not_attempted(overview), *_also_reported(comparison)]
     if left_out := len(comparison.rows) - len(overview.rows):
@@ -64,7 +64,7 @@ def paper_block(comparison: Comparison, page: str) -> str:
 
 
 def front_block(comparisons: list[Comparison]) -> str:
-    """What stands between the markers of the front page."""
+    """The text between the markers of the front page."""
     verdicts = [[_link(c), *_cells(row), _released(row)] for c in comparisons for row in c.front_rows]
     beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
     standing = [
@@ -80,11 +80,11 @@ def front_block(comparisons: list[Comparison]) -> str:
     parts = [
         markdown_table(verdicts, ["paper", *COLUMNS, RELEASED_COLUMN]),
         _forest("results/"),
-        "What was measured where the paper prints nothing, or on other data than the paper's:" if beside else "",
+        "What was measured where the paper prints nothing, or on data other than the paper's:" if beside else "",
         markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]) if beside else "",
         "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa "
         "of the same runs) are one claim, which has the worst of their verdicts:",
-        markdown_table(standing, ["paper", "claims", "numbers", "of the claims", "of the claims, by released weights"]),
+        markdown_table(standing, ["paper", "claims", "numbers", "claim verdicts", "claims, by released weights"]),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -93,7 +93,7 @@ def _forest(results: str) -> str:
     """All claims in one figure, where it is drawn; `results` is the way to results/."""
     if not (paths.FIGURES / FOREST).exists():
         return ""
-    return f"![every measured claim, its difference to the printed number in margins]({results}figures/{FOREST})"
+    return f"![every measured claim: its difference from the printed number, in margins]({results}figures/{FOREST})"
 
 
 def _link(comparison: Comparison) -> str:
@@ -124,7 +124,7 @@ def _in_words(standing: dict[str, int]) -> str:
 
 
 def _measured(comparison: Comparison, rows: list[Row], everything: bool = False) -> list[str]:
-    """The table of what was measured, and what must be said of its words; with `everything` also where the paper
+    """The table of what was measured, and the notes that its words need; with `everything` also where the paper
     prints it, and what the protocols are."""
     if not rows:
         return ["Nothing has been measured yet."]
@@ -234,12 +234,12 @@ def _not_attempted(comparison: Comparison, everything: bool = False) -> list[str
         table = markdown_table(claims, ["variant", "metric", "protocol", "paper says", "printed in"])
         parts.append(f"<details><summary>What the paper says</summary>\n\n{table}\n\n</details>")
     if comparison.not_run:
-        parts.append(f"Not run yet, and no claim speaks of them: {', '.join(comparison.not_run)}.")
+        parts.append(f"Not run yet, and not covered by any claim: {', '.join(comparison.not_run)}.")
     return ["### Not attempted", *parts] if parts else []
 
 
 def _also_reported(comparison: Comparison) -> list[str]:
-    """What the paper prints beside its claims: rankings of methods, and settings that are no variant here."""
+    """What the paper prints beside its claims: rankings of methods, and settings that are not variants here."""
     rankings = [[r.of.what, _ranked(r), _where(r.of)] for r in comparison.rankings]
     others = [of for of in comparison.paper.also_reported if not of.claim]
     settings = [
@@ -268,7 +268,7 @@ def _over_examples(row: Row, low: float, high: float) -> str:
 
 
 def _earlier_generations(comparison: Comparison) -> list[str]:
-    """What was published before, and by what it was measured."""
+    """What was published before, and what it was measured with."""
     lines = [
         [
             of.variant,
@@ -285,7 +285,7 @@ def _earlier_generations(comparison: Comparison) -> list[str]:
     if not lines:
         return []
     about = (
-        "These records were replaced when newer sources, or another machine, ran the same seeds again. "
+        "These records were replaced when the same seeds were run again by newer sources, or elsewhere. "
         "The records themselves are in the history, at the commits after those named."
     )
     columns = ["variant", "metric", "protocol", "edition", "measured then", "from commit", "on"]
@@ -298,14 +298,14 @@ def _where(of: AlsoReported) -> str:
 
 
 def _ranked(ranking: Ranking) -> str:
-    """'SSRN 98.45, **this paper 98.39**, 3D-CNN 82.62: place 2 of 3; the mean here, 98.10 %, takes place 2'"""
+    """'SSRN 98.45, **this paper 98.39**, 3D-CNN 82.62: rank 2 of 3; the mean here, 98.10 %, would rank 2'"""
     methods = ", ".join(f"{name} {value}" if name else f"**this paper {value}**" for name, value in ranking.methods)
-    text = f"{methods}: place {ranking.place(ranking.claim.value)} of {len(ranking.methods)}"
+    text = f"{methods}: rank {ranking.place(ranking.claim.value)} of {len(ranking.methods)}"
     if ranking.measured is None:
         return text
     metric = ranking.claim.metric
     mean = with_unit(f"{ranking.measured:.{METRICS[metric].decimals}f}", metric)
-    return f"{text}; the mean here, {mean}, takes place {ranking.place(ranking.measured)}"
+    return f"{text}; the mean here, {mean}, would rank {ranking.place(ranking.measured)}"
 
 
 def _claimed(claim: Claim) -> list[str]:

@@ -34,7 +34,7 @@ class Job:
         flops_per_sample: multiplications and additions that the arithmetic needs.
         threads: how many threads both ways, and the matrix product, may use.
         whole, samples: what a user waits for, and how many samples that is.
-        precision: in which our way multiplies; its share is of the matrix rate in that precision.
+        precision: that our way multiplies in; its share is of the matrix rate in that precision.
         device: where both ways work, and the matrix product with them; each waits until its work is done.
     """
 
@@ -62,7 +62,7 @@ class Result:
 
 
 def run_benchmarks(papers: list[str], as_json: bool) -> None:
-    """Time every job of the papers that have one, as deterministic as training is, and print the results."""
+    """Time every job of the papers that have any, as deterministically as training, and print the results."""
     make_deterministic(0)
     results = [_time(paper, job) for paper in papers for job in _jobs(paper)]
     if as_json:

@@ -1,4 +1,4 @@
-"""What a published record must be: `publish` takes in nothing else, `verify` sees whether it is still so."""
+"""What a published record must be: `publish` accepts nothing else, `verify` checks that it still holds."""
 
 import math
 
@@ -18,14 +18,14 @@ from common.training.records import (
     published_released,
 )
 
-OTHER_PROCESSOR = 1e-5  # of a value, or less, may differ where sums are rounded in another way
+OTHER_PROCESSOR = 1e-5  # the largest relative difference where sums are rounded in another way
 
 
 def paper_faults(paper: Paper) -> list[str]:
-    """All that is wrong with a paper's published records and weights, each with what it is wrong with.
+    """All that is wrong with a paper's published records and weights, each with its file or variant.
 
     Raises:
-        UsageError: a file is no record, or stands where it does not belong.
+        UsageError: a file is not a record, or is where it does not belong.
     """
     records = published_records(paper.name)
     faults: list[tuple[Record | ReleasedRecord, str]]
@@ -77,12 +77,12 @@ def released_faults(paper: Paper, record: ReleasedRecord) -> list[str]:
 
 
 def same(value: float, other: float) -> bool:
-    """But for what another processor may add up in another order."""
+    """Equal, except for what another processor may add up in another order."""
     return math.isclose(value, other, rel_tol=OTHER_PROCESSOR)
 
 
 def differences(measured: Metrics, recorded: Metrics) -> list[str]:
-    """What a measurement and the recorded one do not agree in."""
+    """Where a measurement and the recorded one disagree."""
     now, then = (
         {(metric, protocol): value for protocol, values in metrics.items() for metric, value in values.items()}
         for metrics in (measured, recorded)
@@ -98,18 +98,18 @@ def run_faults(paper: Paper, record: Record) -> list[str]:
     """Where recipe and data are not those of the paper's files today."""
     faults = []
     if record.recipe_hash != hash_of(record.recipe):
-        faults.append("its recipe is not the one of its hash")
+        faults.append("its recipe does not match its hash")
     if hash_of(record.recipe) != recipe_hash(paper.module("train").recipe(record.variant, "full")):
-        faults.append("made by another recipe than today's: run it again")
+        faults.append("made with a recipe other than today's: run it again")
     passport = paper.passport(record.variant)
     if record.data.dataset != passport.name:
-        return [*faults, f"measured on {record.data.dataset}, and its variant is for {passport.name}"]
+        return [*faults, f"measured on {record.data.dataset}, but its variant is for {passport.name}"]
     return faults + _data_faults(passport, record.data)
 
 
 def _data_faults(passport: Passport, data: FilesUsed) -> list[str]:
     if data.edition not in passport.editions:
-        return [f"its edition {data.edition!r} is none of the passport of {passport.name}"]
+        return [f"its edition {data.edition!r} is not in the passport of {passport.name}"]
     known = passport.editions[data.edition].files  # none where the passport cannot name them
     if known and known.keys() != data.files.keys():
         return [f"its data files are not those of {passport.name} ({data.edition})"]
@@ -123,7 +123,7 @@ def number_faults(record: Record) -> list[str]:
         return []
     if not record.remeasured:
         return ["its weights were not measured again"]
-    # Elsewhere than on a CPU a sum may be rounded in another way.
+    # On anything but a CPU a sum may be rounded in another way.
     on_cpu = record.environment.device == record.environment.processor
     disagreements = _disagreements(record, record.remeasured) if on_cpu else []
     return [*disagreements, *_matrix_faults(record, record.remeasured)]
@@ -135,7 +135,7 @@ def _disagreements(record: FinishedRecord, remeasured: Metrics) -> list[str]:
         for metric, value in values.items():
             recorded = record.metrics.get(protocol, {}).get(metric, value)
             if recorded != value:
-                faults.append(f"{metric} ({protocol}) is {recorded}, and was measured again as {value}")
+                faults.append(f"{metric} ({protocol}) is {recorded}, but was measured again as {value}")
     return faults
 
 
@@ -151,7 +151,7 @@ def _matrix_faults(record: FinishedRecord, remeasured: Metrics) -> list[str]:
     (protocol,) = remeasured
     given = {"oa": right, "test_error": 100 - right, "top1_error": 100 - right}
     return [
-        f"{metric} ({protocol}) is {value}, and its confusion matrix gives {given[metric]}"
+        f"{metric} ({protocol}) is {value}, but its confusion matrix gives {given[metric]}"
         for metric, value in record.metrics.get(protocol, {}).items()
         if metric in given and not math.isclose(value, given[metric], abs_tol=1e-9)
     ]
@@ -169,9 +169,11 @@ def _missing_seeds(records: list[Record]) -> list[str]:
 
 
 def _stray_weights(paper: Paper, records: list[Record]) -> list[str]:
-    """Every published file of weights is that of one record, and every one that a record names is there."""
+    """What breaks this rule: each published weights file belongs to one record, and each that a record names exists."""
     named = [record.weights.file for record in records if record.weights and record.weights.file]
     files = (paths.WEIGHTS / paper.name).rglob("*.safetensors")
     there = {str(file.relative_to(paths.ROOT)) for file in files}
     wrong = [file for file in sorted({*named, *there}) if file not in there or named.count(file) != 1]
-    return [f"{file}: {'is not there' if file not in there else 'is not that of one record'}" for file in wrong]
+    return [
+        f"{file}: {'is not there' if file not in there else 'does not belong to exactly one record'}" for file in wrong
+    ]

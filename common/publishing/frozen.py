@@ -1,4 +1,4 @@
-"""Whether the terms by which a claim is judged stood before it was measured: the git history knows.
+"""Whether the terms by which a claim is judged were fixed before it was measured: the git history knows.
 
 The terms of a variant are how many seeds make a verdict, and of each of its claims the metric, the protocol, the
 printed number and its margin.
@@ -19,11 +19,11 @@ JUDGED_BY = ("metric", "protocol", "reported", "tolerance")
 
 
 class NoHistory(Exception):
-    """There is none that could be asked."""
+    """There is no history to ask."""
 
 
 def terms_of(text: str) -> Terms:
-    """The terms in a paper.yaml, which may be one of an older form. What is no paper.yaml has none."""
+    """The terms in a paper.yaml, which may be one of an older form. Anything that is not a paper.yaml has none."""
     try:
         content = yaml.load(text, YamlLoader)
         claims = [(claim["variant"], claim["id"], *map(claim.get, JUDGED_BY)) for claim in content["claims"]]
@@ -40,7 +40,7 @@ def frozen_faults(paper: Paper) -> list[str]:
         NoHistory: the folder is not under git.
     """
     if _git("rev-parse", "--show-toplevel") != str(paths.ROOT.resolve()):
-        raise NoHistory("no git history here to ask when the claims were fixed")
+        raise NoHistory("no git history here that shows when the claims were fixed")
     now = terms_of(paper.file.read_text(encoding="utf-8"))
     claimed = [variant for variant in paper.variants if any(claim.variant == variant for claim in paper.claims)]
     faults = _changed(paper, now, claimed, paper.frozen, "frozen") if paper.frozen else []
@@ -71,7 +71,7 @@ def _changed(paper: Paper, now: Terms, variants: list[str], commit: str, what: s
         return [f"{file}: {what} at {commit[:7]}, and the history has no such file there"]
     then = terms_of(text)
     return [
-        f"{file}: {variant}: {what} at {commit[:7]}, and seeds or claims were others then"
+        f"{file}: {variant}: {what} at {commit[:7]}, and seeds or claims were different then"
         for variant in variants
         if now.get(variant) != then.get(variant)
     ]

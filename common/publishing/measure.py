@@ -51,7 +51,8 @@ def variant_of(paper: Paper, wanted: str | None, file: Path) -> str:
     variant = paper.variant(wanted)
     if (of_paper, of_variant) != (paper.name, variant):
         whose = f"{of_paper} / {of_variant}, not of {paper.name} / {variant}"
-        raise UsageError(f"{file} holds weights of {whose}. They go with `eval {of_paper} --variant {of_variant}`.")
+        advice = f"Measure them with `eval {of_paper} --variant {of_variant}`."
+        raise UsageError(f"{file} holds weights of {whose}. {advice}")
     return variant
 
 
@@ -70,7 +71,7 @@ def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, 
 
 
 def with_weights(paper: Paper) -> dict[str, FinishedRecord]:
-    """The published records whose weights are published too, by the files of these."""
+    """The published records whose weights are published too, by weights file."""
     finished = [record for record in published_records(paper.name) if isinstance(record, FinishedRecord)]
     return {record.weights.file: record for record in finished if record.weights.file}
 
@@ -81,7 +82,7 @@ def measure_record(
     """Measure the weights in a file, after checking that they are the record's.
 
     Raises:
-        UsageError: it has other weights than the record names.
+        UsageError: it has weights other than those that the record names.
     """
     weights = load_weights(file)
     if weights_hash(weights) != record.weights.sha256:
@@ -100,7 +101,7 @@ def recorded_recipe(paper: Paper, record: Record) -> Any:
     except ValidationError as error:
         why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise UsageError(
-            f"seed {record.seed} of {record.variant} was recorded with another form of recipe ({why})."
+            f"seed {record.seed} of {record.variant} was recorded with a different form of recipe ({why})."
         ) from None
 
 
@@ -109,7 +110,7 @@ def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> Locate
 
     Raises:
         DataAbsent: there is only another edition of it.
-        DataError: it cannot be had, or is damaged.
+        DataError: it is unavailable, or damaged.
     """
     return same_data(record, real_data(paper.passport(record.variant), data_dir))
 
@@ -122,7 +123,7 @@ def same_data(record: Record | ReleasedRecord, data: LocatedData) -> LocatedData
     """
     if data.files != record.data.files:
         there, wanted = f"{data.dataset} ({data.edition}) is in {data.folder}", record.data.edition
-        raise DataAbsent(f"{there}; {record.name} was measured on other files ({wanted}).")
+        raise DataAbsent(f"{there}; {record.name} was measured on different files ({wanted}).")
     return data
 
 
@@ -162,7 +163,7 @@ def _print(
 
 
 def _print_classes(matrix: list[list[int]], names: list[str]) -> None:
-    """How often each class is right and what for it is taken, from a confusion matrix with a row for each."""
+    """How often each class is right and what it is taken for, from a confusion matrix with a row for each."""
     lines = []
     for index, (name, row) in enumerate(zip(names, matrix, strict=True)):
         wrong = [(count, names[other]) for other, count in enumerate(row) if other != index]

@@ -23,10 +23,10 @@ LARGEST_WEIGHTS = 4_000_000  # bytes
 
 def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: bool = False) -> None:
     """Copy every finished or failed full run that may be published, then the weights of the
-    seed nearest the mean, then rebuild the tables. A run that is refused does not keep the others back.
+    seed nearest the mean; then rebuild the tables. A run that is refused does not hold the others back.
 
     Args:
-        replace: first set aside what is published of the same seeds with another outcome.
+        replace: first set aside what is published for the same seeds with another outcome.
 
     Raises:
         UsageError: nothing to publish; or as `_set_aside`.
@@ -35,7 +35,7 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
     """
     from common.pages.tables import rebuild
 
-    search_folders(data_dir)  # a slip keeps no single run back
+    search_folders(data_dir)  # a mistyped folder is no fault of any run
     if replace:
         _set_aside(paper, runs_dir)
     found = 0
@@ -93,7 +93,7 @@ def _set_aside(paper: Paper, runs_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _refusing(what: object, refused: dict[object, UserError]) -> Iterator[None]:
-    """What goes wrong with one run is said and remembered."""
+    """What goes wrong with one run is reported and remembered."""
     try:
         yield
     except (UsageError, CheckFailed, DataError, NumbersError) as error:
@@ -111,7 +111,7 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
     before = published_seed(record)
     if before is not None:
         if _outcome(before) != _outcome(record):
-            advice = "To replace all seeds of the variant by new runs: publish --replace."
+            advice = "To replace all seeds of the variant with new runs: publish --replace."
             raise UsageError(f"{record.path()} is published already and differs. {advice}")
         return
     _refuse(run_faults(paper, record))
@@ -131,12 +131,12 @@ def _refuse(faults: list[str]) -> None:
 
 
 def _outcome(record: Record) -> tuple:
-    """What two runs of one seed must agree in to be the same result."""
+    """What two runs of one seed must agree on to be the same result."""
     return record.status, record.recipe_hash, record.metrics, record.weights and record.weights.sha256
 
 
 def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
-    """Publish the weights of the seed nearest the mean of what stands first among the variant's rows."""
+    """Publish the weights of the seed nearest the mean of the first of the variant's rows."""
     published = published_records(paper.name)
     finished = [r for r in published if r.variant == variant and isinstance(r, FinishedRecord)]
     row = next((row for row in paper_rows(paper, published) if row.variant == variant and row.summary), None)

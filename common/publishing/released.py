@@ -27,10 +27,10 @@ from common.training.weights import require_finite
 
 
 def measure_released(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
-    """Measure the released weights on every dataset of theirs that can be had, and print them beside the paper.
+    """Measure the released weights on each of their datasets that is available, beside the paper's numbers.
 
     Raises:
-        UsageError: there are none. DataError: their files or all of their datasets cannot be had, or are damaged.
+        UsageError: there are none. DataError: their files or all of their datasets are unavailable, or damaged.
     """
     results = []
     for released, weights, data in _measurable(paper, _entries(paper, variant), data_dir):
@@ -77,7 +77,7 @@ def measure_weights(
 ) -> Measured:
     """
     Args:
-        weights: the dataset in which the file of the weights is.
+        weights: the dataset that holds the weights file.
         data: what they are measured on.
     """
     recipe = paper.module("train").recipe(released.variants[0], "full")
@@ -125,10 +125,10 @@ def _entries(paper: Paper, variant: str | None) -> list[Released]:
 def _measurable(
     paper: Paper, entries: list[Released], data_dir: Path | None
 ) -> Iterable[tuple[Released, LocatedData, LocatedData]]:
-    """Weights and each dataset that they can be measured on; what of these cannot be had is said.
+    """Weights and each dataset that they can be measured on; unavailable ones are reported.
 
     Raises:
-        DataAbsent: none can be had. DataError: the data is damaged.
+        DataAbsent: none is available. DataError: the data is damaged.
     """
     weights = {name: real_data(paper.dataset(name), data_dir) for name in {released.dataset for released in entries}}
     tests = {}

@@ -1,4 +1,4 @@
-"""`verify`: is everything that results/ says still so?"""
+"""`verify`: is everything that results/ says still true?"""
 
 import json
 import tempfile
@@ -32,7 +32,7 @@ def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> 
         CheckFailed: a check failed.
         DataError: the data is damaged, or `data_dir` is not there.
     """
-    search_folders(data_dir)  # a slip is no verdict on weights
+    search_folders(data_dir)  # a mistyped folder says nothing about weights
     findings: list[Finding] = []
     checks: list[tuple[str, Callable[[], list[Finding]]]]
     checks = [
@@ -51,7 +51,7 @@ def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> 
 
 
 def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """A check's findings; one that comes to no end because of what it reads has found that."""
+    """A check's findings; one that cannot finish because of what it reads has found just that."""
     try:
         return check()
     except (UsageError, NumbersError) as error:
@@ -66,14 +66,14 @@ def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
 
 
 def _claims(paper: Paper, data_dir: Path | None) -> list[Finding]:
-    """Whether what the claims are judged by stood before the runs."""
+    """Whether what the claims are judged by was fixed before the runs."""
     what = f"{paper.name}: claims"
     try:
         faults = frozen_faults(paper)
     except NoHistory as why:
         return [(SKIPPED, what, str(why))]
     ran = (
-        f"none of {len(counting_records(paper))} records ran under other seeds, printed numbers or margins than today's"
+        f"none of {len(counting_records(paper))} records ran under seeds, printed numbers or margins other than today's"
     )
     since = f", which are those of {paper.frozen[:7]}" if paper.frozen else ""
     return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, ran + since)]
@@ -114,7 +114,7 @@ def _measured(paper: Paper, record: FinishedRecord, file: str, data: LocatedData
 
 
 def _released(paper: Paper, data_dir: Path | None) -> list[Finding]:
-    """Whether released weights still measure what they did, where their files are on this disk: nothing is fetched.
+    """Whether released weights still measure what they did, where their files are found here: nothing is fetched.
 
     Raises:
         DataError: a file is damaged, or `data_dir` is not there.
@@ -123,7 +123,7 @@ def _released(paper: Paper, data_dir: Path | None) -> list[Finding]:
     findings = []
     for record in published_released(paper.name):
         if record.id not in entries:
-            continue  # which is said of the records
+            continue  # which the check of the records reports
         released, what = entries[record.id], f"{paper.name}: {record.weights.name} on {record.data.dataset}"
         try:
             weights = locate(paper.dataset(released.dataset), data_dir)

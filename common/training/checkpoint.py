@@ -28,12 +28,12 @@ def save(folder: Path, samples: int, state: dict) -> None:
 
 
 def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> dict | None:
-    """The newest undamaged checkpoint, its tensors in main memory, or None. `warn` is told of every damaged one."""
+    """The newest undamaged checkpoint, its tensors in main memory, or None. `warn` is called for every damaged one."""
     for path in _newest_first(folder):
         digest, _, payload = path.read_bytes().partition(b"\n")
         if hashlib.sha256(payload).hexdigest().encode() == digest:
             return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        warn(f"{path} is damaged and was passed over.")
+        warn(f"{path} is damaged and was skipped.")
     return None
 
 

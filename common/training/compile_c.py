@@ -1,4 +1,4 @@
-"""Compiling a C file, once, for papers whose inner loop is too fine for PyTorch.
+"""Compiling a C file, once, for papers whose inner loop is too fine-grained for PyTorch.
 
 A compiler may be missing: then there is no library, and the paper's plain
 PyTorch code does the same work more slowly.

@@ -20,11 +20,11 @@ Step = Callable[..., tuple[Tensor, ...]]
 def compile_step(step: Step, model: nn.Module, examples: Iterable[tuple[Tensor, ...]]) -> tuple[Step, str | None]:
     """The step compiled, and by what, for the record; or the step itself and None, having said why.
 
-    Each shape that a batch can have is compiled by itself, whatever came before, so that a resume runs the very
-    kernels that ran without one; and all of them now, so that a failure cannot come in the middle of a run.
+    Each shape that a batch can have is compiled by itself, whatever came before, so that a resumed run uses the very
+    kernels that it would have used; and all of them now, so that a failure cannot come in the middle of a run.
 
     Args:
-        step: from a batch to the loss, of which it takes the gradient, and whatever else; it calls the model.
+        step: from a batch to the loss, whose gradient is taken, and anything else; it calls the model.
         examples: a batch of each shape, as the step takes it. The model is left as it was.
     """
     say("compiling the training step: this may take some minutes the first time")

@@ -37,8 +37,8 @@ def make_deterministic(seed: int) -> dict[str, bool | str]:
     # The same switch as torch.use_deterministic_algorithms, without its import of torch.compile's
     # compiler, which takes seconds.
     torch.set_deterministic_debug_mode("error" if SWITCHES["deterministic_algorithms"] else "default")
-    # A help in debugging that comes with it, and costs time in every step: NaN in every new tensor.
-    deterministic: Any = torch.utils.deterministic  # a module that has this switch only when it runs
+    # A debugging aid that comes with it and costs time in every step: it fills every new tensor with NaN.
+    deterministic: Any = torch.utils.deterministic  # a module that has this switch only at run time
     deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.deterministic = SWITCHES["cudnn_deterministic"]
     torch.backends.cudnn.benchmark = SWITCHES["cudnn_benchmark"]

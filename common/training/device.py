@@ -1,4 +1,4 @@
-"""On which device a run computes, and in which number format it multiplies fastest there."""
+"""Which device a run computes on, and the number format in which that multiplies fastest."""
 
 import torch
 
@@ -31,7 +31,7 @@ def fast_precision(device: str) -> torch.dtype:
 def instruction_set() -> str:
     """What PyTorch uses of the processor: 'AVX2', 'AVX512 with avx512_bf16 and amx_bf16'.
 
-    Two processors of one name may differ in it, and with it the last bits of a sum.
+    Two processors of the same name may differ in it, and so may the last bits of a sum.
     """
     used = torch.backends.cpu.get_cpu_capability()
     units = _bfloat16_units()
@@ -39,7 +39,7 @@ def instruction_set() -> str:
 
 
 def _bfloat16_units() -> list[str]:
-    """None where PyTorch is held to less than AVX-512, whatever the processor has."""
+    """Empty where PyTorch is limited to less than AVX-512, whatever the processor has."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return []
     has = torch.cpu.get_capabilities()

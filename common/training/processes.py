@@ -1,7 +1,8 @@
 """The processes of one run: one, or several that train together, each on a device of its own.
 
-torchrun tells every process its place by RANK, LOCAL_RANK and WORLD_SIZE; `launch` starts them in the same way on this
-machine. The first process (rank 0) locks the run's folder, writes and prints; all of them stop at the same step.
+torchrun tells every process its place through RANK, LOCAL_RANK and WORLD_SIZE; `launch` starts them in the same way
+on this machine. The first process (rank 0) locks the run's folder, writes and prints; all of them stop at the same
+step.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from common.base import paths
 from common.base.errors import Interrupted, MachineError, UserError
 from common.base.progress import silence
 
-LAUNCHED = "REPRO_LAUNCHED"  # set for processes that `launch` starts, and explains
+LAUNCHED = "REPRO_LAUNCHED"  # set for processes that `launch` starts and whose end it explains
 LOST_PEER = 75  # how a process exits that only noticed that another one was gone
 PATIENCE = datetime.timedelta(hours=2)  # for a process that waits while the first one evaluates
 
@@ -30,7 +31,7 @@ Value = TypeVar("Value")
 
 
 class LostPeer(UserError):
-    """Another process of this run has gone; it, or who started both, says why."""
+    """Another process of this run has gone; it, or whoever started both, says why."""
 
     code = LOST_PEER
 
@@ -80,7 +81,7 @@ class Processes:
 
 
 def processes_here() -> Processes:
-    """This process's place as torchrun says it; alone, where nobody says anything."""
+    """This process's place as torchrun gives it; alone, where nothing does."""
     if "RANK" not in os.environ:
         return Processes()
     return Processes(*(int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")))
@@ -101,7 +102,7 @@ def joined(device: str) -> Iterator[Processes]:
         silence()
     if device == "cuda":
         if here.local_rank >= torch.cuda.device_count():
-            raise MachineError(f"--nproc: this machine has {torch.cuda.device_count()} GPUs, one for each process.")
+            raise MachineError(f"--nproc: this machine has {torch.cuda.device_count()} GPUs; each process needs one.")
         torch.cuda.set_device(here.local_rank)
     # Objects and numbers travel by gloo, gradients on GPUs by NCCL.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
@@ -136,8 +137,8 @@ def _by_the_network(error: RuntimeError) -> bool:
 
 
 def left_to_launcher(error: UserError) -> bool:
-    """Whether the process that started this one says what went wrong: of one that is not the first, and of one that
-    ended only for want of another."""
+    """Whether the process that started this one says what went wrong: so for any but the first, and for one that ended
+    only because another had gone."""
     if not processes_here().first and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         with open(file, "w") as stream:
             json.dump({"message": {"message": str(error), "extraInfo": {"timestamp": int(time.time())}}}, stream)
@@ -146,7 +147,7 @@ def left_to_launcher(error: UserError) -> bool:
 
 
 def launch(count: int, words: list[str]) -> int:
-    """Run `python -m common WORDS` in `count` processes of this machine, as torchrun does; the exit code of all.
+    """Run `python -m common WORDS` in `count` processes of this machine, as torchrun does; returns their exit code.
 
     Raises:
         Interrupted: a signal came; the processes have saved what they reached.
@@ -177,12 +178,12 @@ def launch(count: int, words: list[str]) -> int:
 
 
 def _first_cause(failures: dict, count: int) -> int:
-    """The exit code of the process that failed by itself, rather than for want of another; the first, which has said
-    why, before the others."""
-    ended_for_another = (LOST_PEER, -signal.SIGTERM)  # torchrun ends by SIGTERM whoever is left
+    """The exit code of the process that failed by itself, rather than because another had gone; preferably of the
+    first, which has said why."""
+    ended_for_another = (LOST_PEER, -signal.SIGTERM)  # torchrun ends whatever is left with SIGTERM
     causes = [(rank, failure) for rank, failure in failures.items() if failure.exitcode not in ended_for_another]
     if not causes:
-        raise MachineError("The processes of this run have lost each other; the same command goes on from here.")
+        raise MachineError("The processes of this run lost touch with each other; the same command goes on from here.")
     rank, failure = min(causes, key=lambda cause: cause[0])
     if failure.exitcode < 0:
         raise MachineError(

@@ -47,7 +47,7 @@ def recipe_hash(recipe: "DataclassInstance") -> str:
 
 
 def source_files(paper: str) -> list[Path]:
-    """What a paper's numbers are made by: its train.py and eval.py, released.py where it has one, everything that
+    """What makes a paper's numbers: its train.py and eval.py, released.py where it has one, everything that
     these import from its own folder and from common, and the C files in its folder."""
     folder = paths.PAPERS / paper
     waiting = [folder / "train.py", folder / "eval.py", *folder.glob("released.py")]
@@ -63,7 +63,7 @@ def source_files(paper: str) -> list[Path]:
 def _imported(file: Path, paper: str) -> list[Path]:
     names = []
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    # What a module does when it is itself the command is no part of what makes the numbers.
+    # What a module does when it is run as a command is not part of what makes the numbers.
     tree.body = [node for node in tree.body if not _asks_for_main(node)]
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -91,7 +91,7 @@ def source_hash(paper: str) -> str:
 
 
 def code(paper: str) -> dict:
-    """What a record says of the sources: `commit`, whether they are `committed` there, and their hash."""
+    """What a record says about the sources: `commit`, whether they are `committed` there, and their hash."""
     head, committed = commit(paper)
     return {"commit": head, "committed": committed, "sources": source_hash(paper)}
 

@@ -1,6 +1,6 @@
-"""A recipe's fields: as options of the command line, within which bounds, and what each one is.
+"""A recipe's fields: as options of the command line, with their bounds, and what each one is.
 
-A paper's `Recipe` is a frozen pydantic dataclass. What a field may be stands at the field, and so does the comment that
+A paper's `Recipe` is a frozen pydantic dataclass. A field's bounds are given at the field, and so is the comment that
 says what it is and where the paper has it; that comment is also the field's line in `--help`.
 """
 
@@ -36,7 +36,7 @@ def as_text(value: object) -> str:
 
 
 def override(recipe: R, words: list[str], others: Iterable[str] = ()) -> R:
-    """The recipe with `--field value` pairs put in.
+    """The recipe with `--field value` pairs applied.
 
     Args:
         others: the options besides the fields, to suggest where a name is mistyped.
@@ -62,7 +62,7 @@ def override(recipe: R, words: list[str], others: Iterable[str] = ()) -> R:
 
 
 def _value(kind: object, text: str) -> object:
-    """What is typed is JSON where it fits as such (3, [[20, 0.1]], null), else a word (constant, yes)."""
+    """What is typed is read as JSON where that is valid (3, [[20, 0.1]], null), else as a word (constant, yes)."""
     adapter: pydantic.TypeAdapter[object] = pydantic.TypeAdapter(kind, config=CHECKED)
     try:
         return adapter.validate_json(text, strict=True)
@@ -73,7 +73,7 @@ def _value(kind: object, text: str) -> object:
 
 
 def described_fields(recipe: type) -> list[tuple[str, str]]:
-    """Every field as an option of the command line, and the comment at it with its default value."""
+    """Every field as an option of the command line, with its comment and its default value."""
     comments = _comments(recipe)
     lines = []
     for field in dataclasses.fields(recipe):
@@ -83,7 +83,7 @@ def described_fields(recipe: type) -> list[tuple[str, str]]:
 
 
 def _comments(recipe: type) -> dict[str, str]:
-    """The comment that stands in the line where a field begins."""
+    """The comment on the line where a field begins."""
     source = textwrap.dedent(inspect.getsource(recipe))
     (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.ClassDef)

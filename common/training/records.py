@@ -120,7 +120,7 @@ class WeightsFile(Checked):
 
 
 class ReleasedRecord(Checked):
-    """What weights that somebody released measure on one dataset, in float32 on a CPU. There is no seed and no recipe:
+    """What weights that somebody released score on one dataset, in float32 on a CPU. There is no seed and no recipe:
     nothing was trained here."""
 
     schema_version: int = SCHEMA
@@ -165,7 +165,7 @@ def make_record(kind: type[R], **fields: Any) -> R:
 
 def write_record(record: Record | ReleasedRecord, path: Path) -> None:
     content = record.model_dump()
-    # What a record of before did not say is not put into it when it is written again.
+    # What an older record did not say is not added when it is written again.
     content["environment"] = record.environment.model_dump(exclude_unset=True)
     if not content.get("earlier_environments", True):
         del content["earlier_environments"]
@@ -175,7 +175,7 @@ def write_record(record: Record | ReleasedRecord, path: Path) -> None:
 def read_record(path: Path) -> Record:
     """
     Raises:
-        UsageError: the file is no record of this schema.
+        UsageError: the file is not a record of this schema.
     """
     return _meaningful(read(path, RecordFile).root, str(path))
 
@@ -184,7 +184,7 @@ def read_run(path: Path) -> Record:
     """The record that a run left in its folder.
 
     Raises:
-        UsageError: the file is no record of this schema; the message says how to be rid of it.
+        UsageError: the file is not a record of this schema; the message says how to get rid of it.
     """
     try:
         return read_record(path)
@@ -195,24 +195,24 @@ def read_run(path: Path) -> Record:
 
 
 def _meaningful(record: R, source: str) -> R:
-    """Checks that the types of the fields do not make.
+    """Checks that the types of the fields cannot make.
 
     Raises:
-        UsageError: another schema, or a number that none can be.
+        UsageError: another schema, or an impossible number.
     """
 
     def fault(text: str) -> UsageError:
         return UsageError(f"{source}: {text}")
 
     if record.schema_version != SCHEMA:
-        raise fault(f"schema_version: is {record.schema_version}, this program reads {SCHEMA}")
-    for name, content in record.model_dump(include={"details", "recipe"}).items():  # those of no fixed form
+        raise fault(f"schema_version: is {record.schema_version}, but this program reads {SCHEMA}")
+    for name, content in record.model_dump(include={"details", "recipe"}).items():  # those without a fixed form
         for place, value in _not_finite(content, name):
-            raise fault(f"{place}: {value} is no finite number")
+            raise fault(f"{place}: {value} is not a finite number")
     for protocol, values in record.metrics.items():
         for metric, value in values.items():
             if metric not in METRICS:
-                raise fault(f"metrics.{protocol}.{metric}: is no metric")
+                raise fault(f"metrics.{protocol}.{metric}: is not a metric")
             low, high = METRICS[metric].range
             if not low <= value <= high:
                 raise fault(f"metrics.{protocol}.{metric}: {value} is out of range")
@@ -235,7 +235,7 @@ def published_records(paper: str | None = None) -> list[Record]:
     """All published records, or one paper's, by variant, edition and seed.
 
     Raises:
-        UsageError: a file is no record, or stands where it does not belong.
+        UsageError: a file is not a record, or is where it does not belong.
     """
     root = paths.RECORDS / paper if paper else paths.RECORDS
     records = []
@@ -257,7 +257,7 @@ def published_released(paper: str) -> list[ReleasedRecord]:
     """The published records of weights that were released for a paper, by their ids and datasets.
 
     Raises:
-        UsageError: a file is no record, or stands where it does not belong.
+        UsageError: a file is not a record, or is where it does not belong.
     """
     records = []
     for path in sorted((paths.RECORDS / paper / "released").rglob("*.json")):

@@ -1,7 +1,7 @@
 """One seed of one variant: its folder, its lock, its checkpoints, and the record it ends in.
 
 A paper's `train` tells the run once what changes in training, and loops over `run.epochs` and `run.steps`; the run
-keeps what changes now and then, and after an interruption both go on from where it was:
+saves it from time to time, and after an interruption both go on from there:
 
     at = At()
     run.resume(at, model=model, optimiser=optimiser)
@@ -41,8 +41,8 @@ from common.training.records import FailedRecord, FinishedRecord, Metrics, Recor
 from common.training.weights import RUN_WEIGHTS, save_weights, weights_hash
 
 SECONDS_BETWEEN_SAVES = 30.0
-SECONDS_BETWEEN_LOGS = 2.0  # curves.csv is for whoever watches, and its rows may come many a second
-# On what a result's last bits may depend besides recipe, data and sources.
+SECONDS_BETWEEN_LOGS = 2.0  # curves.csv is for whoever is watching, and many rows a second may come
+# What a result's last bits may depend on besides recipe, data and sources.
 MACHINE = ("processor", "instruction_set", "device", "threads", "processes", "torch")
 
 Batch = TypeVar("Batch")
@@ -60,7 +60,7 @@ class Job:
     """What is to be run.
 
     Attributes:
-        code: what the record says of the paper's sources, as they were when the command began.
+        code: what the record says about the paper's sources, as they were when the command began.
     """
 
     paper: str
@@ -103,8 +103,8 @@ class Job:
 class Trained:
     """What a paper's `train` hands back.
 
-    `metrics` are those measured on the way (an earlier epoch's, say), by protocol, and
-    `details` what the record is to keep besides; eval.py measures the final weights.
+    `metrics` are those measured along the way (an earlier epoch's, say), by protocol, and
+    `details` whatever else the record is to keep; eval.py measures the final weights.
     """
 
     weights: dict[str, Tensor]
@@ -114,7 +114,7 @@ class Trained:
 
 
 class Run:
-    """What `train` may ask of the house: resume, keep, log, show progress.
+    """What `train` can ask for: resume, keep, log, show progress.
 
     Attributes:
         curves: what was logged so far, by name.
@@ -138,7 +138,7 @@ class Run:
         self.earlier_environments: list[Environment] = []
         self._at: Any = None
         self._parts: dict[str, Stateful] = {}
-        self._epoch, self._step = 0, 0  # how many are over
+        self._epoch, self._step = 0, 0  # how many are done
         self._advanced: tuple[int, int] | None = None
         self._signal: int | None = None
         self._bar: WorkBar | None = None
@@ -158,10 +158,10 @@ class Run:
         return precision
 
     def resume(self, at: Any, **parts: Stateful) -> None:
-        """Say what changes in training, and put the last checkpoint into it, if there is one.
+        """Say what changes in training, and load the last checkpoint into it, if there is one.
 
         Args:
-            at: a dataclass of numbers, tensors, and lists and dicts of them: what is summed up on the way.
+            at: a dataclass of numbers, tensors, and lists and dicts of them: what is summed up along the way.
             parts: modules and optimisers.
         """
         self._at, self._parts = at, parts
@@ -181,7 +181,7 @@ class Run:
         say(f"resuming seed {self.seed} at {self.samples:,} samples")
 
     def epochs(self, count: int, samples: int) -> Iterator[int]:
-        """The epochs that are left of `count`, numbered from 0, with a bar over their `samples` each."""
+        """The remaining epochs of `count`, numbered from 0, with a bar over the `samples` of each."""
         self._bar = WorkBar(f"training, seed {self.seed}", count * samples, self.samples)
         self._bar.start()
         while self._epoch < count:
@@ -192,24 +192,24 @@ class Run:
 
     @property
     def at_epoch_start(self) -> bool:
-        """Whether no step of the epoch has been taken yet; false where a resume leads into the middle of one."""
+        """Whether no step of the epoch has been taken yet; false where a run resumes in the middle of one."""
         return self._step == 0
 
     def steps(self, batches: Sequence[Batch]) -> Iterator[tuple[int, Batch]]:
-        """The batches of this epoch that are left, each with its number from 0. Each ends in one `advance`."""
+        """The remaining batches of this epoch, each with its number from 0. Each ends in one `advance`."""
         for number in range(self._step, len(batches)):
-            self._step = number + 1  # it will be over when `advance` may keep it
+            self._step = number + 1  # it will be done when `advance` may save it
             yield number, batches[number]
 
     def advance(self, samples: int) -> None:
-        """Call at the end of every step: moves the bar, keeps what changes now and then, and keeps it and leaves when
-        a signal asked to.
+        """Call at the end of every step: moves the bar, saves what changes from time to time, and saves it and leaves
+        when a signal has asked for that.
 
         Args:
-            samples: that the step trained on, in all processes together.
+            samples: how many the step trained on, in all processes together.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; what was reached is saved.
+            Interrupted: SIGINT or SIGTERM came; progress is saved.
         """
         if self._advanced == (self._epoch, self._step):
             raise RuntimeError("each step of run.steps ends in one run.advance")
@@ -225,7 +225,7 @@ class Run:
             watch(self)
 
     def keep(self) -> None:
-        """Write a checkpoint. Only the first of several processes does."""
+        """Write a checkpoint. Of several processes, only the first does."""
         if self.processes.first:
             content = {
                 "at": vars(self._at),
@@ -272,7 +272,7 @@ class Run:
         return self._earlier_seconds + time.monotonic() - self._started_at
 
     def write_curves(self) -> None:
-        """curves.csv, for whoever watches."""
+        """curves.csv, for whoever is watching."""
         if self.processes.first and self.curves:
             rows = zip(*self.curves.values(), strict=True)
             lines = [",".join(self.curves), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
@@ -284,10 +284,10 @@ class Run:
         return provenance.environment(self.device, threads, self.precision, self.compiled, self.flags, count)
 
     def refuse_if_changed(self) -> None:
-        """What was begun with another recipe, data or sources, or elsewhere, cannot go on here.
+        """A run that was begun with another recipe, data or sources, or on another machine, cannot go on here.
 
         Raises:
-            UsageError: it was, or what is kept of the start cannot be read.
+            UsageError: this one was, or what was written at its start cannot be read.
         """
         if self.job.fresh:
             checkpoint.clear(self.job.folder)
@@ -303,7 +303,7 @@ class Run:
         except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
             raise UsageError(f"{self._start_file} is damaged. Start over with --fresh.") from None
         if changed:
-            raise UsageError(f"{self.job.folder} was begun with other {changed}. Start over with --fresh.")
+            raise UsageError(f"{self.job.folder}: {changed} changed since the run began. Start over with --fresh.")
         if not (self.job.record_file.exists() or self.job.other_machine):
             self._refuse_another_machine()
 
@@ -316,7 +316,7 @@ class Run:
         if differs := _differences(before, now):
             raise UsageError(
                 f"{self.job.folder} was begun elsewhere ({differs}): the bits would differ. "
-                "Go on with --other-machine, which the record will say, or start over with --fresh."
+                "Go on with --other-machine, which the record will note, or start over with --fresh."
             )
 
     def _remember_start(self) -> None:
@@ -330,12 +330,12 @@ class Run:
 
     def _leave(self, number: int) -> None:
         self.keep()
-        self.processes.from_first(None)  # nobody ends, and with that ends the others, before the first has written
+        self.processes.from_first(None)  # no process ends, which would end the others, before the first has written
         raise Interrupted(number, f"{signal.Signals(number).name}: seed {self.seed} is saved; {self._how_to_go_on()}.")
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM asks the loop to save and leave; a second one of the kind does not wait."""
+        """The first SIGINT or SIGTERM asks the loop to save and leave; a second one of the same kind does not wait."""
 
         def handle(number: int, _frame: object) -> None:
             if self._signal == number:
@@ -350,7 +350,7 @@ class Run:
                 signal.signal(number, handler)
 
     def heed_late_signal(self) -> None:
-        """A signal that came after the last step: this seed is over, no other is begun."""
+        """A signal that came after the last step: this seed is finished, and no other is begun."""
         if number := self.processes.largest(self._signal or 0):
             name = signal.Signals(number).name
             raise Interrupted(number, f"{name}: seed {self.seed} is finished; {self._how_to_go_on()}.")
@@ -372,7 +372,7 @@ class Run:
             stream = open(self.job.folder / "lock", "w")  # noqa: SIM115 (closed below, when the run is over)
         except OSError as error:
             raise MachineError(
-                f"{self.job.folder}: {error.strerror}. Name a folder that can be written with --runs-dir."
+                f"{self.job.folder}: {error.strerror}. Name a writable folder with --runs-dir."
             ) from None
         with stream:
             try:
@@ -382,12 +382,12 @@ class Run:
                     f"seed {self.seed} of {self.job.variant} is already running in {self.job.folder}."
                 ) from None
             except OSError as error:  # some network file systems have no locks
-                warn(f"{self.job.folder} cannot be locked ({error.strerror}): see that no second run uses it.")
+                warn(f"{self.job.folder} cannot be locked ({error.strerror}): make sure that no second run uses it.")
             yield
 
 
 def _differences(before: Environment, now: Environment) -> str:
-    """'threads 2, not 1; torch 2.11.0, not 2.15.0', '' where nothing differs that the bits may depend on."""
+    """'threads 2, not 1; torch 2.11.0, not 2.15.0', '' where nothing that the bits may depend on differs."""
     pairs = {name: (getattr(before, name), getattr(now, name)) for name in MACHINE}
     return "; ".join(f"{name.replace('_', ' ')} {old}, not {new}" for name, (old, new) in pairs.items() if old != new)
 
@@ -414,7 +414,7 @@ def run_job(job: Job) -> tuple[FinishedRecord, bool]:
         except NumbersError as error:
             made = _failed(run, str(error))
         record = processes.from_first(made)
-        assert record is not None  # only the other processes make none
+        assert record is not None  # only the other processes have none
         if processes.first:
             run.write_curves()
             write_record(record, job.record_file)
@@ -435,7 +435,7 @@ def _train_and_measure(run: Run) -> FinishedRecord | None:
     """The record, in the first process; the others only train."""
     job = run.job
     training = importlib.import_module(f"papers.{job.paper}.train")
-    evaluation = importlib.import_module(f"papers.{job.paper}.eval")  # now: it may be edited while the training is on
+    evaluation = importlib.import_module(f"papers.{job.paper}.eval")  # now: it may be edited while training runs
     with run.training():
         trained: Trained = training.train(run, job.recipe)
     if not run.processes.first:

@@ -10,7 +10,7 @@ BEGIN, END = "<!-- choices -->", "<!-- /choices -->"
 
 
 def known_tries(file: Path) -> list[dict[str, str]]:
-    """The tries that are kept, all values as text."""
+    """The tries so far, all values as text."""
     if not file.exists():
         return []
     with open(file, newline="") as stream:

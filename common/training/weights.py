@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # imported when a file is read
     import safetensors
 
 RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
-RUN = "run"  # the only key of a file's metadata: several would stand in another order each time, and the bytes differ
+RUN = "run"  # the only key of a file's metadata: several would change order each time, and so the bytes
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
@@ -49,8 +49,8 @@ def save_weights(weights: dict[str, Tensor], path: Path, run: str | None = None)
 def load_weights(path: Path) -> dict[str, Tensor]:
     """
     Raises:
-        UsageError: no such file, or no whole safetensors file.
-        NumbersError: NaN or infinity in it, from which nonsense would be measured.
+        UsageError: no such file, or not a whole safetensors file.
+        NumbersError: NaN or infinity in it, which would give meaningless measurements.
     """
     with _opened(path) as file:
         weights = file.get_tensors()
@@ -69,10 +69,10 @@ def require_finite(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def trained_as(path: Path) -> tuple[str, str] | None:
-    """Of which paper and variant a file says that it holds the weights; None if it does not say.
+    """The paper and variant that a file says its weights belong to; None if it does not say.
 
     Raises:
-        UsageError: no such file, or no whole safetensors file.
+        UsageError: no such file, or not a whole safetensors file.
     """
     with _opened(path) as file:
         said = (file.metadata() or {}).get(RUN, "").split("/")
@@ -89,7 +89,7 @@ def _opened(path: Path) -> Iterator["safetensors.safe_open"]:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
     except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is no whole safetensors file ({error}). Pickled weights are not read.") from None
+        raise UsageError(f"{path} is not a whole safetensors file ({error}). Pickled weights are not read.") from None
 
 
 def fit_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

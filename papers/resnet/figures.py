@@ -5,37 +5,39 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from common.pages.figures import Data
-from common.training.records import Record
+from common.training.records import FinishedRecord
+from papers.resnet.train import VARIANTS
 
 KINDS = {"plain": "plain networks", "resnet": "residual networks"}
+FULL = VARIANTS["resnet20"].iterations  # whose errors are shown up to 20 %, as in the paper
 
 
-def error_against_iterations(records: list[Record], data: Data) -> Figure | None:
+def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Fig. 6: training error (dashed), of the pictures as they come, and test error (bold), of every seed; one row
     for each length of the schedule."""
     lengths = sorted({record.recipe["iterations"] for record in records}, reverse=True)
+    depths = sorted({record.recipe["depth"] for record in records})
     if not lengths:
         return None
-    figure, grid = plt.subplots(len(lengths), 2, figsize=(7.2, 3.0 * len(lengths)), sharey=True, squeeze=False)
+    figure, grid = plt.subplots(len(lengths), 2, figsize=(7.2, 3.0 * len(lengths)), sharey="row", squeeze=False)
     for length, row in zip(lengths, grid, strict=True):
         for axis, (kind, title) in zip(row, KINDS.items(), strict=True):
             shown = [r for r in records if r.recipe["iterations"] == length and kind_of(r) == kind]
-            depths = sorted({record.recipe["depth"] for record in shown})
             for record in shown:
                 depth, x = record.recipe["depth"], np.array(record.curves["iteration"]) / 1000
-                look = {"color": f"C{depths.index(depth)}", "alpha": 0.8}
+                look = {"color": plt.get_cmap("tab10")(depths.index(depth)), "alpha": 0.8}
                 label = None if record.seed else f"{kind}-{depth}"
                 axis.plot(x, record.curves["train_error"], linestyle="--", linewidth=0.7, **look)
                 axis.plot(x, record.curves["test_error"], linewidth=1.4, label=label, **look)
-            axis.set(title=title, xlabel="iterations (thousands)", xlim=(0, length / 1000), ylim=(0, 20))
+            axis.set(title=title, xlabel="iterations (thousands)", xlim=(0, length / 1000))
             if shown:
                 axis.legend(loc="upper right", fontsize=7)
-        row[0].set_ylabel("error (%): test bold, training dashed")
+        row[0].set(ylabel="error (%): test bold, training dashed", ylim=(0, 20 if length == FULL else 40))
     figure.tight_layout()
     return figure
 
 
-def layer_responses(records: list[Record], data: Data) -> Figure | None:
+def layer_responses(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Fig. 7: the standard deviation of what each 3x3 layer gives on the test set after batch normalization, mean
     over the seeds; in the order of the layers, and sorted."""
     variants = sorted({record.variant for record in records if record.details.get("layer_responses")})
@@ -57,7 +59,7 @@ def layer_responses(records: list[Record], data: Data) -> Figure | None:
     return figure
 
 
-def kind_of(record: Record) -> str:
+def kind_of(record: FinishedRecord) -> str:
     return "plain" if record.recipe["shortcuts"] == "none" else "resnet"
 
 

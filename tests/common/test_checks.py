@@ -64,15 +64,15 @@ FAULTS = {
     "other paper": (lambda c: c.update(paper="beta_2010"), "a record of beta_2010"),
     "lost variant": (lambda c: c.update(variant="narrow"), "alpha_2001 has no variant 'narrow'"),
     "one seed more": (lambda c: c.update(seed=3), "seed 3 is beyond the 3 that paper.yaml fixed"),
-    "edited recipe": (lambda c: c.update(recipe_hash="ab" * 32), "its recipe is not the one of its hash"),
-    "old recipe": (other_recipe, "made by another recipe than today's: run it again"),
+    "edited recipe": (lambda c: c.update(recipe_hash="ab" * 32), "its recipe does not match its hash"),
+    "old recipe": (other_recipe, "made with a recipe other than today's: run it again"),
     "other dataset": (
         lambda c: c["data"].update(dataset="sizes"),
-        "measured on sizes, and its variant is for shapes",
+        "measured on sizes, but its variant is for shapes",
     ),
     "lost edition": (
         lambda c: c["data"].update(edition="lost"),
-        "its edition 'lost' is none of the passport of shapes",
+        "its edition 'lost' is not in the passport of shapes",
     ),
     "lost file": (
         lambda c: c["data"]["files"].pop("test.bin"),
@@ -85,13 +85,13 @@ FAULTS = {
     "not measured again": (lambda c: c.update(remeasured=None), "its weights were not measured again"),
     "other number": (
         lambda c: c.update(remeasured={"last": {"test_error": 0.96}}),
-        "test_error (last) is 0.95, and was measured again as 0.96",
+        "test_error (last) is 0.95, but was measured again as 0.96",
     ),
     "other matrix": (
         lambda c: c.update(details={"confusion_matrix": [[50, 0], [1, 49]]}),
-        "test_error (last) is 0.95, and its confusion matrix gives 1.0",
+        "test_error (last) is 0.95, but its confusion matrix gives 1.0",
     ),
-    "other accuracy": (measures(oa=99.0), "oa (last) is 99.0, and its confusion matrix gives 99.05"),
+    "other accuracy": (measures(oa=99.0), "oa (last) is 99.0, but its confusion matrix gives 99.05"),
     "no matrix": (
         lambda c: c.update(details={"confusion_matrix": [[1, 2], "12"]}),
         "its confusion matrix has no count for each pair of classes",
@@ -154,7 +154,7 @@ def test_faults_of_a_paper_name_the_record(toy, paper, sound):
     assert paper_faults(paper) == []
     toy.publish(changed(sound(1), other_recipe))
     place = "results/records/alpha_2001/plain/official/seed-1.json"
-    assert paper_faults(paper) == [f"{place}: made by another recipe than today's: run it again"]
+    assert paper_faults(paper) == [f"{place}: made with a recipe other than today's: run it again"]
 
 
 def test_a_seed_that_is_left_out_is_missed(toy, paper, sound):
@@ -177,8 +177,8 @@ def test_weights_are_those_of_one_record(toy, paper, sound):
     place = "results/weights/alpha_2001"
     assert paper_faults(paper) == [
         f"{place}/gone.safetensors: is not there",
-        f"{place}/shared.safetensors: is not that of one record",
-        f"{place}/stray.safetensors: is not that of one record",
+        f"{place}/shared.safetensors: does not belong to exactly one record",
+        f"{place}/stray.safetensors: does not belong to exactly one record",
     ]
 
 
@@ -201,7 +201,7 @@ RELEASED_FAULTS = {
     "no commit": (lambda c: c["code"].update(commit=None), NO_COMMIT),
     "another edition": (
         lambda c: c["data"].update(edition="other"),
-        "its edition 'other' is none of the passport of shapes",
+        "its edition 'other' is not in the passport of shapes",
     ),
     "other files": (
         lambda c: c["data"]["files"].pop("test.bin"),

@@ -52,13 +52,13 @@ def test_files_are_read_in_their_order(tmp_path, monkeypatch):
 def test_a_file_of_another_size_is_refused(tmp_path, size):
     file = tmp_path / "data_batch_1.bin"
     file.write_bytes(bytes(size))
-    with pytest.raises(DataError, match=f"data_batch_1.bin holds {size:,} bytes where 6,146 belong"):
+    with pytest.raises(DataError, match=f"data_batch_1.bin holds {size:,} bytes instead of 6,146"):
         read_batch(file, pictures=2)
 
 
 def test_the_size_of_an_official_file_is_that_of_10_000_records(tmp_path):
     (tmp_path / "test_batch.bin").write_bytes(bytes(RECORD))
-    with pytest.raises(DataError, match="where 30,730,000 belong"):
+    with pytest.raises(DataError, match="instead of 30,730,000"):
         read_batch(tmp_path / "test_batch.bin")
 
 
@@ -66,7 +66,7 @@ def test_a_label_beyond_9_is_refused(tmp_path):
     written = records(2)
     written[1, 0] = 10
     (tmp_path / "test_batch.bin").write_bytes(written.tobytes())
-    with pytest.raises(DataError, match="test_batch.bin holds the label 10, and 9 is the largest"):
+    with pytest.raises(DataError, match="test_batch.bin holds the label 10; the largest allowed is 9"):
         read_batch(tmp_path / "test_batch.bin", pictures=2)
 
 

@@ -197,12 +197,12 @@ def test_a_server_that_drips(toy, servers, impatient, size, pause):
 
 def test_a_page_instead_of_the_file(toy, servers):
     page = b"<html>Please log in.</html>"
-    gives_up(shapes_at(toy, servers.start(lambda handler, k: send(handler, page))), "something else than the file")
+    gives_up(shapes_at(toy, servers.start(lambda handler, k: send(handler, page))), "something other than the file")
 
 
 def test_a_file_of_the_right_size_with_other_content(toy, servers):
     other = bytes(4200)
-    gives_up(shapes_at(toy, servers.start(lambda handler, k: send(handler, other))), "something else than the file")
+    gives_up(shapes_at(toy, servers.start(lambda handler, k: send(handler, other))), "something other than the file")
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -321,8 +321,8 @@ def link() -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("content", "archive", "expected"),
     [
-        (tar(**SQUARES), {"md5": "0" * 32}, "the server sent something else than the file"),
-        (tar(**SQUARES | {"part/b.bin": b"ball" * 300}), {}, "holds another part/b.bin than its passport says"),
+        (tar(**SQUARES), {"md5": "0" * 32}, "the server sent something other than the file"),
+        (tar(**SQUARES | {"part/b.bin": b"ball" * 300}), {}, "holds a part/b.bin that is not what its passport says"),
         (tar(**{"part/a.bin": SQUARES["part/a.bin"]}), {}, "does not hold part/b.bin"),
         (tar(**SQUARES)[:-40], {}, "cannot be unpacked"),
         (b"<html>Please log in.</html>", {}, "cannot be unpacked"),

@@ -92,7 +92,7 @@ def test_terms_changed_after_the_freeze_are_found_without_a_run(toy, commit, cha
     change(content)
     (fault,) = frozen_faults(toy.paper(content=content))
     assert fault == (
-        f"papers/alpha_2001/paper.yaml: plain: frozen at {frozen[:7]}, and seeds or claims were others then"
+        f"papers/alpha_2001/paper.yaml: plain: frozen at {frozen[:7]}, and seeds or claims were different then"
     )
 
 
@@ -138,7 +138,7 @@ def test_where_everything_stood_before_verify_says_so(toy, commit, ran_from):
     frozen = commit()
     ran_from(frozen)
     paper = toy.paper(content=toy.paper_content() | {"frozen": frozen})
-    found = "none of 1 records ran under other seeds, printed numbers or margins than today's"
+    found = "none of 1 records ran under seeds, printed numbers or margins other than today's"
     assert _claims(paper, None) == [(PASSED, "alpha_2001: claims", f"{found}, which are those of {frozen[:7]}")]
     assert _claims(toy.paper(), None) == [(PASSED, "alpha_2001: claims", found)]
 

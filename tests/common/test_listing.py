@@ -53,7 +53,7 @@ def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsy
     assert both.rstrip().endswith("  not measured")
     toy.publish(record())
     listing.show_papers(as_json=False)
-    assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  60 s a seed")
+    assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  60 s per seed")
 
 
 @pytest.mark.parametrize(("damage", "state"), [(None, "absent"), (b"", "damaged")])

@@ -23,9 +23,8 @@ def test_a_record_is_measured_again_on_its_own_edition_only(toy, record, there):
     own = record(data=named | {"edition": there})
     assert recorded_data(toy.paper(), own, None).folder == folder
     other = record(data=named | {"edition": "bundle", "files": {"shapes.npz": "cd"}})
-    with pytest.raises(
-        DataAbsent, match=rf"shapes \({there}\) is in .*; alpha_2001/plain/bundle/seed-0 was .* other files \(bundle\)"
-    ):
+    said = rf"shapes \({there}\) is in .*; alpha_2001/plain/bundle/seed-0 was measured on different files \(bundle\)"
+    with pytest.raises(DataAbsent, match=said):
         recorded_data(toy.paper(), other, None)
 
 
@@ -60,7 +59,7 @@ def test_weights_of_another_paper_or_variant_are_refused(toy, tmp_path, wanted, 
     paper, variant, _ = run.split("/")
     with pytest.raises(UsageError) as told:
         variant_of(toy.paper(), wanted, holds(tmp_path / "file", run))
-    advice = f"They go with `eval {paper} --variant {variant}`."
+    advice = f"Measure them with `eval {paper} --variant {variant}`."
     assert str(told.value) == f"{tmp_path / 'file'} holds weights of {whose}. {advice}"
 
 

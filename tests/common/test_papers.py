@@ -36,12 +36,12 @@ BROKEN = {
     "no list": (lambda c: c.update(claims={}), "claims:"),
     "year in words": (lambda c: c["citation"].update(year="MMI"), "citation.year:"),
     "duplicate id": (rename_claim, "claims.plain-test.id: two claims"),
-    "unknown variant": (first_claim(variant="plane"), "claims.plain-test.variant: 'plane' is no variant"),
-    "unknown default": (lambda c: c.update(default_variant="plane"), "default_variant: 'plane' is no variant"),
-    "unknown headline": (lambda c: c.update(headline=["psrn"]), "headline: 'psrn' is no metric. Did you mean psnr?"),
+    "unknown variant": (first_claim(variant="plane"), "claims.plain-test.variant: 'plane' is not a variant"),
+    "unknown default": (lambda c: c.update(default_variant="plane"), "default_variant: 'plane' is not a variant"),
+    "unknown headline": (lambda c: c.update(headline=["psrn"]), "headline: 'psrn' is not a metric. Did you mean psnr?"),
     "unknown metric": (
         first_claim(metric="tset_error"),
-        "claims.plain-test.metric: 'tset_error' is no metric. Did you mean test_error?",
+        "claims.plain-test.metric: 'tset_error' is not a metric. Did you mean test_error?",
     ),
     "unknown protocol": (first_claim(protocol="first"), "claims.plain-test.protocol: 'first'"),
     "unknown dataset": (
@@ -50,11 +50,11 @@ BROKEN = {
     ),
     "ranking of no claim": (
         lambda c: c.update(also_reported=[{"what": "w", "where": "T", "claim": "plan-test", "values": {"a": "1"}}]),
-        "also_reported.w.claim: 'plan-test' is no claim. Did you mean plain-test?",
+        "also_reported.w.claim: 'plan-test' is not a claim. Did you mean plain-test?",
     ),
     "ranking of words": (
         lambda c: c.update(also_reported=[{"what": "w", "where": "T", "claim": "plain-test", "values": {"a": "1 %"}}]),
-        "also_reported.w.values: '1 %' is no number to rank a claim with",
+        "also_reported.w.values: '1 %' is not a number to rank a claim with",
     ),
     "nothing also reported": (
         lambda c: c.update(also_reported=[{"what": "w", "where": "T", "values": {}}]),
@@ -81,7 +81,10 @@ BROKEN = {
     ),
     "released without an id": (lambda c: c["released"][0].pop("id"), "released.0.id: is missing"),
     "released for no variant": (release(variants=[]), "released.theirs.variants:"),
-    "released for an unknown variant": (release(variants=["plane"]), "released.theirs.variants: 'plane' is no variant"),
+    "released for an unknown variant": (
+        release(variants=["plane"]),
+        "released.theirs.variants: 'plane' is not a variant",
+    ),
     "released in an unknown dataset": (release(dataset="shape"), "released.theirs: No dataset is called 'shape'."),
     "released to test on an unknown dataset": (
         release(tests=["shape"]),
@@ -136,7 +139,7 @@ def test_a_file_that_is_no_paper_at_all(toy, text):
 def test_a_key_that_stands_twice_is_named_with_its_line(toy, text, key, line):
     with pytest.raises(UsageError) as told:
         toy.paper(content=text)
-    assert str(told.value).endswith(f"alpha_2001/paper.yaml: {key}: stands twice, again in line {line}")
+    assert str(told.value).endswith(f"alpha_2001/paper.yaml: {key}: appears twice, again in line {line}")
 
 
 def test_aliases_merges_and_equal_words_of_other_kinds_are_no_duplicates(toy):
@@ -148,7 +151,7 @@ def test_aliases_merges_and_equal_words_of_other_kinds_are_no_duplicates(toy):
 def test_a_passport_with_a_key_that_stands_twice_is_named(toy):
     passport = paths.PASSPORTS / "shapes.yaml"
     passport.write_text(passport.read_text() + "terms: free\n")
-    with pytest.raises(UsageError, match=r"shapes\.yaml: terms: stands twice"):
+    with pytest.raises(UsageError, match=r"shapes\.yaml: terms: appears twice"):
         toy.paper()
 
 

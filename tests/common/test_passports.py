@@ -34,13 +34,13 @@ def test_only_an_equivalent_edition_counts(shapes):
 
 
 def test_nothing_there_is_absent(shapes):
-    with pytest.raises(DataAbsent, match="not on this disk"):
+    with pytest.raises(DataAbsent, match="not found here"):
         locate(shapes)
 
 
 def test_an_empty_folder_is_absent(shapes):
     (paths.DATA / "shapes").mkdir(parents=True)
-    with pytest.raises(DataAbsent, match="not on this disk"):
+    with pytest.raises(DataAbsent, match="not found here"):
         locate(shapes)
 
 
@@ -55,13 +55,13 @@ def damaged(shapes, *expected: str) -> None:
 def test_a_truncated_file_is_told_with_both_sizes(toy, shapes):
     file = toy.put_data(paths.DATA) / "test.bin"
     file.write_bytes(toy.content("test.bin")[:1000])
-    damaged(shapes, str(file), "1,000 bytes where 1,800 belong")
+    damaged(shapes, str(file), "1,000 bytes instead of 1,800")
 
 
 def test_an_empty_file_is_damaged(toy, shapes):
     file = toy.put_data(paths.DATA) / "train.bin"
     file.write_bytes(b"")
-    damaged(shapes, str(file), "0 bytes where 4,200 belong")
+    damaged(shapes, str(file), "0 bytes instead of 4,200")
 
 
 def test_one_changed_bit_is_noticed(toy, shapes):
@@ -109,7 +109,7 @@ def test_files_of_two_editions_make_no_edition(toy, shapes):
 def test_a_damaged_copy_is_told_in_terms_of_the_edition_it_is_nearest_to(toy, shapes):
     folder = toy.put_data(paths.DATA, "bundle")
     (folder / "shapes.npz").write_bytes(b"half")
-    damaged(shapes, str(folder / "shapes.npz"), "4 bytes where 3,400 belong")
+    damaged(shapes, str(folder / "shapes.npz"), "4 bytes instead of 3,400")
 
 
 def test_a_file_that_may_not_be_read_is_told(toy, shapes, monkeypatch):
@@ -289,11 +289,11 @@ def test_a_missing_folder_makes_the_copy_absent(given):
 
 def test_a_folder_with_another_number_of_files_is_told(given):
     put_given(paths.DATA, train=3, test=1)
-    damaged(given, "train holds 3 files where 2 belong")
+    damaged(given, "train holds 3 files instead of 2")
 
 
 def test_no_folder_is_absent_and_cannot_be_fetched(given):
-    with pytest.raises(DataAbsent, match="not on this disk"):
+    with pytest.raises(DataAbsent, match="not found here"):
         locate(given)
     with pytest.raises(DataAbsent, match="cannot be fetched; get it from https://given.example/"):
         fetch(given)
@@ -345,13 +345,13 @@ def test_an_altered_copy_is_reported_though_the_package_is_whole(toy, shipped):
 
 
 def test_a_package_that_is_not_installed_is_named_and_absent(toy, shipped):
-    with pytest.raises(DataAbsent, match=r"not on this disk \(looked in .*, the Python package circles\)"):
+    with pytest.raises(DataAbsent, match=r"not found here \(looked in .*, the Python package circles\)"):
         locate(packaged_passport("circles"))
 
 
 def test_a_package_without_the_files_is_absent(toy, shipped):
     (shipped / "test.bin").unlink()
-    with pytest.raises(DataAbsent, match="not on this disk"):
+    with pytest.raises(DataAbsent, match="not found here"):
         locate(packaged_passport())
 
 
@@ -383,7 +383,7 @@ def test_an_edition_may_lie_in_a_folder_of_its_own(digested):
 
 def test_in_the_folder_of_the_dataset_such_an_edition_is_not_looked_for(digested):
     put_given(paths.DATA, train=2, test=1)
-    with pytest.raises(DataAbsent, match=r"not on this disk \(looked in .*small\)"):
+    with pytest.raises(DataAbsent, match=r"not found here \(looked in .*small\)"):
         locate(digested)
 
 

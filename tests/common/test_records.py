@@ -41,7 +41,7 @@ def metric(value: float, name: str = "test_error"):
 
 
 BROKEN = {
-    "other schema": (lambda c: c.update(schema_version=2), "schema_version: is 2, this program reads 1"),
+    "other schema": (lambda c: c.update(schema_version=2), "schema_version: is 2, but this program reads 1"),
     "missing field": (lambda c: c.pop("recipe_hash"), "recipe_hash: is missing"),
     "missing field below": (lambda c: c["environment"].pop("threads"), "environment.threads: is missing"),
     "unknown field": (lambda c: c.update(host="here"), "host: is unknown"),
@@ -49,11 +49,14 @@ BROKEN = {
     "wrong type": (lambda c: c.update(seed="0"), "seed:"),
     "unknown status": (lambda c: c.update(status="begun"), "the file: Input tag 'begun' found using 'status'"),
     "unknown preset": (lambda c: c.update(preset="long"), "preset:"),
-    "unknown metric": (metric(1.0, "errors"), "metrics.last.errors: is no metric"),
+    "unknown metric": (metric(1.0, "errors"), "metrics.last.errors: is not a metric"),
     "over 100 percent": (metric(100.1), "metrics.last.test_error: 100.1 is out of range"),
     "below 0 percent": (metric(-0.1), "metrics.last.test_error: -0.1 is out of range"),
     "mAP in percent": (metric(73.1, "map_avg"), "metrics.last.map_avg: 73.1 is out of range"),
-    "NaN in the recipe": (lambda c: c["recipe"].update(steps=[[2, NAN]]), "recipe.steps.0.1: nan is no finite number"),
+    "NaN in the recipe": (
+        lambda c: c["recipe"].update(steps=[[2, NAN]]),
+        "recipe.steps.0.1: nan is not a finite number",
+    ),
     "failed without reason": (lambda c: c.update(status="failed"), "failure: "),
     "finished without metrics": (lambda c: c.update(metrics={}), "metrics: "),
     "finished without weights": (lambda c: c.update(weights=None), "weights: "),
@@ -200,7 +203,7 @@ def test_records_of_released_weights_are_read_as_written_and_are_no_seeds(toy, r
         (lambda c: c.update(kind="trained"), "kind:"),
         (lambda c: c.update(schema_version=2), "schema_version: is 2"),
         (lambda c: c["metrics"]["last"].update(test_error=101.0), "metrics.last.test_error: 101.0 is out of range"),
-        (lambda c: c["metrics"]["last"].update(tset_error=1.0), "metrics.last.tset_error: is no metric"),
+        (lambda c: c["metrics"]["last"].update(tset_error=1.0), "metrics.last.tset_error: is not a metric"),
         (lambda c: c["weights"].pop("sha256"), "weights.sha256: is missing"),
         (lambda c: c.update(id="ours"), "belongs at results/records/alpha_2001/released/ours/shapes.json"),
     ],

@@ -231,7 +231,7 @@ def test_one_seed_that_failed_among_others_has_no_row_of_its_own(paper, record, 
 def test_nothing_recorded_is_not_attempted_and_says_what_it_needs(paper):
     row = row_of(paper_rows(paper, []), "plain-test")
     assert (row.verdict, row.edition, row.summary) == (v.NOT_ATTEMPTED, None, None)
-    assert row.note == "needs about 30 min on a CPU a seed, shapes (official or bundle)"
+    assert row.note == "needs about 30 min on a CPU per seed, shapes (official or bundle)"
 
 
 @pytest.mark.parametrize(("hours", "words"), [(0.75, "45 min"), (4.07, "4.1 h"), (16.27, "16 h"), (120.0, "120 h")])
@@ -239,7 +239,7 @@ def test_hours_are_rounded_to_what_is_known_of_them(toy, hours, words):
     content = toy.paper_content()
     content["claims"][0]["needs"] = {"hours": hours, "device": "GPU"}
     note = row_of(paper_rows(toy.paper(content=content), []), "plain-test").note
-    assert note.startswith(f"needs about {words} on a GPU a seed, ")
+    assert note.startswith(f"needs about {words} on a GPU per seed, ")
 
 
 def test_where_no_edition_counts_the_need_for_one_is_told(toy):
@@ -247,7 +247,7 @@ def test_where_no_edition_counts_the_need_for_one_is_told(toy):
     passport.write_text(passport.read_text().replace("equivalent: true", "equivalent: false"))
     assert (
         row_of(paper_rows(toy.paper(), []), "plain-test").note
-        == "needs files of shapes that are shown to be the paper's: none is known"
+        == "needs files of shapes that are shown to be the paper's, and none are known"
     )
 
 

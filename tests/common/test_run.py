@@ -175,7 +175,7 @@ def test_what_was_begun_with_something_else_is_refused(job, what, change, finish
     else:
         with killed_after(2):
             run_job(job)
-    with pytest.raises(UsageError, match=f"was begun with other {what}. Start over with --fresh."):
+    with pytest.raises(UsageError, match=f"{what} changed since the run began. Start over with --fresh."):
         run_job(change(job))
     run_job(dataclasses.replace(change(job), fresh=True))
 
@@ -183,7 +183,7 @@ def test_what_was_begun_with_something_else_is_refused(job, what, change, finish
 def test_all_that_differs_is_named(job):
     run_job(job)
     changed = dataclasses.replace(job, recipe=Recipe(0.2), code=job.code | {"sources": "34"})
-    with pytest.raises(UsageError, match="was begun with other recipe and sources"):
+    with pytest.raises(UsageError, match="recipe and sources changed since the run began"):
         run_job(changed)
 
 

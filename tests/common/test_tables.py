@@ -108,7 +108,7 @@ def test_measured_rows_come_first_then_one_line_per_unmeasured_variant(world):
     failed, evidence = lines_of(measured)
     assert failed[:6] == ["plain", "test error", "last", "official", "0.95 ± 0.19 %", "–"]
     needs, command = (
-        "about 30 min on a CPU a seed, shapes (official or bundle)",
+        "about 30 min on a CPU per seed, shapes (official or bundle)",
         "`bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2`",
     )
     assert lines_of(open_claims) == [
@@ -133,9 +133,9 @@ def test_open_claims_of_a_variant_stand_together_by_protocol(toy, power, monkeyp
         [
             "plain",
             "last: test error 0.95 %, training error 1.00 %; best: test error 0.9 %",
-            "about 30 min on a CPU or 40 h on a CPU a seed, shapes (official or bundle)",
+            "about 30 min on a CPU or 40 h on a CPU per seed, shapes (official or bundle)",
         ],
-        ["wide", "last: PSNR 30.10 dB", "about 30 min on a CPU a seed, shapes (official or bundle)"],
+        ["wide", "last: PSNR 30.10 dB", "about 30 min on a CPU per seed, shapes (official or bundle)"],
     ]
     assert "Nothing has been measured yet." in text_of("README.md")
 
@@ -177,9 +177,9 @@ def test_measured_variants_are_described_and_the_others_named(toy, record, power
     files = tables.tables()
     for page in (files[paths.RESULTS / "README.md"], files[paths.PAPERS / "alpha_2001" / "README.md"]):
         assert "- *plain*: as printed\n" in page and "twice as wide" not in page
-        assert "### Not attempted\n\nNot run yet, and no claim speaks of them: wide.\n" in page
+        assert "### Not attempted\n\nNot run yet, and not covered by any claim: wide.\n" in page
     html = files[paths.RESULTS / "index.html"]
-    assert "<h3>Not attempted</h3>" in html and "Not run yet, and no claim speaks of them: wide." in html
+    assert "<h3>Not attempted</h3>" in html and "Not run yet, and not covered by any claim: wide." in html
     content["claims"][0]["detail"] = True  # hides the row from the overview, and is a claim all the same
     toy.paper(content=content)
     toy.publish(record(variant="wide"))
@@ -401,7 +401,7 @@ def test_numbers_of_one_evaluation_are_one_claim_with_the_worst_verdict(toy, rec
     assert front_lines("alpha_2001")[-1] == ["4", "6", "2 reproduced, 1 not reproduced, 1 not attempted", "–"]
 
 
-@pytest.mark.parametrize(("seeds", "found"), [(0, ""), (3, "; the mean here, 0.95 %, takes place 2")])
+@pytest.mark.parametrize(("seeds", "found"), [(0, ""), (3, "; the mean here, 0.95 %, would rank 2")])
 def test_a_claim_is_ranked_among_the_methods_that_the_paper_compares(toy, record, seeds, found, monkeypatch, power):
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
@@ -414,7 +414,7 @@ def test_a_claim_is_ranked_among_the_methods_that_the_paper_compares(toy, record
     page = paths.PAPERS / "alpha_2001" / "README.md"
     page.write_text(PAGE)
     toy.publish(*(record(k) for k in range(seeds)))
-    ranked = f"near 0.9, **this paper 0.95**, tied 0.95, far 10.0: place 2 of 4{found}"
+    ranked = f"near 0.9, **this paper 0.95**, tied 0.95, far 10.0: rank 2 of 4{found}"
     assert lines_of(tables.tables()[page].split("### What else the paper prints")[1]) == [
         ["methods", ranked, "Table 2 (unverified)"],
         ["sizes", "small: 1.1 to 1.2; large: 1.0", "Table 3"],

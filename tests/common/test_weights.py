@@ -81,7 +81,7 @@ def refused(path, expected: str) -> None:
 def test_a_truncated_file_is_refused(tmp_path, kept):
     path = save_weights(weights(), tmp_path / "file.safetensors")
     path.write_bytes(path.read_bytes()[:kept])
-    refused(path, "no whole safetensors file")
+    refused(path, "not a whole safetensors file")
 
 
 def test_a_pickle_is_refused(tmp_path):

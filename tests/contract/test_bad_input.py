@@ -25,14 +25,14 @@ MISTYPED = [
     (["--json", "cite", PAPER], "--json comes after the command: bash reproduce.sh cite ... --json."),
     (["all", "--variant", "lenet5"], "all takes no --variant: each paper has its own."),
     ([PAPER, "--variant", "lenet"], "has no variant 'lenet'", "Did you mean lenet5?"),
-    ([PAPER, "--preset", "smok"], "'smok' is none of full, quick, smoke. Did you mean smoke?"),
-    ([PAPER, "--device", "gpu"], "'gpu' is none of auto, cpu, cuda."),
+    ([PAPER, "--preset", "smok"], "'smok' is not one of full, quick, smoke. Did you mean smoke?"),
+    ([PAPER, "--device", "gpu"], "'gpu' is not one of auto, cpu, cuda."),
     ([PAPER, "--data", "reel"], "Did you mean real?"),
     ([PAPER, "--sedes", "0"], "There is no option --sedes. Did you mean --seeds?"),
     ([PAPER, "--passess", "3"], "There is no option --passess. Did you mean --passes?"),
     ([PAPER, "--passess=3"], "There is no option --passess. Did you mean --passes?"),
-    ([PAPER, "-x"], "'-x' is no option."),
-    ([PAPER, "passes", "3"], "'passes' is no option."),
+    ([PAPER, "-x"], "'-x' is not an option."),
+    ([PAPER, "passes", "3"], "'passes' is not an option."),
     ([PAPER, "--passes"], "--passes needs a value."),
     ([PAPER, "--seeds"], "'--seeds' requires an argument."),
     ([PAPER, "--passes", "many"], "--passes many: Input should be a valid integer"),
@@ -52,7 +52,7 @@ MISTYPED = [
     (["eval"], "Missing argument 'PAPER'."),
     (["eval", "lenet5"], "No paper is called 'lenet5'. Did you mean lenet5_1998?"),
     (["eval", PAPER, "--variant", "blogg"], "Did you mean blog?"),
-    (["eval", PAPER, "--image", "photo.jpg"], "lenet5_1998 restores no pictures: --image is not for it."),
+    (["eval", PAPER, "--image", "photo.jpg"], "lenet5_1998 does not restore pictures: --image is not for it."),
     (["eval", PAPER, "--output", "photo.png"], "--output goes with --image."),
     (["data", "mnits"], "'mnits' is neither a paper nor a dataset. Did you mean mnist?"),
     (["publish", "lenet5"], "Did you mean lenet5_1998?"),
@@ -170,7 +170,7 @@ def hide(folder):
 
 
 DAMAGED = [
-    (truncate, TRAIN_IMAGES, r"is not what its passport says \([\d,]+ bytes where [\d,]+ belong\)"),
+    (truncate, TRAIN_IMAGES, r"is not what its passport says \([\d,]+ bytes instead of [\d,]+\)"),
     (swap, TRAIN_LABELS, r"is not what its passport says"),
     (alter, TEST_IMAGES, r"is not what its passport says \(altered content\)"),
     (hide, "mnist", r"Is a directory"),
@@ -253,7 +253,7 @@ BAD_WEIGHTS = [
     (missing, "no such weights file."),
     (of_another_model, "These are weights of another model: "),
     (of_another_shape, "These are weights of another model: size mismatch for F6.bias"),
-    (cut, "is no whole safetensors file"),
+    (cut, "is not a whole safetensors file"),
     (pickled, "Pickled weights are not read."),
 ]
 
@@ -271,7 +271,7 @@ def test_weights_that_say_they_are_another_variants_or_papers_end_with_2(capsys,
     ended = here(capsys, "eval", PAPER, "--variant", "blog", "--weights", good_weights)
     assert_told(ended, 2, f"{good_weights} holds weights of {PAPER} / lenet5, not of {PAPER} / blog.")
     ended = here(capsys, "eval", "hybridsn", "--weights", good_weights)
-    assert_told(ended, 2, f"They go with `eval {PAPER} --variant lenet5`.")
+    assert_told(ended, 2, f"Measure them with `eval {PAPER} --variant lenet5`.")
 
 
 def test_weights_are_measured_as_the_variant_that_they_name(house, disk, tmp_path, good_weights):
@@ -305,7 +305,7 @@ BROKEN_PAPERS = [
     ("number", replaced('"0.95"', '"about 1"'), "claims.lenet5-test.reported: "),
     ("metric", replaced("metric: test_error", "metric: test_eror"), "Did you mean test_error?"),
     ("tolerance", replaced("tolerance: 0.19", "tolerance: 0.5"), "tolerance: is 0.5, the rule gives 0.19"),
-    ("variant", replaced("default_variant: lenet5", "default_variant: lenet6"), "'lenet6' is no variant"),
+    ("variant", replaced("default_variant: lenet5", "default_variant: lenet6"), "'lenet6' is not a variant"),
     ("dataset", replaced("dataset: mnist", "dataset: minst"), "Did you mean mnist?"),
 ]  # fmt: skip
 

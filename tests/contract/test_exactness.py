@@ -274,7 +274,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(toy, uninte
     newest = checkpoints(toy.runs)[-1]
     damage(newest)
     ended = toy.run()
-    assert f"{newest} is damaged and was passed over." in ended.err
+    assert f"{newest} is damaged and was skipped." in ended.err
     assert "resuming seed 0 at 50 samples" in ended.err
     assert bits(toy.runs) == uninterrupted
 
@@ -284,7 +284,7 @@ def test_where_all_checkpoints_are_damaged_it_starts_over(toy, uninterrupted):
     for path in checkpoints(toy.runs):
         flip_a_bit(path)
     ended = toy.run()
-    assert ended.err.count("is damaged and was passed over.") == 2 and "resuming" not in ended.err
+    assert ended.err.count("is damaged and was skipped.") == 2 and "resuming" not in ended.err
     assert bits(toy.runs) == uninterrupted
 
 
@@ -318,7 +318,7 @@ def test_what_was_begun_with_something_else_is_not_resumed(toy, part):
     begun["identity"][part] = "another"
     file.write_text(json.dumps(begun))
     before = content(toy.runs)
-    assert_told(without_standin(toy.run()), 2, f"was begun with other {part}.", "--fresh")
+    assert_told(without_standin(toy.run()), 2, f"{part} changed since the run began.", "--fresh")
     assert content(toy.runs) == before
     assert toy.run("--fresh").code == 0
 

@@ -149,7 +149,8 @@ def no_locks_here():
 
 def test_a_disk_without_locks_is_warned_of_and_the_run_goes_on(toy, unharmed):
     ended = toy.run(prepare=no_locks_here)
-    assert ended.code == 0 and "cannot be locked (No locks available): see that no second run uses it." in ended.err
+    assert ended.code == 0
+    assert "cannot be locked (No locks available): make sure that no second run uses it." in ended.err
     assert bits(toy.runs) == unharmed
 
 

@@ -284,9 +284,9 @@ def test_a_broken_run_is_refused_and_the_others_are_published(four_runs):
     edit(run_file(four_runs, 3), lambda record: record["weights"].update(file=None))
     ended = tell(four_runs, "publish", "toy")
     assert ended.code == 1 and "Traceback" not in ended.err
-    assert f"{run_file(four_runs, 0)} (test_error (last) is 9.0, and was measured again as 10.0)" in ended.err
+    assert f"{run_file(four_runs, 0)} (test_error (last) is 9.0, but was measured again as 10.0)" in ended.err
     assert f"{run_file(four_runs, 1)}: cannot be read: " in ended.err and "Start over with --fresh." in ended.err
-    assert "is no whole safetensors file" in ended.err
+    assert "is not a whole safetensors file" in ended.err
     assert ended.complaint[-1].startswith("Not published, see above: ")
     assert all(str(run_file(four_runs, seed)) in ended.complaint[-1] for seed in (0, 1, 2))
     names = [path.name for path in (four_runs / "results" / "records").rglob("seed-*")]
@@ -303,7 +303,7 @@ def test_runs_of_what_is_no_longer_there_are_not_published(four_runs):
     shutil.rmtree(four_runs / "results")
     train.write_text(train.read_text().replace("] = 0.1  # Sec", "] = 0.2  # Sec"))
     ended = tell(four_runs, "publish", "toy")
-    assert ended.code == 1 and ended.err.count("(made by another recipe than today's: run it again)") == 4
+    assert ended.code == 1 and ended.err.count("(made with a recipe other than today's: run it again)") == 4
     assert not (four_runs / "results" / "records").exists()
 
 
@@ -463,7 +463,7 @@ def test_records_are_replaced_as_a_whole_and_what_they_said_is_kept(changed_reci
     root, words = changed_recipe, ["publish", "toy", "--runs-dir", changed_recipe / "new"]
     before = results(root)
     ended = tell(root, *words)
-    assert ended.code == 2 and "To replace all seeds of the variant by new runs: publish --replace." in ended.err
+    assert ended.code == 2 and "To replace all seeds of the variant with new runs: publish --replace." in ended.err
     assert_told(tell(root, *words, "--replace"), 2, "line (official) is replaced as a whole: run seeds 2 again too.")
     assert {k: v for k, v in results(root).items() if k.startswith("records")} == {
         k: v for k, v in before.items() if k.startswith("records")

@@ -120,7 +120,7 @@ def test_a_colour_profile_that_is_left_out_is_told(tmp_path, capsys, weights):
     assert_told(ended, 0, f"b.bmp: .bmp holds no colour profile; that of {tmp_path / 'a.png'} is left out.")
     Image.fromarray(pixels(9, 9, 4), "CMYK").save(tmp_path / "a.tif", icc_profile=colour_profile("CMYK"))
     ended = tell(tmp_path / "a.tif", "--output", tmp_path / "c.png")
-    assert_told(ended, 0, "a.tif: its colour profile is none for RGB and is left out.")
+    assert_told(ended, 0, "a.tif: its colour profile is not for RGB and is left out.")
     assert "icc_profile" not in Image.open(tmp_path / "c.png").info
 
 
@@ -134,7 +134,7 @@ def test_a_picture_above_pils_limit_is_read_and_the_limit_stays(tmp_path, capsys
         assert limit == Image.MAX_IMAGE_PIXELS
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     (tmp_path / "a.png").write_bytes(b"no picture")
-    assert_told(restored(capsys, *words), 2, "is no picture")
+    assert_told(restored(capsys, *words), 2, "is not a picture")
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
@@ -234,11 +234,12 @@ def missing(path):
 
 @pytest.mark.parametrize(
     ("make", "said"),
-    [(missing, "no such picture"), (no_picture, "is no picture"), (cut, "is no picture"), (deep, "save it with 8"),
-     (deep_colour, "save it with 8"), (deep_tiff, "save it with 8"), (deep_ppm, "save it with 8"),
-     (deep_plain_ppm, "save it with 8"), (animated, "holds 2 pictures"), (animated_png, "holds 2 pictures"),
-     (of_two_pages, "holds 2 pictures"), (folder, "a.png is a folder: --image takes one picture."),
-     (other_format, "of a format that is read here (BMP, GIF, ")],
+    [(missing, "no such picture"), (no_picture, "is not a picture"), (cut, "cannot be read as a picture"),
+     (deep, "save it with 8"), (deep_colour, "save it with 8"), (deep_tiff, "save it with 8"),
+     (deep_ppm, "save it with 8"), (deep_plain_ppm, "save it with 8"), (animated, "holds 2 pictures"),
+     (animated_png, "holds 2 pictures"), (of_two_pages, "holds 2 pictures"),
+     (folder, "a.png is a folder: --image takes one picture."),
+     (other_format, "in a format that is read here (BMP, GIF, ")],
 )  # fmt: skip
 def test_a_picture_that_cannot_be_used_ends_with_2(tmp_path, capsys, weights, make, said):
     make(tmp_path / "a.png")
@@ -292,7 +293,7 @@ def test_only_a_file_that_output_names_is_overwritten(tmp_path, capsys, monkeypa
     Image.fromarray(pixels(9, 9)).save("a.png")
     (tmp_path / "a-restored.png").write_bytes(b"dear")
     tell = partial(restored, capsys, "--weights", weights, "--image", "a.png")
-    assert_told(tell(), 2, "a-restored.png is there already. Name a file with --output")
+    assert_told(tell(), 2, "a-restored.png already exists. Name a file with --output")
     assert (tmp_path / "a-restored.png").read_bytes() == b"dear"
     assert tell("--output", "a-restored.png").code == 0
     assert np.array_equal(np.asarray(Image.open("a-restored.png")), pixels(9, 9))
