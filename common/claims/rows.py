@@ -343,10 +343,12 @@ def mean_and_spread(metric: str, mean: float, sd: float | None, n: int) -> str:
 
 
 def released_as(row: Row) -> str:
-    """What released weights score, as the tables print it, '–' where there are none."""
-    if row.released is None or row.metric is None:
+    """What released weights score, to as many digits as the paper prints, '–' where there are none."""
+    if row.released is None or row.claim is None:
         return "–"
-    return with_unit(f"{row.released.value:.{METRICS[row.metric].decimals}f}", row.metric)
+    printed = len(row.claim.reported.partition(".")[2])
+    metric = row.claim.metric
+    return with_unit(f"{row.released.value:.{max(printed, METRICS[metric].decimals)}f}", metric)
 
 
 def remark(row: Row) -> str:

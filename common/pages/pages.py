@@ -84,7 +84,7 @@ def front_block(comparisons: list[Comparison]) -> str:
         markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]) if beside else "",
         "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa "
         "of the same runs) are one claim, which has the worst of their verdicts:",
-        markdown_table(standing, ["paper", "claims", "numbers", "claim verdicts", "numbers, by released weights"]),
+        markdown_table(standing, ["paper", "claims", "numbers", "claim verdicts", "claims, by released weights"]),
     ]
     return "\n\n".join(filter(None, parts))
 

@@ -284,6 +284,14 @@ def test_released_weights_have_a_word_of_their_own_and_settle_nothing(toy, relea
     assert (row.verdict, row.summary, row.records) == (v.NOT_ATTEMPTED, None, []) and remark(row) == ""
 
 
+@pytest.mark.parametrize(("reported", "said"), [("0.9", "0.95 %"), ("0.951", "0.950 %")])
+def test_released_weights_are_given_to_the_digits_that_are_printed(toy, released_record, reported, said):
+    content = toy.released_content()
+    content["claims"][0] |= {"reported": reported, "tolerance": 0.19}
+    row = row_of(paper_rows(toy.paper(content=content), [], [released_record(0.95)]), "plain-test")
+    assert released_as(row) == said
+
+
 def test_released_weights_change_nothing_of_what_was_trained(toy, record, released_record):
     paper, records = toy.paper(content=toy.released_content()), [record(k, 0.9 + k / 20) for k in range(3)]
     (with_them, *_), (without, *_) = paper_rows(paper, records, [released_record(9.0)]), paper_rows(paper, records)
