@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -648,10 +649,10 @@ def test_figures_are_drawn_only_from_records_that_they_need(tmp_path, pictured):
     record = of_edition(pictured, "shallow")
     for name, draw in figures.FIGURES.items():
         file = tmp_path / f"{name}.png"
-        assert not _draw(draw, [], nothing, file) and not file.exists()
-        assert _draw(draw, [record], nothing, file)
+        assert not _draw(partial(draw, [], nothing), file) and not file.exists()
+        assert _draw(partial(draw, [record], nothing), file)
         first = file.read_bytes()
-        _draw(draw, [record], nothing, file)
+        _draw(partial(draw, [record], nothing), file)
         assert first[:4] == b"\x89PNG" and file.read_bytes() == first
 
 
