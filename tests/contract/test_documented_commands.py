@@ -86,6 +86,8 @@ def runs(tmp_path_factory) -> Path:
 def test_documented_command_runs(command, runs):
     words, codes = smoke_form(command, runs)
     environment = os.environ | {"REPRO_PYTHON": sys.executable}
+    if words[:1] == ["verify"]:  # with the pictures there, DnCNN's released weights take half an hour to measure
+        environment.pop("REPRO_DATA", None)
     done = subprocess.run(
         ["bash", str(ROOT / "reproduce.sh"), *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
