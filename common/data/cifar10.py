@@ -4,7 +4,6 @@
 A record is one byte of label and 3,072 bytes of picture: red, green, blue, each row by row.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from common.base.errors import DataError
-from common.data.passports import LocatedData, Package
+from common.data.passports import LocatedData
+from common.data.photographs import shipped_photograph
+from common.data.splits import split_hash
 
 SIDE = 32
 CLASSES = 10
@@ -45,8 +46,7 @@ class Cifar10:
 
     def split_hash(self) -> str:
         """sha256 over the labels of both parts in their order: which pictures train, which test."""
-        parts = (self.train_labels, self.test_labels)
-        return hashlib.sha256(b"|".join(part.numpy().tobytes() for part in parts)).hexdigest()
+        return split_hash(train=self.train_labels, test=self.test_labels)
 
 
 def load(data: LocatedData) -> Cifar10:
@@ -108,10 +108,7 @@ def _crops(picture: np.ndarray, count: int, draw: np.random.Generator) -> np.nda
 
 def _photograph(name: str) -> np.ndarray:
     """(3, PHOTOGRAPH_HEIGHT, W), uint8."""
-    shipped = Package(name="skimage", folder="data"), Package(name="sklearn", folder="datasets/images")
-    folders = [folder for package in shipped if (folder := package.locate())]
-    path = next(folder / name for folder in folders if (folder / name).exists())
-    picture = Image.open(path).convert("RGB")
+    picture = shipped_photograph(name).convert("RGB")
     width = round(picture.width * PHOTOGRAPH_HEIGHT / picture.height)
     small = picture.resize((width, PHOTOGRAPH_HEIGHT), Image.Resampling.BOX)
     return np.asarray(small).transpose(2, 0, 1)

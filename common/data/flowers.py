@@ -12,6 +12,7 @@ from torch import Tensor
 from common.base.errors import DataError
 from common.data.image_folder import LabelledPictures, as_tensor, labelled, read_image_folder, share_of_each_class
 from common.data.passports import LocatedData
+from common.data.photographs import shipped_photograph
 from common.data.unreadable import NO_PICTURE
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
@@ -95,16 +96,11 @@ def _small(picture: Image.Image) -> Image.Image:
 
 
 def _standin() -> Iterator[tuple[str, Tensor]]:
-    import skimage.data
-    import sklearn.datasets
-
-    folders = Path(skimage.data.__file__).parent, Path(sklearn.datasets.__file__).parent / "images"
     for name in STANDIN:
-        path = next(folder / name for folder in folders if (folder / name).exists())
-        photograph = Image.open(path)
+        photograph = shipped_photograph(name)
         width, height = photograph.width // STANDIN_COLUMNS, photograph.height // STANDIN_ROWS
         for row in range(STANDIN_ROWS):
             for column in range(STANDIN_COLUMNS):
                 left, top = column * width, row * height
                 piece = photograph.crop((left, top, left + width, top + height))
-                yield f"{path.stem}/{row}-{column}", as_tensor(_small(piece))
+                yield f"{Path(name).stem}/{row}-{column}", as_tensor(_small(piece))

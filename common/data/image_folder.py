@@ -3,7 +3,6 @@
 They are decoded once, and stay in memory as bytes.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,6 @@ class LabelledPictures:
     pictures: tuple[Tensor, ...]
     labels: Tensor
     classes: tuple[str, ...]
-
-    def names_hash(self, *parts: Tensor) -> str:
-        """sha256 over the names of the pictures in each part, which says what a split puts where."""
-        listed = ("\n".join(self.names[number] for number in part.tolist()) for part in parts)
-        return hashlib.sha256("\n\n".join(listed).encode()).hexdigest()
 
 
 def labelled(pictures: Iterable[tuple[str, Tensor]]) -> LabelledPictures:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from common.base.errors import DataError, UsageError
 from common.data.passports import LocatedData
+from common.data.photographs import shipped_photograph
 from common.data.splits import split_hash
 from common.data.unreadable import NO_PICTURE
 from common.training.determinism import generator
@@ -126,12 +127,7 @@ def _standin(dataset: str) -> Collection:
 
 
 def _photograph(name: str, mode: str) -> np.ndarray:
-    import skimage.data
-    import sklearn.datasets
-
-    folders = Path(skimage.data.__file__).parent, Path(sklearn.datasets.__file__).parent / "images"
-    path = next(folder / name for folder in folders if (folder / name).exists())
-    return np.asarray(Image.open(path).convert(mode))
+    return np.asarray(shipped_photograph(name).convert(mode))
 
 
 # ---- patches ----------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from PIL import Image
 
 from common.base.errors import DataAbsent, DataError
 from common.data import flowers
-from common.data.image_folder import labelled, read_image_folder, read_picture, share_of_each_class
+from common.data.image_folder import read_image_folder, read_picture, share_of_each_class
 from common.data.passports import LocatedData, find_passport, folder_digest, locate
+from common.data.splits import split_hash
 
 STAND_IN = LocatedData("flowers", "stand-in", None, {})
 
@@ -119,16 +120,6 @@ def test_the_draw_is_the_same_for_the_same_seed_only():
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-def test_a_hash_of_names_knows_the_parts():
-    pictures = labelled((f"a/{number}", torch.zeros(3, 1, 1)) for number in range(4))
-    first, second = torch.tensor([0, 1]), torch.tensor([2, 3])
-    hashes = {
-        pictures.names_hash(*parts)
-        for parts in ((first, second), (second, first), (first,), (torch.tensor([0, 1, 2]), torch.tensor([3])))
-    }
-    assert len(hashes) == 4
-
-
 def test_the_split_of_the_flowers_is_complete_and_stratified():
     pictures = flowers.load(STAND_IN)
     whole, held_out = flowers.split(pictures), flowers.split(pictures, held_out=True)
@@ -213,4 +204,5 @@ def test_the_split_of_the_flowers_never_changes(real):
     """It is the same for every seed, every paper and every edition: the names of its pictures say so."""
     pictures = flowers.load(real)
     whole = flowers.split(pictures)
-    assert pictures.names_hash(whole.train, whole.test).startswith("2546b9bcb37a43c5")
+    train, test = ([pictures.names[number] for number in part.tolist()] for part in (whole.train, whole.test))
+    assert split_hash(train=train, test=test).startswith("e72bb79ae9380a68")
