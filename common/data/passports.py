@@ -28,12 +28,16 @@ class DataFile(Checked):
 
     @property
     def has_checksum(self) -> bool:
-        return bool(self.sha256 or self.git_blob)
+        return bool(self.sha256 or self.md5 or self.git_blob)
 
-    def is_at(self, path: Path) -> bool:
-        """Whether what is there is this file, as far as can be told."""
+    def is_at(self, path: Path, sha256: str | None = None) -> bool:
+        """Whether what is there is this file, as far as can be told.
+
+        Args:
+            sha256: of what is there, if that is known already.
+        """
         if self.sha256:
-            return file_sha256(path) == self.sha256
+            return (sha256 or file_sha256(path)) == self.sha256
         if self.md5:
             return file_md5(path) == self.md5
         return self.git_blob is None or git_blob(path) == self.git_blob
@@ -231,7 +235,8 @@ def _shipped(passport: Passport) -> LocatedData | None:
         if not (package and folder and all((folder / file).is_file() for file in edition.files)):
             continue
         try:
-            altered = [file for file, entry in edition.files.items() if not entry.is_at(folder / file)]
+            hashes = {file: file_sha256(folder / file) for file in edition.files}
+            altered = [file for file, entry in edition.files.items() if not entry.is_at(folder / file, hashes[file])]
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}. Nothing was changed.") from None
         if altered:
@@ -239,26 +244,29 @@ def _shipped(passport: Passport) -> LocatedData | None:
                 f"{folder / altered[0]} is not what its passport says (altered content). "
                 f"Install {package.name} again, in the version that requirements.txt names."
             )
-        return _whole_copy(passport, name, folder)
+        return _whole_copy(passport, name, folder, hashes)
     return None
 
 
-def _whole_copy(passport: Passport, edition: str, folder: Path) -> LocatedData:
+def _whole_copy(passport: Passport, edition: str, folder: Path, hashes: dict[str, str]) -> LocatedData:
     """A folder that holds every file of an edition as it should be."""
     files = passport.editions[edition].files
     vouched = tuple(name for name, file in files.items() if file.has_checksum)
-    return LocatedData(passport.name, edition, folder, {name: file_sha256(folder / name) for name in files}, vouched)
+    return LocatedData(passport.name, edition, folder, {name: hashes[name] for name in files}, vouched)
 
 
 def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedData:
+    hashes = {file: file_sha256(folder / file) for file in present}  # once, whatever the number of editions
     # For each edition: which of its files that are here are the right ones.
     right = {
-        name: {file: entry.is_at(folder / file) for file, entry in edition.files.items() if file in present}
+        name: {
+            file: entry.is_at(folder / file, hashes[file]) for file, entry in edition.files.items() if file in present
+        }
         for name, edition in passport.editions.items()
     }
     for name, edition in passport.editions.items():
         if len(right[name]) == len(edition.files) and all(right[name].values()):
-            return _whole_copy(passport, name, folder)
+            return _whole_copy(passport, name, folder, hashes)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
     # before what is missing: an altered copy is never overlooked.
     nearest_name = max(right, key=lambda name: (sum(right[name].values()), len(right[name])))

@@ -197,7 +197,9 @@ def test_a_file_of_which_only_the_md5_sum_is_known_is_checked_by_it(toy):
     content = toy.content("train.bin")
     shapes = changed_passport("official", **{"train.bin": {"md5": hashlib.md5(content).hexdigest()}})
     folder = toy.put_data(paths.DATA)
-    assert locate(shapes).files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    found = locate(shapes)
+    assert found.files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
+    assert "train.bin" in found.vouched
     (folder / "train.bin").write_bytes(content[:-1] + b"E")
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
