@@ -75,17 +75,19 @@ def _set_aside(paper: Paper, runs_dir: Path) -> None:
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in published_records(paper.name):
         groups.setdefault((record.variant, record.data.edition), []).append(record)
-    for (variant, edition), published in groups.items():
-        differ = [r for r in published if r.path() in new and _outcome(new[r.path()]) != _outcome(r)]
-        if not differ:
-            continue
+    replaced = {
+        name: published
+        for name, published in groups.items()
+        if any(r.path() in new and _outcome(new[r.path()]) != _outcome(r) for r in published)
+    }
+    for (variant, edition), published in replaced.items():  # all of them before any is touched
         if missing := [str(r.seed) for r in published if r.path() not in new]:
             seeds = ", ".join(missing)
             raise UsageError(f"{variant} ({edition}) is replaced as a whole: run seeds {seeds} again too.")
-        replacing = [new[record.path()] for record in published]
-        for record in replacing:
-            _refuse(run_faults(paper, record))
-        keep_generation(paper, published, replacing)
+        for record in published:
+            _refuse(run_faults(paper, new[record.path()]))
+    for (variant, edition), published in replaced.items():
+        keep_generation(paper, published, [new[record.path()] for record in published])
         for record in published:
             record.path().unlink()
         say(f"set aside: {len(published)} records of {variant} ({edition})")

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from common.base import paths
+from common.base.errors import UsageError
+from common.claims.generations import generations_file
 from common.publishing import publish
-from common.publishing.publish import publish_weights
-from common.training.records import published_records
+from common.publishing.publish import publish_runs, publish_weights
+from common.training.records import published_records, write_record
 from common.training.weights import load_weights, save_weights, weights_hash
 
 
@@ -88,3 +90,17 @@ def test_without_a_finished_seed_there_is_nothing_to_publish(toy, failed_record,
     toy.publish(*(failed_record(seed) for seed in range(records)))
     publish_weights(toy.paper(), "plain", paths.RUNS)
     assert weights_of() is None
+
+
+def test_nothing_is_set_aside_unless_everything_can_be(toy, record, monkeypatch):
+    """Of two variants that were run again, one lacks a seed: the records of the other stay where they are too."""
+    monkeypatch.setattr(publish, "run_faults", lambda paper, of: [])
+    for variant, again in (("plain", (0, 1)), ("wide", (0,))):
+        toy.publish(*(record(seed, 0.9, variant=variant) for seed in (0, 1)))
+        for seed in again:
+            file = paths.RUNS / "alpha_2001" / variant / "full-official" / f"seed-{seed}" / "record.json"
+            write_record(record(seed, 0.8, variant=variant), file)
+    before = published_records()
+    with pytest.raises(UsageError, match=r"wide \(official\) is replaced as a whole: run seeds 1 again too."):
+        publish_runs(toy.paper(), paths.RUNS, None, replace=True)
+    assert published_records() == before and not generations_file().exists()
