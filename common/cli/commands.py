@@ -258,6 +258,8 @@ def publish(paper: str, runs_dir: Path, data_dir: Path | None, replace: bool, re
     from common.publishing.publish import publish_runs
     from common.publishing.released import publish_released
 
+    if released and replace:
+        raise UsageError("--replace does not go with --released.")
     if released:
         publish_released(load_paper(paper), data_dir)
     else:

@@ -22,6 +22,7 @@ MISTYPED = [
     (["tabel"], "'tabel' is neither a paper nor a command. Did you mean table?"),
     (["xyzzy"], "'xyzzy' is neither a paper nor a command. `bash reproduce.sh` lists them."),
     (["--jsn"], "There is no option --jsn. Did you mean --json?"),
+    (["publish", PAPER, "--released", "--replace"], "--replace does not go with --released."),
     (["--json", "cite", PAPER], "--json comes after the command: bash reproduce.sh cite ... --json."),
     (["all", "--variant", "lenet5"], "all takes no --variant: each paper has its own."),
     ([PAPER, "--variant", "lenet"], "has no variant 'lenet'", "Did you mean lenet5?"),
