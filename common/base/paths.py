@@ -1,5 +1,6 @@
 """Where things are. Everything hangs off the repository's root."""
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,3 +14,8 @@ DATA = ROOT / "data"
 RUNS = ROOT / "runs"
 PRESETS = ("full", "quick", "smoke")
 STANDIN = "stand-in"  # the edition of a run on embedded data
+
+
+def python_path() -> str:
+    """$PYTHONPATH for a process of its own that imports these sources."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -10,8 +10,6 @@ from common.claims.papers import AlsoReported, Claim, Paper, Released, find_pape
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
 from common.training.records import Record, ReleasedRecord, published_records, published_released
 
-NO_COMMIT = "none"  # where a record names none, which `verify` says is wrong
-
 
 @dataclass(frozen=True)
 class NotAttempted:
@@ -137,7 +135,7 @@ class Comparison:
     @property
     def evidence(self) -> list[Evidence]:
         groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.rows if row.edition)
-        commits = {record.name: (record.code.commit or NO_COMMIT)[:7] for record in self.records}
+        commits = {record.name: record.code.short_commit for record in self.records}
         return [
             Evidence(
                 variant,

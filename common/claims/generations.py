@@ -64,7 +64,7 @@ def keep_generation(paper: Paper, replaced: Sequence[Record], by: Sequence[Recor
     """
     rows = paper_rows(paper, list(replaced))
     told = [row for row in rows if row.summary and (row.printed or row.metric in paper.headline)]
-    commits = list(dict.fromkeys((record.code.commit or "none")[:7] for record in replaced))
+    commits = list(dict.fromkeys(record.code.short_commit for record in replaced))
     processors = list(dict.fromkeys(_processor(record) for record in replaced))
     new = [
         Generation(

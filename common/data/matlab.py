@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io.matlab import MatReadError
 
+from common.base import paths
 from common.base.errors import DataError
 
-ROOT = Path(__file__).resolve().parents[2]
 # What NumPy, SciPy and h5py raise on a file that is damaged or in another format.
 UNREADABLE = (
     OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, EOFError, MatReadError, zlib.error,
@@ -37,8 +37,7 @@ def read_matrix(path: Path, variable: str, vouched: bool = False) -> np.ndarray:
 
 def _read_apart(path: Path, variable: str) -> np.ndarray:
     command = [sys.executable, "-P", "-m", "common.data.matlab", str(path), variable]
-    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    child = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": search_path})
+    child = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": paths.python_path()})
     if child.returncode == DataError.code:
         raise DataError(child.stderr.decode().strip())
     if child.returncode < 0:  # ended by a signal

@@ -3,7 +3,7 @@
 from common.base import paths
 from common.base.metrics import METRICS
 from common.claims import verdict as v
-from common.claims.comparison import NO_COMMIT, Comparison, Ranking, ReleasedEvidence, seed_of
+from common.claims.comparison import Comparison, Ranking, ReleasedEvidence, seed_of
 from common.claims.generations import earlier_generations
 from common.claims.papers import AlsoReported, Claim, Paper
 from common.claims.rows import (
@@ -202,7 +202,7 @@ def _evidence(comparison: Comparison) -> list[str]:
         [
             of.weights.id,
             " ".join(f"[{record.data.dataset}](records/{record.name}.json)" for record in of.records),
-            " ".join(dict.fromkeys((record.code.commit or NO_COMMIT)[:7] for record in of.records)),
+            " ".join(dict.fromkeys(record.code.short_commit for record in of.records)),
             f"`{of.command}`",
         ]
         for of in comparison.released_evidence

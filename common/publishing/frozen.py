@@ -4,14 +4,13 @@ The terms of a variant are how many seeds make a verdict, and of each of its cla
 printed number and its margin.
 """
 
-import subprocess
-
 import yaml
 
 from common.base import paths
 from common.base.schema import YamlLoader
 from common.claims.papers import Paper
 from common.claims.verdict import LEAST_SEEDS
+from common.training.provenance import git
 from common.training.records import Record, published_records
 
 Terms = dict[str, tuple]  # by variant
@@ -39,7 +38,7 @@ def frozen_faults(paper: Paper) -> list[str]:
     Raises:
         NoHistory: the folder is not under git.
     """
-    if _git("rev-parse", "--show-toplevel") != str(paths.ROOT.resolve()):
+    if git("rev-parse", "--show-toplevel") != str(paths.ROOT.resolve()):
         raise NoHistory("no git history here that shows when the claims were fixed")
     now = terms_of(paper.file.read_text(encoding="utf-8"))
     claimed = [variant for variant in paper.variants if any(claim.variant == variant for claim in paper.claims)]
@@ -64,9 +63,9 @@ def counting_records(paper: Paper) -> list[Record]:
 def _changed(paper: Paper, now: Terms, variants: list[str], commit: str, what: str) -> list[str]:
     """The variants whose terms are not those of a commit."""
     file = paper.file.relative_to(paths.ROOT).as_posix()
-    text = _git("show", f"{commit}:{file}")
+    text = git("show", f"{commit}:{file}")
     if text is None:
-        if _git("rev-parse", "--is-shallow-repository") == "true":
+        if git("rev-parse", "--is-shallow-repository") == "true":
             raise NoHistory(f"the history here does not reach back to {commit[:7]}")
         return [f"{file}: {what} at {commit[:7]}, and the history has no such file there"]
     then = terms_of(text)
@@ -75,12 +74,3 @@ def _changed(paper: Paper, now: Terms, variants: list[str], commit: str, what: s
         for variant in variants
         if now.get(variant) != then.get(variant)
     ]
-
-
-def _git(*words: str) -> str | None:
-    """What git says, None where it fails."""
-    try:
-        done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, encoding="utf-8")
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -16,6 +16,7 @@ from common.base.terminal import print_table
 from common.claims.papers import Paper
 from common.data.find import real_data
 from common.data.passports import LocatedData
+from common.publishing.checks import same
 from common.training.evaluation import Measured
 from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
 from common.training.weights import load_weights, trained_as, weights_hash
@@ -154,7 +155,7 @@ def _print(
                         METRICS[metric].label,
                         protocol,
                         f"{value:.{METRICS[metric].decimals}f} {METRICS[metric].unit}",
-                        _beside(records.get(name), protocol, metric, value),
+                        in_the_record(records.get(name), protocol, metric, value),
                     ]
                 )
         print_table(f"{paper.name}: {name}", ["metric", "protocol", "measured now", "in the record"], lines)
@@ -176,9 +177,13 @@ def _print_classes(matrix: list[list[int]], names: list[str]) -> None:
         print_table("Confusion matrix", ["true \\ taken for", *names], rows)
 
 
-def _beside(record: FinishedRecord | None, protocol: str, metric: str, value: float) -> str:
-    if record is None or metric not in record.metrics.get(protocol, {}):
+def in_the_record(record: FinishedRecord | ReleasedRecord | None, protocol: str, metric: str, value: float) -> str:
+    """What a record has for a value that was measured just now: '9.43 (seed 0, the same)', '–' where it has none."""
+    recorded = record.metrics.get(protocol, {}).get(metric) if record else None
+    if record is None or recorded is None:
         return "–"
-    recorded = record.metrics[protocol][metric]
-    same = "the same" if recorded == value else "DIFFERENT"
-    return f"{recorded:.{METRICS[metric].decimals}f} (seed {record.seed}, {same})"
+    if isinstance(record, FinishedRecord):
+        whose, agrees = f"seed {record.seed}, ", recorded == value
+    else:
+        whose, agrees = "", same(recorded, value)
+    return f"{recorded:.{METRICS[metric].decimals}f} ({whose}{'the same' if agrees else 'DIFFERENT'})"

@@ -18,11 +18,11 @@ from common.claims.papers import Paper, Released
 from common.claims.rows import reported_as
 from common.data.find import real_data
 from common.data.passports import LocatedData
-from common.publishing.checks import released_faults, same
-from common.publishing.measure import measure
+from common.publishing.checks import released_faults
+from common.publishing.measure import in_the_record, measure
 from common.training import provenance
 from common.training.evaluation import Measured
-from common.training.records import ReleasedRecord, make_record, published_released, write_record
+from common.training.records import ReleasedRecord, make_record, published_released, released_name, write_record
 from common.training.weights import require_finite
 
 
@@ -59,7 +59,7 @@ def publish_released(paper: Paper, data_dir: Path | None) -> None:
     published = {record.name: record for record in published_released(paper.name)}
     refused = {}
     for released, weights, data in _measurable(paper, _entries(paper, None), data_dir):
-        record = published.get(f"{paper.name}/released/{released.id}/{data.dataset}")
+        record = published.get(released_name(paper.name, released.id, data.dataset))
         record = record or _record(paper, released, weights, data, code)
         if faults := released_faults(paper, record):
             say(f"not published: {record.name} ({'; '.join(faults)})")
@@ -147,7 +147,7 @@ def _measurable(
 
 
 def _print(paper: Paper, released: Released, data: LocatedData, measured: Measured) -> None:
-    name = f"{paper.name}/released/{released.id}/{data.dataset}"
+    name = released_name(paper.name, released.id, data.dataset)
     record = next((record for record in published_released(paper.name) if record.name == name), None)
     claims = {(c.protocol, c.metric): c for c in reversed(paper.claims) if c.variant in released.variants}
     lines = []
@@ -162,15 +162,8 @@ def _print(paper: Paper, released: Released, data: LocatedData, measured: Measur
                     reported_as(claim) if claim else "–",
                     f"{value:.{decimals}f} {unit}".strip(),
                     v.confirmation(value, claim.value, claim.tolerance) if claim else "–",
-                    _recorded(record, protocol, metric, value),
+                    in_the_record(record, protocol, metric, value),
                 ]
             )
     heading = f"{paper.name}: {released.file}, released by {released.by}, on {data.dataset} ({data.edition})"
     print_table(heading, ["metric", "protocol", "paper says", "measured now", "paper's number", "in the record"], lines)
-
-
-def _recorded(record: ReleasedRecord | None, protocol: str, metric: str, value: float) -> str:
-    recorded = record.metrics.get(protocol, {}).get(metric) if record else None
-    if recorded is None:
-        return "–"
-    return f"{recorded:.{METRICS[metric].decimals}f} ({'the same' if same(recorded, value) else 'DIFFERENT'})"

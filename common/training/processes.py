@@ -162,7 +162,7 @@ def launch(count: int, words: list[str]) -> int:
     logging.disable(logging.ERROR)  # what the processes print, and what is raised here, says it all
     os.environ[LAUNCHED] = "1"
     os.environ["PYTHONSAFEPATH"] = "1"  # a common/ in the caller's folder is not ours
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = paths.python_path()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="localhost:0",

@@ -98,17 +98,18 @@ def code(paper: str) -> dict:
 
 def commit(paper: str) -> tuple[str | None, bool]:
     """The checked-out commit, and whether the paper's sources are as committed there."""
+    head = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", *(str(file) for file in source_files(paper)))
+    return (None, False) if head is None or changed is None else (head, not changed)
+
+
+def git(*words: str) -> str | None:
+    """What git says about this repository, None where it fails."""
     try:
-        head = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--", *(str(file) for file in source_files(paper)))
-    except (OSError, subprocess.CalledProcessError):
-        return None, False
-    return head, not changed
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+        done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, encoding="utf-8")
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def environment(

@@ -37,6 +37,11 @@ class Code(Checked):
     committed: bool
     sources: str
 
+    @property
+    def short_commit(self) -> str:
+        """As the pages print it; 'none' where there is none, which `verify` says is wrong."""
+        return self.commit[:7] if self.commit else "none"
+
 
 class Times(Checked):
     wall_seconds: float
@@ -119,6 +124,11 @@ class WeightsFile(Checked):
     sha256: str  # of the file as it was released
 
 
+def released_name(paper: str, weights: str, dataset: str) -> str:
+    """The path below results/records, without the ending, of what released weights score on a dataset."""
+    return f"{paper}/released/{weights}/{dataset}"
+
+
 class ReleasedRecord(Checked):
     """What weights that somebody released score on one dataset, in float32 on a CPU. There is no seed and no recipe:
     nothing was trained here."""
@@ -140,7 +150,7 @@ class ReleasedRecord(Checked):
     @property
     def name(self) -> str:
         """Its path below results/records, without the ending."""
-        return f"{self.paper}/released/{self.id}/{self.data.dataset}"
+        return released_name(self.paper, self.id, self.data.dataset)
 
     def path(self) -> Path:
         """Where this record belongs once published."""
