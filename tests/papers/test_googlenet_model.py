@@ -22,6 +22,7 @@ from papers.googlenet.model import (
     initialise,
     without_heads,
 )
+from tests.papers.networks import parameters
 
 # Table 1: rows, columns and channels of every output, for a picture of 224 x 224.
 OUTPUT_SIZES = {
@@ -50,10 +51,6 @@ def network(name: str = "paper", classes: int = 5, heads: bool = True, side: int
 
 def pictures(count: int, side: int = SMALL, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, side, side, generator=generator(seed, "pictures"))
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 # ---- Table 1 ---------------------------------------------------------------------------

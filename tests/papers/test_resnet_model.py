@@ -1,10 +1,11 @@
 """The networks of the ResNet paper against its tables, its definitions and torchvision's."""
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from common.base.errors import UsageError
 from common.training.determinism import generator
@@ -17,6 +18,8 @@ from papers.resnet.model import (
     build,
     initialise,
 )
+from tests.papers import networks
+from tests.papers.networks import multiply_adds, parameters, pictures
 
 CIFAR_COUNTS = {  # depth: parameters with option A, with option B
     20: (269_722, 272_474),
@@ -31,37 +34,13 @@ IMAGENET_COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_1
 TABLE_1 = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}  # billion multiply-adds
 
 
+trained = partial(networks.trained, initialise=initialise)
+
+
 def on_meta(family: str, *arguments, **named) -> nn.Module:
     """A network without numbers in it, for counts and shapes."""
     with torch.device("meta"):
         return build(family, *arguments, **named)
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def multiply_adds(model: nn.Module) -> float:
-    """Of one picture of 224x224, in billions. PyTorch's counter gives two operations for each."""
-    with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, 224, 224, device="meta"))
-    return counter.get_total_flops() / 2e9
-
-
-def trained(model: nn.Module, seed: int = 0) -> nn.Module:
-    """In evaluation mode and as after some training: in batch normalization no scale is 1, no mean 0."""
-    draw = generator(seed, "test")
-    initialise(model, draw)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for tensor, low in ((layer.weight, 0.5), (layer.bias, -0.2), (layer.running_mean, -0.2)):
-                tensor.data.uniform_(low, low + 0.5, generator=draw)
-            layer.running_var.uniform_(0.8, 1.5, generator=draw)
-    return model.eval()
-
-
-def pictures(count: int, side: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 3, side, side, generator=generator(seed, "pictures"))
 
 
 # ---- sizes against the paper's tables -----------------------------------------------------
