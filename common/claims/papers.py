@@ -20,6 +20,7 @@ from common.claims.verdict import LEAST_SEEDS
 from common.data.passports import Passport, find_passport
 
 NUMBER = r"-?\d+(\.\d+)?"
+MEASURED = r"\{([^{}]*)\}"  # in `why`: what was measured, as {variant/protocol/metric}
 
 
 class Variant(Checked):
@@ -69,6 +70,7 @@ class Claim(Checked):
     unverified: bool = False
     remark: str | None = None  # what else the paper says about the number
     detail: bool = False  # appears in results/README.md only, not on the pages that give the overview
+    source: str | None = None  # who printed the number, where that is not the paper: then it is a detail
 
     @property
     def value(self) -> float:
@@ -105,7 +107,18 @@ class Citation(Checked):
     year: int
     doi: str | None = None
     arxiv: str | None = None
+    code: Annotated[str, pydantic.Field(pattern="^https://")] | None = None  # the authors' own
     bibtex: str
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Where the paper and its code are, by what the links are called."""
+        links = {
+            f"doi:{self.doi}": f"https://doi.org/{self.doi}" if self.doi else None,
+            f"arXiv:{self.arxiv}": f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None,
+            "the authors' code": self.code,
+        }
+        return {name: address for name, address in links.items() if address}
 
 
 class Protocols(Checked):
@@ -145,6 +158,9 @@ class PaperFile(Checked):
     frozen: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{40}$")] | None = None
     default_variant: str
     headline: list[str]  # the metrics that the front page shows where no claim covers what was measured
+    # One sentence: why what was measured differs from what is printed, or what may make it differ. `{variant/protocol/
+    # metric}` in it stands for what was measured.
+    why: Annotated[str, pydantic.Field(pattern=r"^\S[^\n]*\.$")] | None = None
     variants: dict[str, Variant]
     claims: list[Claim]
     also_reported: list[AlsoReported] = []
@@ -165,6 +181,7 @@ class Paper:
         self.frozen = content.frozen
         self.default_variant = content.default_variant
         self.headline = content.headline
+        self.why = content.why
         self.variants = content.variants
         self.claims = content.claims
         self.also_reported = content.also_reported
@@ -266,6 +283,11 @@ class Paper:
         for name in self.headline:
             if name not in METRICS:
                 raise fault(f"headline: {name!r} is not a metric.{nearest(name, METRICS)}")
+        for place in re.findall(MEASURED, self.why or ""):
+            known: tuple[Collection[str], ...] = (self.variants, self.protocols, METRICS)
+            words = place.split("/")
+            if len(words) != len(known) or any(word not in of for word, of in zip(words, known, strict=True)):
+                raise fault(f"why: {{{place}}} is not a {{variant/protocol/metric}} of this paper")
         for name in self.variants:
             try:
                 passport = self.passport(name)
@@ -295,6 +317,8 @@ class Paper:
             splits = self.splits(claim.variant)
             if metric.counted_on not in (None, *splits):
                 raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, but there is no such split")
+            if claim.source and not claim.detail:
+                raise fault(f"{where}.detail: must be true, for {claim.source} is not the paper")
             rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")

@@ -79,6 +79,21 @@ BROKEN = {
         lambda c: c["protocols"].update({"{which}": {"means": "some", "each": {"which": ["best"]}}}),
         "protocols.{which}: 'best' is named twice",
     ),
+    "code that is no address": (lambda c: c["citation"].update(code="github.com/x"), "citation.code:"),
+    "why, in no sentence": (lambda c: c.update(why="unknown"), "why:"),
+    "why, in two lines": (lambda c: c.update(why="One.\nTwo."), "why:"),
+    "why, by a number that is never measured": (
+        lambda c: c.update(why="It is {plain/test_error}."),
+        "why: {plain/test_error} is not a {variant/protocol/metric} of this paper",
+    ),
+    "why, by a variant that is not there": (
+        lambda c: c.update(why="It is {plane/last/test_error}."),
+        "why: {plane/last/test_error} is not a {variant/protocol/metric} of this paper",
+    ),
+    "another source's number as the paper's": (
+        first_claim(source="a blog"),
+        "claims.plain-test.detail: must be true, for a blog is not the paper",
+    ),
     "released without an id": (lambda c: c["released"][0].pop("id"), "released.0.id: is missing"),
     "released for no variant": (release(variants=[]), "released.theirs.variants:"),
     "released for an unknown variant": (
