@@ -77,8 +77,8 @@ class Claim(Checked):
 
 class Idea(Checked):
     """What a paper claims for a part of it, and the two variants that show whether it holds: one with the part, one
-    without it. A variant of another paper is named as in resnet/resnet20; networks and recipes are then the same, which
-    a test shows."""
+    without it. One of them may be another paper's, written `paper/variant`, where networks and recipes are the same,
+    which a test shows."""
 
     id: str
     says: str
@@ -359,7 +359,7 @@ class Paper:
                 )
 
     def _find_variant(self, name: str) -> Variant:
-        """This paper's variant of that name, or another paper's, as in resnet/resnet20.
+        """This paper's variant of that name, or with `paper/` before it another paper's.
 
         Raises:
             UsageError: no such paper or variant, or a paper.yaml that is not valid.
