@@ -3,8 +3,9 @@
 The paper reports 5.21 % test error for SE-ResNet-110 where ResNet-110 has 6.37 %, and 4.39 % for SE-ResNet-164 where
 ResNet-164 has 5.46 % (Table 4). It trains each network as the paper did that the network is from: "[14]" below is its
 reference for ResNet-110 and -164, K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", ECCV
-2016. Networks of 20 layers, which are not in Table 4, are trained as the ResNet paper trains its own. What the recipe
-takes from these papers and what it had to choose is said field by field in `Recipe`, and on the page in README.md.
+2016, whose recipe is that of the ResNet paper but for a warm-up. Networks of 20 layers, which are not in Table 4, are
+trained as the ResNet paper trains its own. What the recipe takes from these papers and what it had to choose is said
+field by field in `Recipe`, and on the page in README.md.
 
     bash reproduce.sh senet
     python -m papers.senet.train --variant resnet20 --seeds 0
@@ -44,19 +45,23 @@ Iterations = Annotated[int, Field(ge=1)]
 class Recipe:
     """Everything that makes the numbers. 'Open' marks what the papers do not say."""
 
-    network: Literal["cifar", "cifar-preactivation", "cifar-preactivation-bottleneck"] = "cifar"  # residual units
+    network: Literal["cifar", "cifar-preactivation", "cifar-preactivation-bottleneck"] = (
+        "cifar"  # kind of residual unit
+    )
     depth: int = 20  # layers: 6n + 2, with bottlenecks 9n + 2
     reduction: Annotated[int, Field(ge=1)] | None = REDUCTION  # r of the blocks (Sec. 5.1); null: no blocks
     excitation_bias: bool = False  # in the blocks' two layers; open: Eqn. 3 has none, Sec. 6 says that it removes them
-    standardisation: Literal["pixel-mean", "channel-mean-and-deviation"] = "pixel-mean"  # Sec. 5.1 has the other
+    standardisation: Literal["pixel-mean", "channel-mean-and-deviation"] = (
+        "pixel-mean"  # ResNet paper: pixel-mean; Sec. 5.1: the other
+    )
     iterations: Iterations = 64_000  # batches in all (ResNet paper, Sec. 4.2)
-    milestones: tuple[Iterations, ...] = (32_000, 48_000)  # iterations after which the rate is a tenth (there; in [14])
-    batch_size: Annotated[int, Field(ge=2, le=50_000)] = 128  # there, and in [14]
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1  # there, and in [14]
-    warmup_iterations: Annotated[int, Field(ge=0)] = 0  # the first, with a rate of their own; 400 in [14], Appendix
-    warmup_rate: Annotated[float, Field(gt=0)] = 0.01  # theirs ([14], Appendix)
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # ResNet paper, Sec. 4.2, and [14]
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0001  # there, and in [14]; open: on all parameters, the blocks' too
+    milestones: tuple[Iterations, ...] = (32_000, 48_000)  # iterations after which the rate is a tenth (same place)
+    batch_size: Annotated[int, Field(ge=2, le=50_000)] = 128  # ResNet paper, Sec. 4.2
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1  # ResNet paper, Sec. 4.2
+    warmup_iterations: Annotated[int, Field(ge=0)] = 0  # the first ones, at a rate of their own; 400 in [14], Appendix
+    warmup_rate: Annotated[float, Field(gt=0)] = 0.01  # the rate of these ([14], Appendix)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # ResNet paper, Sec. 4.2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0001  # ResNet paper, Sec. 4.2; open: on all parameters
     held_out: Annotated[int, Field(ge=0)] = 0  # the last so many training pictures to test on
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights, statistics and loss are float32; ours
     compiled: bool = True  # ours: compile the step where it trains on a CPU that has a C++ compiler
