@@ -36,8 +36,10 @@ DEVICES = ("cpu", "cuda")
 IMAGES_AT_ONCE = 500  # when nothing is learnt; a divisor of 10,000
 
 SMALLEST = {"cifar": 8, "cifar-preactivation": 8, "cifar-preactivation-bottleneck": 11}  # layers
-STANDARDS = {"pixel-mean": of_each_pixel, "channel-mean-and-deviation": of_each_channel}
+STANDARDS = {"pixel-mean": of_each_pixel, "channel-mean-std": of_each_channel}
 
+Network = Literal["cifar", "cifar-preactivation", "cifar-preactivation-bottleneck"]
+Standardisation = Literal["pixel-mean", "channel-mean-std"]
 Iterations = Annotated[int, Field(ge=1)]
 
 
@@ -45,15 +47,11 @@ Iterations = Annotated[int, Field(ge=1)]
 class Recipe:
     """Everything that makes the numbers. 'Open' marks what the papers do not say."""
 
-    network: Literal["cifar", "cifar-preactivation", "cifar-preactivation-bottleneck"] = (
-        "cifar"  # kind of residual unit
-    )
+    network: Network = "cifar"  # kind of residual unit
     depth: int = 20  # layers: 6n + 2, with bottlenecks 9n + 2
     reduction: Annotated[int, Field(ge=1)] | None = REDUCTION  # r of the blocks (Sec. 5.1); null: no blocks
     excitation_bias: bool = False  # in the blocks' two layers; open: Eqn. 3 has none, Sec. 6 says that it removes them
-    standardisation: Literal["pixel-mean", "channel-mean-and-deviation"] = (
-        "pixel-mean"  # ResNet paper: pixel-mean; Sec. 5.1: the other
-    )
+    standardisation: Standardisation = "pixel-mean"  # as in the ResNet paper; Sec. 5.1 has channel-mean-std
     iterations: Iterations = 64_000  # batches in all (ResNet paper, Sec. 4.2)
     milestones: tuple[Iterations, ...] = (32_000, 48_000)  # iterations after which the rate is a tenth (same place)
     batch_size: Annotated[int, Field(ge=2, le=50_000)] = 128  # ResNet paper, Sec. 4.2
@@ -70,7 +68,7 @@ class Recipe:
 def preactivation(depth: int, bottleneck: bool) -> Recipe:
     """Of Table 4, with blocks."""
     network = "cifar-preactivation-bottleneck" if bottleneck else "cifar-preactivation"
-    ours = {"standardisation": "channel-mean-and-deviation", "compiled": False}
+    ours = {"standardisation": "channel-mean-std", "compiled": False}
     return Recipe(network, depth, warmup_iterations=400, **ours)
 
 

@@ -121,7 +121,7 @@ def test_20_layers_without_blocks_have_the_recipe_of_the_resnet_paper():
 def test_pre_activation_variants_have_the_constants_of_14(variant):
     full = VARIANTS[variant]
     assert (full.batch_size, full.momentum, full.weight_decay, full.held_out) == (128, 0.9, 0.0001, 0)
-    assert full.standardisation == "channel-mean-and-deviation"  # Sec. 5.1
+    assert full.standardisation == "channel-mean-std"  # Sec. 5.1
     assert variant.endswith(f"{full.depth}") and full.network.endswith("bottleneck") == (full.depth == 164)
 
 
