@@ -1,4 +1,4 @@
-"""CIFAR-10 as Section 5.3 prepares it: standardised; for training, 4 pixels of zeros are padded on each
+"""CIFAR-10 as Section 5.1 prepares it: standardised; for training, 4 pixels of zeros are padded on each
 side and a 32x32 crop is taken at random, mirrored or not.
 
 The paper standardises by mean and standard deviation. The ResNet paper, whose recipe the networks of
