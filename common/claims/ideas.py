@@ -150,13 +150,13 @@ def _row(paper: Paper, idea: Idea, edition: str | None, with_part: _Side, withou
     difference = _difference(idea, with_part, without)
     records = with_part.records + without.records
     passport = with_part.paper.passport(with_part.variant)
+    notes = [UNVERIFIED] if unverified else []
     if edition is None or difference is None:
         word = v.FAILED if any(isinstance(record, FailedRecord) for record in records) else v.NOT_ATTEMPTED
-    elif not passport.counts(edition):
-        word = v.OTHER_DATA
     else:
         word = v.idea_verdict(difference, idea.higher, seeds)
-    notes = [UNVERIFIED] if unverified else []
+        if not passport.counts(edition):
+            word, notes = v.OTHER_DATA, [*notes, f"{word} on this edition"]
     for side in (with_part, without):
         measured = by_seed(side.records, idea.protocol, idea.metric)
         notes += [f"{side.variant}: {note}" for note in left_out(side.records, measured)]

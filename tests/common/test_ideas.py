@@ -122,7 +122,10 @@ def test_each_edition_has_a_row_and_none_is_paired_with_another(paper, runs):
         ("official", pytest.approx(-0.2)),
         ("resized", pytest.approx(0.1)),
     ]
-    assert [row.verdict for row in rows] == [v.HOLDS, v.OTHER_DATA]
+    assert [(row.verdict, row.note) for row in rows] == [
+        (v.HOLDS, ""),
+        (v.OTHER_DATA, "does not hold on this edition"),
+    ]
     row = row_of(paper, wide + runs("plain", (0.9,) * 3, edition="bundle"))
     assert (row.verdict, row.edition, row.records) == (v.NOT_ATTEMPTED, None, [])
 
