@@ -1,12 +1,14 @@
 """A paper's rows, sorted for the pages that show them."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.generations import processor
+from common.claims.ideas import IdeaRow, idea_rows
 from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
 from common.training.provenance import Environment
@@ -87,12 +89,13 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One paper's rows, in their order, and the records that they rest on."""
+    """One paper's rows and those of its ideas, in their order, and the records that they rest on."""
 
     paper: Paper
     rows: list[Row]
     records: list[Record]
     released: list[ReleasedRecord] = field(default_factory=list)
+    ideas: list[IdeaRow] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -188,9 +191,10 @@ class Comparison:
 
     @property
     def lead(self) -> list[Row]:
-        """What speaks for the paper in one line: the printed numbers of the headline that one variant has, and what
-        was measured of them. The default variant, unless only others were measured."""
-        told = [row for row in self.without_details().rows if row.printed and row.metric in self.paper.headline]
+        """What speaks for the paper in one line: the printed numbers that one variant has, of the headline where there
+        are some, and what was measured of them. The default variant, unless only others were measured."""
+        printed = [row for row in self.without_details().rows if row.printed]
+        told = [row for row in printed if row.metric in self.paper.headline] or printed
 
         def place(variant: str) -> tuple[bool, ...]:
             rows = [row for row in told if row.variant == variant]
@@ -204,12 +208,21 @@ class Comparison:
     def anchors(self) -> list[str]:
         """A name for each row that lasts: that of its claim, or else what was measured. The claim's first edition
         has the name alone, so that it stays the same once the claim is measured."""
-        names: list[str] = []
-        for row in self.rows:
-            parts = [row.claim.id] if row.claim else [row.variant, row.protocol, row.metric, row.edition]
-            name = ".".join([self.paper.name, *filter(None, parts)])
-            names.append(f"{name}.{row.edition}" if name in names else name)
-        return names
+        parts = [
+            [row.claim.id] if row.claim else [row.variant, row.protocol, row.metric, row.edition] for row in self.rows
+        ]
+        names = [".".join([self.paper.name, *filter(None, of)]) for of in parts]
+        return _unique(list(zip(names, (row.edition for row in self.rows), strict=True)))
+
+    @property
+    def ideas_standing(self) -> dict[str, int]:
+        """How many ideas have each verdict, in the order of paper.yaml."""
+        return dict(Counter(row.verdict for row in self.ideas))
+
+    @property
+    def idea_anchors(self) -> list[str]:
+        """A name for each row of the ideas that lasts, as `anchors` are."""
+        return _unique([(f"{self.paper.name}.{row.idea.id}", row.edition) for row in self.ideas])
 
     @property
     def standing(self) -> dict[str, int]:
@@ -281,16 +294,26 @@ def all_comparisons() -> list[Comparison]:
     def place(of: Comparison) -> tuple[bool, ...]:
         return not any(row.records for row in of.front_rows), not of.front_rows, not of.attempted
 
-    return sorted((_comparison(load_paper(name)) for name in find_papers()), key=place)
+    records = published_records()
+    return sorted((_comparison(load_paper(name), records) for name in find_papers()), key=place)
 
 
-def _comparison(paper: Paper) -> Comparison:
-    records, released = published_records(paper.name), published_released(paper.name)
-    return Comparison(paper, paper_rows(paper, records, released), records, released)
+def _comparison(paper: Paper, records: list[Record]) -> Comparison:
+    """Of all records, among which are those of other papers that ideas name."""
+    own, released = [record for record in records if record.paper == paper.name], published_released(paper.name)
+    return Comparison(paper, paper_rows(paper, own, released), own, released, idea_rows(paper, records))
 
 
 def seed_of(record: str) -> str:
     return record.rsplit("seed-", 1)[1]
+
+
+def _unique(names: list[tuple[str, str | None]]) -> list[str]:
+    """The names, with their editions from the second time on."""
+    told: list[str] = []
+    for name, edition in names:
+        told.append(f"{name}.{edition}" if name in told else name)
+    return told
 
 
 def _evaluation(claim: Claim) -> tuple[str, str, str | None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from common.base import paths
 from common.claims import verdict as v
 from common.claims.comparison import Comparison, Evidence, ReleasedEvidence, seed_of
+from common.claims.ideas import IdeaRow, measured_difference, reported_difference
 from common.claims.rows import Row, difference, label, measured, released_as, remark, reported_as, with_unit
 from common.pages.figures import FOREST, figures_of
 from common.pages.in_short import InShort, coverage, in_short
@@ -20,11 +21,15 @@ KINDS = {
 }
 FOLDED = ("detail", "unprinted")
 TONES = {
-    "good": (v.REPRODUCED, v.EXCEEDS, v.CONFIRMED),
+    "good": (v.REPRODUCED, v.EXCEEDS, v.CONFIRMED, v.HOLDS),
     "fair": (v.CONSISTENT,),
     "open": (v.INCONCLUSIVE, v.LOWER, v.HIGHER, v.TOO_FEW_SEEDS),
-    "bad": (v.NOT_REPRODUCED, v.NOT_CONFIRMED, v.FAILED),
+    "bad": (v.NOT_REPRODUCED, v.NOT_CONFIRMED, v.DOES_NOT_HOLD, v.FAILED),
 }
+WORDS = (
+    label, reported_as, measured, difference, remark, released_as, with_unit, seed_of, reported_difference,
+    measured_difference,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Section:
     comparison: Comparison
     short: InShort
     lines: list[Line]
+    ideas: list[tuple[str, IdeaRow]]  # by their anchors
     links: dict[str, str]
     figures: dict[str, str]  # captions by name
 
@@ -80,11 +86,12 @@ def page(comparisons: list[Comparison]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (label, reported_as, measured, difference, remark, released_as, seed_of, tone, with_unit)
-    environment.globals |= {word.__name__: word for word in words}
+    environment.globals |= {word.__name__: word for word in WORDS}
+    environment.globals |= {"tone": tone}
     sections = [_section(comparison) for comparison in comparisons]
     return environment.get_template("index.html").render(
         coverage=coverage(comparisons),
+        ideas=any(of.ideas for of in comparisons),
         sections=sections,
         forest=f"figures/{FOREST}" if (paths.FIGURES / FOREST).exists() else None,
         kinds=KINDS,
@@ -104,7 +111,8 @@ def _section(comparison: Comparison) -> Section:
     if (paper.folder / "README.md").exists():
         links = {"its page": f"../papers/{paper.name}/README.md"} | links
     links = paper.citation.links | links
-    return Section(comparison, in_short(comparison), _lines(comparison), links, figures_of(paper))
+    ideas = list(zip(comparison.idea_anchors, comparison.ideas, strict=True))
+    return Section(comparison, in_short(comparison), _lines(comparison), ideas, links, figures_of(paper))
 
 
 def _lines(comparison: Comparison) -> list[Line]:

@@ -4,11 +4,13 @@
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.base import paths
 from common.base.files import fill, write_whole
 from common.claims.comparison import all_comparisons
+from common.claims.ideas import IdeaRow
 from common.claims.rows import Row, RowAsDict, difference, label, measured, released_as, remark, reported_as
 from common.pages import html
 from common.pages.pages import front_blocks, paper_blocks, results_page
@@ -36,9 +38,11 @@ def rebuild() -> list[Path]:
 def tables() -> dict[Path, str]:
     """Every generated text, by the path it belongs to."""
     comparisons = all_comparisons()
-    rows = [row for of in sorted(comparisons, key=lambda of: of.paper.name) for row in of.rows]
+    by_name = sorted(comparisons, key=lambda of: of.paper.name)
+    rows, ideas = [row for of in by_name for row in of.rows], [row for of in by_name for row in of.ideas]
     files = {
-        paths.RESULTS / "comparison.json": json.dumps([row.as_dict() for row in rows], indent=1) + "\n",
+        paths.RESULTS / "comparison.json": _json(rows),
+        paths.RESULTS / "ideas.json": _json(ideas),
         paths.RESULTS / "comparison.csv": _csv(rows),
         paths.RESULTS / "comparison.tex": _latex(rows),
         paths.RESULTS / "README.md": results_page(comparisons),
@@ -60,6 +64,10 @@ def _filled(page: str, blocks: dict[str, str]) -> str:
     for name, block in blocks.items():
         page = fill(page, *markers(name), block)
     return page
+
+
+def _json(rows: Sequence[Row | IdeaRow]) -> str:
+    return json.dumps([row.as_dict() for row in rows], indent=1) + "\n"
 
 
 def _csv(rows: list[Row]) -> str:

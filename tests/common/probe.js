@@ -42,10 +42,10 @@ async function probe() {
   told.verdicts = [...new Set(shown().map(row => row.dataset.verdicts.split("|")[0]))];
   all("a[data-paper]")[1].click();
   told.papers = [...new Set(shown().map(row => row.dataset.paper)), all("a[data-paper]")[1].dataset.paper];
-  all("thead button")[2].click();
-  all("thead button")[2].click();
+  all("#rows thead button")[2].click();
+  all("#rows thead button")[2].click();
   told.sorted = all("#rows tbody").map(row => row.rows[0].cells[2].dataset.key);
-  told.headings = all("thead th").map(heading => heading.ariaSort);
+  told.headings = all("#rows thead th").map(heading => heading.ariaSort);
   choose("sort", "-1");
   told.order = all("#rows tbody").map(row => row.id);
   const row = document.getElementById(HIDDEN);

@@ -56,7 +56,7 @@ def whole() -> tuple[list, str]:
 
 def rows_of(text: str) -> dict[str, dict[str, str]]:
     """The table's rows by their anchors."""
-    return {of["id"]: of for tag, of in Page(text).tags if tag == "tbody"}
+    return {of["id"]: of for tag, of in Page(text).tags if tag == "tbody" and "data-kind" in of}
 
 
 def cells(text: str, anchor: str) -> str:
@@ -111,6 +111,18 @@ def test_what_others_printed_never_looks_like_the_paper_failing(toy, record):
     assert all_comparisons()[0].standing == {verdict.NOT_ATTEMPTED: 1}
 
 
+def test_ideas_have_a_table_of_their_own(toy, record):
+    assert "ideas" not in Page(page([])).values("id")
+    toy.paper(content=toy.idea_content())
+    toy.publish(*(record(k, 0.7, variant="wide") for k in range(3)), *(record(k, 0.9) for k in range(3)))
+    text = page(all_comparisons())
+    row = cells(text, "alpha_2001.width")
+    assert "width | &lt;more&gt; helps<small>alpha_2001, Sec. 2</small>" in row
+    assert '<a href="records/alpha_2001/wide/official/">wide</a>' in row
+    assert "−0.20 (−0.21 to −0.19) % (n = 3)" in row and '<span class="verdict good">holds</span>' in row
+    assert "1 holds" in " ".join(Page(text).text.split())  # on its card
+
+
 def test_anchors_are_unique_and_every_row_of_the_comparison_has_one(whole):
     comparisons, text = whole
     names = Page(text).values("id")
@@ -118,6 +130,8 @@ def test_anchors_are_unique_and_every_row_of_the_comparison_has_one(whole):
     assert len(rows_of(text)) == sum(len(of.rows) for of in comparisons)
     claims = {f"{of.paper.name}.{claim.id}" for of in comparisons for claim in of.paper.claims}
     assert claims and claims <= rows_of(text).keys()
+    ideas = {f"{of.paper.name}.{idea.id}" for of in comparisons for idea in of.paper.ideas}
+    assert ideas and ideas <= set(names)
 
 
 def test_links_lead_to_files_of_the_repository_or_to_papers_and_code(whole):

@@ -11,7 +11,7 @@ from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
 from common.data.cifar10 import Cifar10, load
 from common.data.passports import LocatedData
-from common.training import checkpoint, compile_torch, provenance
+from common.training import checkpoint, provenance, steps
 from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
@@ -398,7 +398,9 @@ def test_without_a_compiler_the_step_runs_as_it_is_written(tmp_path, runs, monke
     assert record.environment.compiled is None
     assert record.weights.sha256 == finished(runs).weights.sha256
     said = capsys.readouterr().err
-    assert "torch.compile cannot be used (No working C++ compiler found): the training step runs uncompiled" in said
+    assert (
+        "torch.compile cannot be used (No working C++ compiler found): the training step runs as it is written" in said
+    )
 
 
 def test_each_shape_of_a_batch_is_compiled_before_the_first_iteration(tmp_path, runs, monkeypatch):
@@ -409,7 +411,7 @@ def test_each_shape_of_a_batch_is_compiled_before_the_first_iteration(tmp_path, 
         return lambda batch, labels: sizes.append(len(batch)) or step(batch, labels)
 
     monkeypatch.setattr(torch, "compile", compiler)
-    monkeypatch.setattr(compile_torch, "_compiler", lambda: "c++ 1.0")
+    monkeypatch.setattr(steps, "_compiler", lambda: "c++ 1.0")
     cut_after(6, tmp_path, compiled=True)
     record = finished(tmp_path, compiled=True)
     assert sizes == [6, 16, 16, 16, 16, 16, 6, 16] + [6, 16, 16, 16]
@@ -442,7 +444,7 @@ def test_where_no_compiler_works_the_command_says_so_and_trains(tmp_path):
     words = helpers.smoke(tmp_path / "runs", "--compiled", "true", paper="resnet")
     caches = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     ended = helpers.run(*words, log=tmp_path / "log", env=caches)
-    assert ended.code == 0 and "the training step runs uncompiled" in ended.err and "Traceback" not in ended.err
+    assert ended.code == 0 and "the training step runs as it is written" in ended.err and "Traceback" not in ended.err
     assert helpers.record(tmp_path / "runs")["environment"]["compiled"] is None
 
 
