@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.training.determinism import generator
 from papers.googlenet import sampling
-from papers.googlenet.sampling import Patches, cut, draw_patches, photometric, resize, training_batch
+from papers.googlenet.sampling import Patches, cut, draw_patches, photometric, resize, stack, training_batch
 
 MANY = 20_000
 
@@ -116,7 +116,7 @@ def test_where_no_patch_fits_the_largest_in_the_middle_is_taken(shape, box, monk
 
 def test_a_patch_that_is_not_resized_holds_the_pixels_of_its_place():
     picture = coordinates(60, 80)
-    patch, mirrored = (cut([picture], at(11, 23, 32, 32, mirrored), 32)[0] for mirrored in (False, True))
+    patch, mirrored = (cut(stack([picture]), at(11, 23, 32, 32, mirrored), 32)[0] for mirrored in (False, True))
     assert torch.equal(patch, picture[:, 11:43, 23:55])
     assert torch.equal(mirrored, picture[:, 11:43, 23:55].flip(2))
 
@@ -126,7 +126,7 @@ def test_a_patch_that_is_not_resized_holds_the_pixels_of_its_place():
 def test_a_resized_patch_holds_the_pixels_of_its_place(box, mirrored):
     """Pixel i of n comes from begin + (i + 1/2) * size / n - 1/2, to the tenth that a sampled kernel may be off."""
     top, left, height, width = box
-    patch = cut([coordinates(100, 120)], at(*box, mirrored), 32)[0]
+    patch = cut(stack([picture]), at(*box, mirrored), 32)[0]
     middle = torch.arange(32) + 0.5
     columns = left + middle * width / 32 - 0.5
     inner = slice(2, -2)
