@@ -7,8 +7,8 @@ Seven rooms; each imports only those below it:
 - `publishing`: `measure` weights (eval), `publish` records, what a published record must be (`checks`), `verify` that
   all of it still holds, and the runner of the papers' benchmarks (`bench`).
 - `pages`: from rows to `tables`, `figures` and pages.
-- `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`,
-  sorted by `comparison`.
+- `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`, and
+  of `ideas`, sorted by `comparison`.
 - `training`: what a paper's train.py gets. `run` keeps `checkpoint`s and `weights` and ends in one of the `records`
   with its `provenance`; `recipes` are fields with bounds; `processes` that train together; `determinism` and `device`;
   what eval.py hands back (`evaluation`); the compiler for C (`compile_c`); the `tries` by which open questions are

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
+from common.claims.ideas import IdeaRow, idea_rows
 from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
 from common.training.records import Record, ReleasedRecord, published_records, published_released
@@ -84,12 +85,13 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One paper's rows, in their order, and the records that they rest on."""
+    """One paper's rows and those of its ideas, in their order, and the records that they rest on."""
 
     paper: Paper
     rows: list[Row]
     records: list[Record]
     released: list[ReleasedRecord] = field(default_factory=list)
+    ideas: list[IdeaRow] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -239,12 +241,14 @@ def all_comparisons() -> list[Comparison]:
     def place(of: Comparison) -> tuple[bool, ...]:
         return not any(row.records for row in of.front_rows), not of.front_rows, not of.attempted
 
-    return sorted((_comparison(load_paper(name)) for name in find_papers()), key=place)
+    records = published_records()
+    return sorted((_comparison(load_paper(name), records) for name in find_papers()), key=place)
 
 
-def _comparison(paper: Paper) -> Comparison:
-    records, released = published_records(paper.name), published_released(paper.name)
-    return Comparison(paper, paper_rows(paper, records, released), records, released)
+def _comparison(paper: Paper, records: list[Record]) -> Comparison:
+    """Of all records, among which are those of other papers that ideas name."""
+    own, released = [record for record in records if record.paper == paper.name], published_released(paper.name)
+    return Comparison(paper, paper_rows(paper, own, released), own, released, idea_rows(paper, records))
 
 
 def seed_of(record: str) -> str:

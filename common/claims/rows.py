@@ -10,7 +10,7 @@ from common.base.duration import duration
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.examples import error_interval
-from common.claims.papers import Claim, Paper
+from common.claims.papers import Claim, Idea, Paper
 from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
@@ -197,7 +197,7 @@ def _variant_rows(paper: Paper, variant: str, records: list[Record]) -> list[Row
                 rows.append(_row(paper, None, variant, edition, protocol, metric, group))
         if all(row.edition != edition for row in rows):  # every seed failed, and a failure must be seen
             dataset, names = paper.variants[variant].dataset, [record.name for record in group]
-            rows.append(Row(paper.name, variant, dataset, edition, v.FAILED, names, "; ".join(_left_out(group))))
+            rows.append(Row(paper.name, variant, dataset, edition, v.FAILED, names, "; ".join(left_out(group))))
     return rows
 
 
@@ -215,20 +215,16 @@ def _row(
     group: list[Record],
 ) -> Row:
     """The row that settles `claim`, or with None one that settles nothing."""
-    values = {
-        record.seed: record.metrics[protocol][metric]
-        for record in group
-        if isinstance(record, FinishedRecord) and metric in record.metrics.get(protocol, {})
-    }
+    values = by_seed(group, protocol, metric)
     summary = None
     if values:
         summary = v.summarise(list(values.values()), paper.count(variant, metric), METRICS[metric].range)
     subject = variant, protocol, metric
     same = [c for c in paper.claims if (c.variant, c.protocol, c.metric) == subject and edition != paths.STANDIN]
     printed = claim or next(iter(same), None)
-    left_out = _left_out(group, values)
+    missed = left_out(group, values)
     notes = [UNVERIFIED] if printed and printed.unverified else []
-    notes += left_out
+    notes += missed
     if claim and not group:
         notes.append(f"needs {needs(paper, [claim])}")
     return Row(
@@ -236,7 +232,7 @@ def _row(
         variant=variant,
         dataset=paper.variants[variant].dataset,
         edition=edition,
-        verdict=_judge(paper, claim, printed, group, summary, all_seeds=not left_out),
+        verdict=_judge(paper, claim, printed, group, summary, all_seeds=not missed),
         records=[record.name for record in group],
         note="; ".join(notes),
         metric=metric,
@@ -246,6 +242,15 @@ def _row(
         summary=summary,
         over_examples=_over_examples(paper, variant, protocol, metric, group) if values else None,
     )
+
+
+def by_seed(group: list[Record], protocol: str, metric: str) -> dict[int, float]:
+    """What each seed measured, of those that measured it."""
+    return {
+        record.seed: record.metrics[protocol][metric]
+        for record in group
+        if isinstance(record, FinishedRecord) and metric in record.metrics.get(protocol, {})
+    }
 
 
 def _over_examples(
@@ -264,7 +269,7 @@ def _over_examples(
     return error_interval(mistakes, round(examples))
 
 
-def _left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
+def left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
     """What must be said about seeds that failed, and about those missing among the measured ones."""
     failed = [record for record in group if isinstance(record, FailedRecord)]
     present = {*measured, *(record.seed for record in failed)}
@@ -309,9 +314,9 @@ def can_be_settled(paper: Paper, variant: str) -> bool:
     return any(passport.counts(edition) for edition in passport.editions)
 
 
-def label(row: Row) -> str:
+def label(of: Row | Idea) -> str:
     """The metric as the tables name it."""
-    return METRICS[row.metric].label if row.metric else "–"
+    return METRICS[of.metric].label if of.metric else "–"
 
 
 def with_unit(value: str, metric: str) -> str:
@@ -363,11 +368,22 @@ def difference(row: Row) -> str:
     no printed number."""
     if row.difference is None or row.metric is None:
         return "–"
-    decimals, spread = METRICS[row.metric].decimals, row.difference.spread
+    return with_interval(row.difference, row.metric)
 
-    def signed(value: float) -> str:
-        text = f"{value:+.{decimals}f}"
-        return (text if float(text) else text[1:]).replace("-", "−")  # no sign at zero
 
-    mean = signed(row.difference.mean)
-    return f"{mean} ({signed(spread.low)} to {signed(spread.high)})" if spread else mean
+def with_interval(difference: v.Summary, metric: str) -> str:
+    """'−0.04 (−0.22 to +0.15)'; one seed has no interval."""
+    decimals, spread = METRICS[metric].decimals, difference.spread
+
+    def text(value: float) -> str:
+        return signed(f"{value:.{decimals}f}")
+
+    return text(difference.mean) + (f" ({text(spread.low)} to {text(spread.high)})" if spread else "")
+
+
+def signed(number: str) -> str:
+    """With its sign, a true minus; zero has none."""
+    digits = number.removeprefix("-")
+    if not float(digits):
+        return digits
+    return f"−{digits}" if number.startswith("-") else f"+{digits}"

@@ -5,6 +5,7 @@ from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.comparison import Comparison, Ranking, ReleasedEvidence, seed_of
 from common.claims.generations import earlier_generations
+from common.claims.ideas import IdeaRow, measured_difference, reported_difference
 from common.claims.papers import AlsoReported, Claim, Paper
 from common.claims.rows import (
     UNVERIFIED,
@@ -22,6 +23,12 @@ from common.pages.figures import FOREST
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
 RELEASED_COLUMN = "released weights, measured here"
+IDEA_COLUMNS = ["idea", "with", "without", "metric", "protocol", "edition", "paper says", "here", "verdict"]
+ABOUT_IDEAS = (
+    "Ideas are what a paper claims for a part of its method. *Paper says* is the difference that the part makes "
+    "(*with* minus *without*) as printed or, where none is printed, its direction; *here* is the mean difference "
+    "between runs of the same seed, with its 90 % interval."
+)
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
 UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."
 
@@ -31,11 +38,11 @@ def results_page(comparisons: list[Comparison]) -> str:
     parts = [
         "# Results\n\nGenerated from the records in `records/` by `bash reproduce.sh table`; do not edit. "
         "The same as data: [comparison.json](comparison.json), [comparison.csv](comparison.csv), "
-        "[comparison.tex](comparison.tex), [index.html](index.html).\n\n"
+        "[comparison.tex](comparison.tex), [ideas.json](ideas.json), [index.html](index.html).\n\n"
         "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
         "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean minus the printed number, "
         "with its 90 % interval. *Released weights, measured here*: what weights that others trained score under our "
-        "evaluation. How a verdict is reached: [README](../README.md#how-to-read-a-verdict)."
+        "evaluation. How a verdict is reached: [README](../README.md#how-to-read-a-verdict).\n\n" + ABOUT_IDEAS
     ]
     parts += filter(None, [_forest("")])
     for comparison in comparisons:
@@ -43,6 +50,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
         parts += _measured(comparison, comparison.attempted, everything=True)
         parts += _evidence(comparison)
+        parts += _ideas(comparison, everything=True)
         parts += _not_attempted(comparison, everything=True)
     return "\n\n".join([*parts, "## The power of a verdict", power_table()]) + "\n"
 
@@ -50,7 +58,8 @@ def results_page(comparisons: list[Comparison]) -> str:
 def paper_block(comparison: Comparison, page: str) -> str:
     """The text between the markers of a paper's page; figures that its other text, `page`, shows are left out."""
     overview = comparison.without_details()
-    parts = [*_measured(overview, overview.attempted), *_not_attempted(overview), *_also_reported(comparison)]
+    parts = [*_measured(overview, overview.attempted), *_ideas(comparison)]
+    parts += [*_not_attempted(overview), *_also_reported(comparison)]
     if left_out := len(comparison.rows) - len(overview.rows):
         parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
     parts += _earlier_generations(comparison)
@@ -66,6 +75,7 @@ def paper_block(comparison: Comparison, page: str) -> str:
 def front_block(comparisons: list[Comparison]) -> str:
     """The text between the markers of the front page."""
     verdicts = [[_link(c), *_cells(row), _released(row)] for c in comparisons for row in c.front_rows]
+    ideas = [[_link(c), *_idea_cells(row, "results/")] for c in comparisons for row in c.ideas]
     beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
     standing = [
         [
@@ -80,6 +90,8 @@ def front_block(comparisons: list[Comparison]) -> str:
     parts = [
         markdown_table(verdicts, ["paper", *COLUMNS, RELEASED_COLUMN]),
         _forest("results/"),
+        ABOUT_IDEAS if ideas else "",
+        markdown_table(ideas, ["paper", *IDEA_COLUMNS]) if ideas else "",
         "What was measured where the paper prints nothing, or on data other than the paper's:" if beside else "",
         markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]) if beside else "",
         "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa "
@@ -183,6 +195,29 @@ def _edition_notes(comparison: Comparison, rows: list[Row]) -> list[str]:
     return [
         f"- *{note.edition}* ({note.dataset}): {note.description}. It does not count for the paper's claims."
         for note in comparison.edition_notes(rows)
+    ]
+
+
+def _ideas(comparison: Comparison, everything: bool = False) -> list[str]:
+    """The table of the paper's ideas; with `everything` it is that of results/README.md, which explains it once."""
+    if not comparison.ideas:
+        return []
+    lines = [_idea_cells(row, "" if everything else "../../results/") for row in comparison.ideas]
+    return ["### Ideas", *([] if everything else [ABOUT_IDEAS]), markdown_table(lines, IDEA_COLUMNS)]
+
+
+def _idea_cells(row: IdeaRow, results: str) -> list[str]:
+    """`results` is the way to results/."""
+    variants = [f"[{name}]({results}records/{folder})" if folder else name for name, folder in row.variants]
+    return [
+        f"{row.idea.says} ({row.idea.where})",
+        *variants,
+        label(row.idea),
+        row.idea.protocol,
+        row.edition or "–",
+        reported_difference(row),
+        measured_difference(row),
+        f"**{row.verdict}**" + (f" ({row.note})" if row.note else ""),
     ]
 
 

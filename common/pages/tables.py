@@ -4,11 +4,13 @@
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.base import paths
 from common.base.files import fill, write_whole
 from common.claims.comparison import Comparison, all_comparisons
+from common.claims.ideas import IdeaRow, measured_difference, reported_difference
 from common.claims.rows import Row, RowAsDict, difference, label, measured, released_as, remark, reported_as
 from common.pages.figures import FOREST
 from common.pages.pages import front_block, paper_block, power_table, results_page
@@ -31,9 +33,11 @@ def rebuild() -> list[Path]:
 def tables() -> dict[Path, str]:
     """Every generated text, by the path it belongs to."""
     comparisons = all_comparisons()
-    rows = [row for of in sorted(comparisons, key=lambda of: of.paper.name) for row in of.rows]
+    by_name = sorted(comparisons, key=lambda of: of.paper.name)
+    rows, ideas = [row for of in by_name for row in of.rows], [row for of in by_name for row in of.ideas]
     files = {
-        paths.RESULTS / "comparison.json": json.dumps([row.as_dict() for row in rows], indent=1) + "\n",
+        paths.RESULTS / "comparison.json": _json(rows),
+        paths.RESULTS / "ideas.json": _json(ideas),
         paths.RESULTS / "comparison.csv": _csv(rows),
         paths.RESULTS / "comparison.tex": _latex(rows),
         paths.RESULTS / "README.md": results_page(comparisons),
@@ -49,6 +53,10 @@ def tables() -> dict[Path, str]:
         text = fill(front.read_text(encoding="utf-8"), BEGIN, END, front_block(comparisons))
         files[front] = fill(text, POWER_BEGIN, POWER_END, power_table())
     return files
+
+
+def _json(rows: Sequence[Row | IdeaRow]) -> str:
+    return json.dumps([row.as_dict() for row in rows], indent=1) + "\n"
 
 
 def _csv(rows: list[Row]) -> str:
@@ -88,7 +96,7 @@ def _html(comparisons: list[Comparison]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (label, reported_as, measured, difference, remark, released_as)
+    words = (label, reported_as, measured, difference, remark, released_as, reported_difference, measured_difference)
     environment.globals |= {word.__name__: word for word in words}
     names = [comparison.paper.name for comparison in comparisons]
     figures = {name: [file.name for file in sorted((paths.FIGURES / name).glob("*.png"))] for name in names}

@@ -86,6 +86,17 @@ RELEASED = {
 }
 
 
+IDEA = {
+    "id": "width",
+    "says": "width | <more> helps",
+    "where": "Sec. 2",
+    "with": "wide",
+    "without": "plain",
+    "metric": "test_error",
+    "protocol": "last",
+}
+
+
 class Toy:
     """Writes papers, passports, data files and records under a folder that `common` takes for the repository."""
 
@@ -109,6 +120,10 @@ class Toy:
     def released_content(self) -> dict:
         """The same with released weights, which are one of the files of the dataset "shapes"."""
         return self.paper_content() | {"released": [copy.deepcopy(RELEASED)]}
+
+    def idea_content(self, **changes) -> dict:
+        """The same with an idea: that the wide variant has the lower test error."""
+        return self.paper_content() | {"ideas": [IDEA | changes]}
 
     def claim(self, **changes) -> Claim:
         return Claim.model_validate(CLAIM | changes)

@@ -83,7 +83,8 @@ def test_another_value_gives_other_tables(world, record):
     before = tables.tables()
     world.publish(record(0, 0.5))
     after = tables.tables()
-    assert [path for path in before if before[path] == after[path]] == [paths.PAPERS / "beta_2010" / "README.md"]
+    untouched = [paths.RESULTS / "ideas.json", paths.PAPERS / "beta_2010" / "README.md"]  # no idea, another paper
+    assert [path for path in before if before[path] == after[path]] == untouched
 
 
 def section(page: str, paper: str) -> str:
@@ -452,6 +453,45 @@ def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
     assert "**failed** (seed 0" in files[paths.PAPERS / "gamma_2020" / "README.md"]
     failed = ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)", "–"]
     assert failed in front_lines("A page")
+
+
+def test_ideas_have_tables_of_their_own_and_a_file(toy, record, monkeypatch, power):
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.idea_content()
+    content["ideas"].append(content["ideas"][0] | {"id": "again", "without": "beta_2010/wide", "unverified": True})
+    toy.paper("beta_2010")
+    toy.paper(content=content)
+    for folder in (toy.root, paths.PAPERS / "alpha_2001", paths.PAPERS / "beta_2010"):
+        (folder / "README.md").write_text(PAGE)
+    toy.publish(*(record(k, 0.7, variant="wide") for k in range(3)), *(record(k, 0.9) for k in range(3)))
+    files = tables.tables()
+    ways = {
+        paths.ROOT / "README.md": "results/records",
+        paths.PAPERS / "alpha_2001" / "README.md": "../../results/records",
+        paths.RESULTS / "README.md": "records",
+    }
+    for page, way in ways.items():
+        idea = r"width \| <more> helps (Sec. 2)"
+        first, second = [line[line.index(idea) :] for line in lines_of(files[page]) if idea in line]
+        links = [f"[{name}]({way}/alpha_2001/{name}/official)" for name in ("wide", "plain")]
+        found = "−0.20 (−0.21 to −0.19) % (n = 3)"
+        assert first[1:] == [*links, "test error", "last", "official", "lower", found, "**holds**"]
+        assert second[1:] == [
+            "wide", "beta_2010/wide", "test error", "last", "–", "lower", "–", "**not attempted** (unverified)"
+        ]  # fmt: skip
+        assert (page.parent / links[0].split("(")[1].rstrip(")")).is_dir()
+        assert files[page].count("Ideas are what a paper claims") == 1
+    assert "idea" not in files[paths.PAPERS / "beta_2010" / "README.md"].lower()
+    page = Balance()
+    page.feed(files[paths.RESULTS / "index.html"])
+    assert page.open == [] and page.text.count("width | <more> helps (Sec. 2)") == 2 and found in page.text
+    for said in ('<a href="records/alpha_2001/wide/official">wide</a>', '<span class="verdict holds">holds</span>'):
+        assert said in files[paths.RESULTS / "index.html"]
+    ideas = json.loads(files[paths.RESULTS / "ideas.json"])
+    assert [(idea["idea"], idea["verdict"], len(idea["records"])) for idea in ideas] == [
+        ("width", "holds", 6),
+        ("again", "not attempted", 0),
+    ]
 
 
 def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
