@@ -192,14 +192,14 @@ class Comparison:
     @property
     def lead(self) -> list[Row]:
         """What speaks for the paper in one line: the printed numbers that one variant has, of the headline where there
-        are some, and what was measured of them. The default variant, unless only others were measured."""
+        are some, and what was measured of them. The lead variant, unless only others were measured."""
         printed = [row for row in self.without_details().rows if row.printed]
         told = [row for row in printed if row.metric in self.paper.headline] or printed
 
         def place(variant: str) -> tuple[bool, ...]:
             rows = [row for row in told if row.variant == variant]
             settled, seen = any(row.claim and row.records for row in rows), any(row.summary for row in rows)
-            return not settled, not seen, variant != self.paper.default_variant
+            return not settled, not seen, variant != self.paper.lead_variant
 
         variant = min((row.variant for row in told), key=place, default=None)
         return [row for row in told if row.variant == variant]

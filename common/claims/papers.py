@@ -180,6 +180,7 @@ class PaperFile(Checked):
     # The commit of this file at which seeds, printed numbers and margins were fixed; `verify` compares it with today's.
     frozen: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{40}$")] | None = None
     default_variant: str
+    lead_variant: str | None = None  # whose numbers speak for the paper in one line, where not the default's
     headline: list[str]  # the metrics that the front page shows where no claim covers what was measured
     # One sentence: why what was measured differs from what is printed, or what may make it differ. `{variant/protocol/
     # metric}` in it stands for what was measured.
@@ -204,6 +205,7 @@ class Paper:
         self.citation = content.citation
         self.frozen = content.frozen
         self.default_variant = content.default_variant
+        self.lead_variant = content.lead_variant or content.default_variant
         self.headline = content.headline
         self.why = content.why
         self.variants = content.variants
@@ -303,8 +305,9 @@ class Paper:
         def fault(text: str) -> UsageError:
             return UsageError(f"{self.file}: {text}")
 
-        if self.default_variant not in self.variants:
-            raise fault(f"default_variant: {self.default_variant!r} is not a variant")
+        for field, name in (("default_variant", self.default_variant), ("lead_variant", self.lead_variant)):
+            if name not in self.variants:
+                raise fault(f"{field}: {name!r} is not a variant")
         for name in self.headline:
             if name not in METRICS:
                 raise fault(f"headline: {name!r} is not a metric.{nearest(name, METRICS)}")
