@@ -148,7 +148,7 @@ def test_measured_variants_are_described_and_the_others_named(toy, record, power
     for page in (files[paths.RESULTS / "README.md"], files[paths.PAPERS / "alpha_2001" / "README.md"]):
         assert "- *plain*: as printed\n" in page and "twice as wide" not in page
         assert "### Not attempted\n\nNot run yet, and not covered by any claim: wide.\n" in page
-    not_run = "Not run yet, and not covered by any claim: wide."
+    not_run = "Not run yet, and not covered by any claim: 1</summary>wide<"
     assert not_run in files[paths.RESULTS / "index.html"]
     content["claims"][0]["detail"] = True  # hides the row from the overview, and is a claim all the same
     toy.paper(content=content)
