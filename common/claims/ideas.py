@@ -188,6 +188,11 @@ def _reported(paper: Paper, idea: Idea) -> tuple[str | None, bool]:
     return str(with_part - without), idea.unverified or any(claim.unverified for claim in claims)
 
 
+def measured_on(row: IdeaRow) -> str:
+    """'test error, last, official': the metric, the protocol and the edition, as the tables print them."""
+    return ", ".join(filter(None, (METRICS[row.idea.metric].label, row.idea.protocol, row.edition)))
+
+
 def reported_difference(row: IdeaRow) -> str:
     """The difference that the paper prints, or else which way it says that the metric goes, as the tables print it."""
     return with_unit(signed(row.reported), row.idea.metric) if row.reported else row.direction

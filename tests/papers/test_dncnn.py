@@ -533,6 +533,14 @@ def test_recipes_have_the_papers_numbers():
     assert set(VARIANTS) == set(PAPER.variants)
 
 
+def test_an_hour_takes_as_many_patches_as_quick_but_of_all_pictures():
+    hour, quick = VARIANTS["sigma25-hour"], recipe("sigma25-authors", "quick")
+    assert hour.epochs * hour.epoch_patches == quick.epochs * quick.epoch_patches == 327_680
+    assert not hour.held_out and 204_800 % hour.epoch_patches == 0, "every patch comes before one comes again"
+    rates = [rate_of_epoch(hour, epoch) for epoch in range(1, 9)]
+    assert rates == pytest.approx([10 ** (-3 - 2 * n / 7) for n in range(8)])
+
+
 def test_the_variants_of_figure_2_differ_in_nothing_else():
     """Two optimisers; under each, residual learning or not and batch normalization or not."""
     names = [name for name in VARIANTS if name.startswith("fig2")]
