@@ -37,7 +37,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     model.to(device)
 
     def predicted(pictures: list[Tensor], crops: int) -> Tensor:
-        return classify(model, pictures, recipe.side, mean, PROTOCOLS[crops]).argmax(1)
+        return classify(model, pictures, mean, recipe, PROTOCOLS[crops]).argmax(1)
 
     labels = flowers.labels[parts.test]
     by_crops = {crops: predicted(tested, crops) for crops in MEASURED}

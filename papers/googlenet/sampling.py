@@ -113,8 +113,8 @@ def cut(pictures: Stack, patches: Patches, side: int) -> Tensor:
     Resizing rows, and then columns, is one matrix product for the whole batch.
     """
     pixels = pictures.pixels.float()
-    rows = _resampling(patches.top, patches.height, side, pixels.shape[2]).to(pixels.device)
-    columns = _resampling(patches.left, patches.width, side, pixels.shape[3]).to(pixels.device)
+    rows = _resampling(patches.top.to(pixels.device), patches.height.to(pixels.device), side, pixels.shape[2])
+    columns = _resampling(patches.left.to(pixels.device), patches.width.to(pixels.device), side, pixels.shape[3])
     batch = rows[:, None] @ (pixels @ columns[:, None].mT)
     batch = _where(pictures.upright, batch.mT, batch)
     return _where(patches.mirrored, batch.flip(3), batch)
@@ -133,8 +133,8 @@ def _resampling(begin: Tensor, size: Tensor, side: int, length: int) -> Tensor:
     whichever is larger.
     """
     begin, size = begin[:, None, None], size[:, None, None]
-    pixel, scale = torch.arange(length), size / side
-    middle = begin + (torch.arange(side)[:, None] + 0.5) * scale
+    pixel, scale = torch.arange(length, device=size.device), size / side
+    middle = begin + (torch.arange(side, device=size.device)[:, None] + 0.5) * scale
     weight = (1 - (pixel + 0.5 - middle).abs() / scale.clamp(min=1)).clamp(min=0)
     weight *= (pixel >= begin) & (pixel < begin + size)
     return weight / weight.sum(dim=2, keepdim=True)

@@ -46,6 +46,7 @@ class Recipe:
     head_weight: Annotated[float, Field(ge=0)] = 0.3  # of each head's loss (Sec. 5)
     side: int = 112  # of what the network sees, in pixels; Sec. 5: 224, larger than these pictures
     distortion: Annotated[float, Field(ge=0, lt=1)] = 0.4  # open: how far brightness, contrast and colour change
+    grey_level: Annotated[float, Field(gt=0)] = 1.0  # open: what one of 255 is worth to the network
     initial_weights: Initial = "xavier"  # open
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 100  # open
     batch_size: Annotated[int, Field(ge=2, le=1000)] = 32  # open
@@ -127,7 +128,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
         model.train()
         for index, batch in run.steps(batches):
             patches = generator(run.seed, "patches", epoch, index)
-            seen = training_batch(shown[batch], recipe.side, recipe.distortion, patches) - mean
+            seen = as_input(training_batch(shown[batch], recipe.side, recipe.distortion, patches), mean, recipe)
             label = labels[batch.to(run.device)]
             with torch.autocast(run.device, precision, enabled=precision != torch.float32):
                 logits, *of_heads = model(seen, generator(run.seed, "dropout", epoch, index))
@@ -143,7 +144,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
 
         loss = at.loss.item() / count
         run.require_finite(loss, f"the loss in epoch {epoch + 1}")
-        predicted = classify(average.module, tested, recipe.side, mean, PROTOCOLS[1], precision).argmax(1)
+        predicted = classify(average.module, tested, mean, recipe, PROTOCOLS[1], precision).argmax(1)
         error = error_percent(predicted, flowers.labels[parts.test])
         norms = (at.gradients / len(batches)).tolist()
         run.log(
@@ -169,6 +170,11 @@ def mean_colour(pictures: Sequence[Tensor]) -> Tensor:
     return (sums.double() / sum(picture[0].numel() for picture in pictures)).float()[:, None, None]
 
 
+def as_input(pictures: Tensor, mean: Tensor, recipe: Recipe) -> Tensor:
+    """Pictures (N, 3, H, W), 0 to 255, as the network takes them."""
+    return (pictures.float() - mean) * recipe.grey_level
+
+
 def trunk(model: GoogLeNet) -> dict[str, nn.Module]:
     """The modules that have weights, from the first to the last, without the heads."""
     return {name: part for name, part in model.named_children() if name != "heads" and list(part.parameters())}
@@ -183,8 +189,8 @@ def gradient_norms(model: GoogLeNet) -> Tensor:
 def classify(
     model: nn.Module,
     pictures: Sequence[Tensor],
-    side: int,
     mean: Tensor,
+    recipe: Recipe,
     protocol: Protocol,
     precision: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -197,11 +203,11 @@ def classify(
     device = mean.device.type
 
     def prepare(crops: Tensor) -> Tensor:
-        return crops.to(device).float() - mean
+        return as_input(crops.to(device), mean, recipe)
 
     model.eval()
     with torch.autocast(device, precision, enabled=precision != torch.float32):
-        return predict([model], pictures, side, protocol, prepare, CROPS_AT_ONCE[device])
+        return predict([model], pictures, recipe.side, protocol, prepare, CROPS_AT_ONCE[device])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ bash reproduce.sh eval senet --weights FILE
 python -m papers.senet.eval --weights FILE
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +18,6 @@ from common.data.cifar10 import CLASSES, load
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
-from papers.senet.data import Standard
 from papers.senet.model import SqueezeExcitation
 from papers.senet.train import IMAGES_AT_ONCE, STANDARDS, Recipe, build_model, classify, hold_out, on_device
 
@@ -71,12 +71,15 @@ class Gates:
 
 
 @torch.no_grad()
-def gates_by_class(model: nn.Module, images: Tensor, labels: Tensor, standard: Standard) -> list[Gates]:
+def gates_by_class(
+    model: nn.Module, images: Tensor, labels: Tensor, standard: Callable[[Tensor], Tensor]
+) -> list[Gates]:
     """What Figs. 6 and 7 show, of all blocks in their order in the network; none in a plain network.
 
     Args:
         images: (N, 3, 32, 32), uint8, on the model's device.
         labels: (N,), on the CPU.
+        standard: from pictures to what the network takes.
     """
     blocks = [module for module in model.modules() if isinstance(module, SqueezeExcitation)]
     moments: list[list[Tensor]] = [[] for _ in blocks]  # of each part: sums by class of the gates and their squares

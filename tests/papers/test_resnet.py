@@ -9,8 +9,7 @@ from matplotlib import pyplot as plt
 
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
-from common.data.cifar10 import Cifar10, load
-from common.data.passports import LocatedData
+from common.data.cifar10 import Cifar10
 from common.training import checkpoint, provenance, steps
 from common.training.determinism import generator
 from common.training.records import Record
@@ -22,28 +21,17 @@ from papers.resnet.eval import evaluate, layer_responses
 from papers.resnet.model import initialise
 from papers.resnet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
+from tests.papers.cifar import STAND_IN, some_of_each_class
 
 PAPER = load_paper("resnet")
 CODE = provenance.code(PAPER.name)
-STAND_IN = LocatedData("cifar10", "stand-in", None, {})
 PER_CLASS, BATCH, PER_EPOCH, ITERATIONS = 7, 16, 5, 8  # 70 pictures: four batches of 16 and one of 6
 IMAGENET = [name for name, variant in PAPER.variants.items() if variant.dataset == "imagenet"]
 
 
 @pytest.fixture(scope="module")
 def few() -> Cifar10:
-    """Some pictures of each class of the stand-in."""
-    whole = load(STAND_IN)
-    train_part, test_part = (
-        torch.cat([(labels == number).nonzero()[:PER_CLASS, 0] for number in range(10)])
-        for labels in (whole.train_labels, whole.test_labels)
-    )
-    return Cifar10(
-        whole.train_images[train_part],
-        whole.train_labels[train_part],
-        whole.test_images[test_part],
-        whole.test_labels[test_part],
-    )
+    return some_of_each_class(PER_CLASS)
 
 
 @pytest.fixture(scope="module", autouse=True)

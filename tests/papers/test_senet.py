@@ -5,27 +5,27 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib import pyplot as plt
 
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
-from common.data.cifar10 import Cifar10, load
-from common.data.passports import LocatedData
+from common.data.cifar10 import Cifar10
 from common.training import checkpoint, provenance
 from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
 from common.training.weights import copied, load_weights, weights_hash
 from papers.resnet import train as resnet
-from papers.senet import train
+from papers.senet import figures, train
 from papers.senet.data import PADDING, of_each_channel, of_each_pixel, random_crops
 from papers.senet.eval import evaluate, gates_by_class
 from papers.senet.model import initialise
 from papers.senet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
+from tests.papers.cifar import STAND_IN, some_of_each_class
 
 PAPER = load_paper("senet")
 CODE = {name: provenance.code(name) for name in ("senet", "resnet")}
-STAND_IN = LocatedData("cifar10", "stand-in", None, {})
 PER_CLASS, BATCH, PER_EPOCH, ITERATIONS = 7, 16, 5, 8  # 70 pictures: four batches of 16 and one of 6
 IMAGENET = [name for name, variant in PAPER.variants.items() if variant.dataset == "imagenet"]
 DEEP = [name for name in VARIANTS if "preact" in name]
@@ -34,18 +34,7 @@ PAIRS = [("resnet20", "se-resnet20"), *((f"preact-resnet{d}", f"se-preact-resnet
 
 @pytest.fixture(scope="module")
 def few() -> Cifar10:
-    """Some pictures of each class of the stand-in."""
-    whole = load(STAND_IN)
-    train_part, test_part = (
-        torch.cat([(labels == number).nonzero()[:PER_CLASS, 0] for number in range(10)])
-        for labels in (whole.train_labels, whole.test_labels)
-    )
-    return Cifar10(
-        whole.train_images[train_part],
-        whole.train_labels[train_part],
-        whole.test_images[test_part],
-        whole.test_labels[test_part],
-    )
+    return some_of_each_class(PER_CLASS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -360,3 +349,32 @@ def test_gates_are_measured_class_by_class(few, monkeypatch):
     within = torch.stack([gates[labels == n].var(0, correction=0) for n in range(10)]).mean().sqrt().item()
     assert first.summary() == pytest.approx([means.mean().item(), between, within], rel=1e-3)
     assert last.mean.shape == (10, 64)
+
+
+# ---- figures --------------------------------------------------------------------------------------
+
+
+def with_weights(record: Record, file: str | None) -> Record:
+    """As if it were published."""
+    return record.model_copy(update={"weights": record.weights.model_copy(update={"file": file})})
+
+
+def test_figures_are_drawn_from_records_with_and_without_blocks(runs, few, monkeypatch):
+    monkeypatch.setattr(figures, "load", lambda located: few)
+    first, *others = finished(runs), finished(runs, seed=1), finished(runs, variant="resnet20")
+    records = [
+        with_weights(first, str(job(runs).folder / first.weights.file)),
+        *(with_weights(record, None) for record in others),
+    ]
+    shown = {name: draw(records, lambda dataset: STAND_IN) for name, draw in figures.FIGURES.items()}
+    (errors,) = shown["error_against_iterations"].axes
+    assert len(errors.lines) == 6
+    assert [text.get_text() for text in errors.get_legend().get_texts()] == ["resnet20", "se-resnet20"]
+    assert [len(axis.lines) - 2 for axis in shown["gates_by_depth"].axes] == [2, 2, 2]
+    of_classes = shown["gates_of_classes"].axes
+    assert [len(axis.lines) for axis in of_classes] == [11] * 3  # ten classes and all
+    assert [len(axis.lines[0].get_xdata()) for axis in of_classes] == [16, 32, 50]
+    assert [len(axis.collections) for axis in shown["gates_within_classes"].axes] == [2] * 3
+    assert [draw([], lambda dataset: STAND_IN) for draw in figures.FIGURES.values()] == [None] * 4
+    assert figures.gates_of_classes(records, lambda dataset: None) is None
+    plt.close("all")
