@@ -10,7 +10,7 @@ from pathlib import Path
 from common.base import paths
 from common.base.files import fill, write_whole
 from common.claims.comparison import Comparison, all_comparisons
-from common.claims.ideas import IdeaRow, measured_difference, reported_difference
+from common.claims.ideas import IdeaRow, measured_difference, measured_on, reported_difference
 from common.claims.rows import Row, RowAsDict, difference, label, measured, released_as, remark, reported_as
 from common.pages.figures import FOREST
 from common.pages.pages import front_block, paper_block, power_table, results_page
@@ -96,8 +96,9 @@ def _html(comparisons: list[Comparison]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (label, reported_as, measured, difference, remark, released_as, reported_difference, measured_difference)
-    environment.globals |= {word.__name__: word for word in words}
+    words = (label, reported_as, measured, difference, remark, released_as)
+    words_of_ideas = (measured_on, reported_difference, measured_difference)
+    environment.globals |= {word.__name__: word for word in (*words, *words_of_ideas)}
     names = [comparison.paper.name for comparison in comparisons]
     figures = {name: [file.name for file in sorted((paths.FIGURES / name).glob("*.png"))] for name in names}
     has_forest = (paths.FIGURES / FOREST).exists()
