@@ -319,6 +319,7 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch, whole, drawn):
     records = [
         published, one_better(whole), renamed(whole, "sigma25-printed", 25),
         renamed(whole, "sigma50-authors", 50), renamed(whole, "blind-authors", 15, 25, 50),
+        renamed(whole, "fig2-sgd-direct-bn", 25), renamed(one_better(whole), "fig2-adam-direct-bn", 25),
     ]  # fmt: skip
     shown = drawn(records)
 
@@ -328,6 +329,10 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch, whole, drawn):
     assert texts == ["Adam, the authors' code, mean of 2 seeds", "SGD, as printed, 1 seed"]
     low, high = axis.get_ylim()
     assert all(low < line.get_ydata()[-1] < high for line in axis.lines), "where a training ends is seen"
+
+    assert [[len(line.get_xdata()) for line in axis.lines] for axis in shown["figure_2_in_short"].axes] == [[2], [2]]
+    (legend,) = shown["figure_2_in_short"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["batch normalization"]
 
     (axis,) = shown["psnr_against_sigma"].axes
     several, blind = axis.containers
