@@ -23,7 +23,7 @@ PHOTOGRAPH = "coffee.png"
 # The network's picture.
 COLOURS = {"convolution": "#9dc3e6", "pooling": "#f4a6a6", "response norm": "#b5d9a8", "dense": "#f0d58c"}
 HEAD = "#cdb9e0"
-LAST_OF_A_ROW = ("inception_4b", "linear")
+LAST_OF_A_ROW = ("inception_4a", "linear")
 BRANCHES = 4  # of an inception module, one above the other
 WIDTH, HEIGHT, GAP = 0.86, 0.8, 0.44  # of a box, and between modules; a place is 1 by 1
 FLOW = (BRANCHES - 1) / 2  # the height at which one module hands over to the next
@@ -56,7 +56,7 @@ def network(records: list[FinishedRecord], data: Data) -> Figure | None:
             if label in model.heads:
                 _draw_head(axis, middle, model.heads[label])
             place += columns + GAP
-        axis.set(xlim=(-0.6, 19.4), ylim=(-1.6, BRANCHES + 1.2))
+        axis.set(xlim=(-0.6, 20.9), ylim=(-1.6, BRANCHES + 1.2))
         axis.axis("off")
     handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in (*COLOURS.values(), HEAD)]
     figure.legend(handles, [*COLOURS, "auxiliary head"], loc="lower center", ncol=len(handles), fontsize=8)
