@@ -345,7 +345,7 @@ def test_a_try_keeps_what_was_tried_and_what_it_gave(runs, tmp_path):
     row = choose.one_try(record)
     assert (row["variant"], row["learning_rate"], row["epochs"], row["seed"]) == ("flowers", "0.005", "1", "0")
     assert float(row["one_crop"]) == pytest.approx(record.metrics["1-crop"]["test_error"], abs=0.05)
-    assert "`epochs=1` `learning_rate=0.005`" in choose.page_block([row])
+    assert "`learning_rate=0.005`" in choose.page_block([row])
     with pytest.raises(UsageError, match="only finished runs with `--held-out true`"):
         choose.one_try(finished(runs))
 
