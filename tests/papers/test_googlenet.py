@@ -363,7 +363,7 @@ def test_figures_are_drawn_from_every_variants_records(runs, monkeypatch):
     assert len(shown["error_against_epochs"].axes[0].lines) == 2 * len(records)
     assert len(shown["crops_of_a_picture"].axes) == 144
     boxes = sum(len(axis.patches) for axis in shown["network"].axes)
-    assert boxes == 12 + 9 * 7 + 2 * 4  # modules, and the boxes of inception modules and heads
+    assert boxes == 11 + 9 * 7 + 2 * 4  # modules, and the layers of inception modules and of heads
     for name in ("gradient_norms", "error_against_epochs"):
         assert figures.FIGURES[name]([], lambda dataset: None) is None
     plt.close("all")
