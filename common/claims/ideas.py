@@ -130,7 +130,7 @@ def idea_rows(paper: Paper, records: Sequence[Record]) -> list[IdeaRow]:
 
 def _rows_of(paper: Paper, idea: Idea, records: Sequence[Record]) -> list[IdeaRow]:
     with_part, without = (_side(paper, name, records) for name in (idea.with_variant, idea.without_variant))
-    seeds = min(side.paper.variants[side.variant].seeds for side in (with_part, without))
+    seeds = min(side.paper.variants[side.variant].seeds for side in (with_part, without))  # the other's have no partner
     pairs = {
         edition: (with_part.on(edition, seeds), without.on(edition, seeds))
         for edition in (*with_part.paper.passport(with_part.variant).editions, None)
@@ -186,6 +186,11 @@ def _reported(paper: Paper, idea: Idea) -> tuple[str | None, bool]:
         return None, idea.unverified
     with_part, without = (Decimal(claim.reported) for claim in claims)
     return str(with_part - without), idea.unverified or any(claim.unverified for claim in claims)
+
+
+def measured_on(row: IdeaRow) -> str:
+    """'test error, last, official': the metric, the protocol and the edition, as the tables print them."""
+    return ", ".join(filter(None, (METRICS[row.idea.metric].label, row.idea.protocol, row.edition)))
 
 
 def reported_difference(row: IdeaRow) -> str:

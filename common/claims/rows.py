@@ -10,7 +10,7 @@ from common.base.duration import duration
 from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.examples import error_interval
-from common.claims.papers import Claim, Idea, Paper
+from common.claims.papers import Claim, Paper
 from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
@@ -316,9 +316,9 @@ def can_be_settled(paper: Paper, variant: str) -> bool:
     return any(passport.counts(edition) for edition in passport.editions)
 
 
-def label(of: Row | Idea) -> str:
+def label(row: Row) -> str:
     """The metric as the tables name it."""
-    return METRICS[of.metric].label if of.metric else "–"
+    return METRICS[row.metric].label if row.metric else "–"
 
 
 def with_unit(value: str, metric: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from common.base import paths
 from common.claims import verdict as v
 from common.claims.comparison import Comparison, Evidence, ReleasedEvidence, seed_of
-from common.claims.ideas import IdeaRow, measured_difference, reported_difference
+from common.claims.ideas import IdeaRow, measured_difference, measured_on, reported_difference
 from common.claims.rows import Row, difference, label, measured, released_as, remark, reported_as, with_unit
 from common.pages.figures import FOREST, figures_of
 from common.pages.in_short import InShort, coverage, in_short
@@ -27,8 +27,8 @@ TONES = {
     "bad": (v.NOT_REPRODUCED, v.NOT_CONFIRMED, v.DOES_NOT_HOLD, v.FAILED),
 }
 WORDS = (
-    label, reported_as, measured, difference, remark, released_as, with_unit, seed_of, reported_difference,
-    measured_difference,
+    label, reported_as, measured, difference, remark, released_as, with_unit, seed_of, measured_on,
+    reported_difference, measured_difference,
 )  # fmt: skip
 
 

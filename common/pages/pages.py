@@ -5,7 +5,7 @@ from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.comparison import Comparison, Ranking, ReleasedEvidence, seed_of
 from common.claims.generations import earlier_generations
-from common.claims.ideas import IdeaRow, measured_difference, reported_difference
+from common.claims.ideas import IdeaRow, measured_difference, measured_on, reported_difference
 from common.claims.papers import AlsoReported, Claim, Paper
 from common.claims.rows import (
     UNVERIFIED,
@@ -24,10 +24,10 @@ from common.pages.in_short import coverage, in_short, in_words
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
 RELEASED_COLUMN = "released weights, measured here"
-IDEA_COLUMNS = ["idea", "with", "without", "metric", "protocol", "edition", "paper says", "here", "verdict"]
+IDEA_COLUMNS = ["idea", "with the part / without it", "metric", "paper says", "here", "verdict"]
 ABOUT_IDEAS = (
     "Ideas are what a paper claims for a part of its method. *Paper says* is the difference that the part makes "
-    "(*with* minus *without*) as printed or, where none is printed, its direction; *here* is the mean difference "
+    "(with it minus without it) as printed or, where none is printed, its direction; *here* is the mean difference "
     "between runs of the same seed, with its 90 % interval."
 )
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
@@ -316,11 +316,9 @@ def _idea_cells(row: IdeaRow, results: str) -> list[str]:
     """`results` is the way to results/."""
     variants = [f"[{name}]({results}records/{folder})" if folder else name for name, folder in row.variants]
     return [
-        f"{row.idea.says} ({row.idea.where})",
-        *variants,
-        label(row.idea),
-        row.idea.protocol,
-        row.edition or "–",
+        f"{row.idea.where}: {row.idea.says}",
+        " / ".join(variants),
+        measured_on(row),
         reported_difference(row),
         measured_difference(row),
         f"**{row.verdict}**" + (f" ({row.note})" if row.note else ""),

@@ -15,12 +15,18 @@ from papers.dncnn.noisy_sets import labels_of
 from papers.dncnn.scores import PEAK, to_8bit
 from papers.dncnn.train import PAPER_SIGMAS, build_model
 
-SHOWN = "sigma25-authors"
+SHOWN = ("sigma25-authors", "sigma25-hour")  # the first whose weights are published
 SIGMA = 25
 CROP = 96  # pixels of a Set12 picture that are shown
 SET12 = ("C.man", "House", "Peppers", "Starfish", "Monarch", "Airplane", "Parrot", "Lena", "Barbara", "Boat", "Man",
          "Couple")  # fmt: skip
 BM3D = {15.0: 31.07, 25.0: 28.57, 50.0: 25.62}  # as the paper reports it, BSD68
+FIGURE_2 = {  # its networks
+    "residual-bn": ("C0", "-", "residual, batch normalization"),
+    "residual-no-bn": ("C0", "--", "residual"),
+    "direct-bn": ("C3", "-", "batch normalization"),
+    "direct-no-bn": ("C3", "--", "neither"),
+}
 STYLES = {"authors": ("C0", "-", "Adam, the authors' code"), "printed": ("C1", "--", "SGD, as printed")}
 
 
@@ -45,6 +51,29 @@ def psnr_against_epochs(records: list[FinishedRecord], data: Data) -> Figure | N
     means = [f"{curves[:, -1].mean():.2f} dB ({recipe})" for recipe, curves in found.items()]
     axes.set_title(f"Noise level {SIGMA}: ends at {' and '.join(means)}", fontsize=10)
     axes.legend(loc="lower right")
+    return figure
+
+
+def figure_2_in_short(records: list[FinishedRecord], data: Data) -> Figure | None:
+    """Fig. 2 by our short recipe: PSNR on BSD68 at noise level 25 after each epoch, by SGD and by Adam, with and
+    without residual learning and batch normalization; means over the seeds."""
+    panels = {"sgd": "(a) SGD", "adam": "(b) Adam"}
+    found = {(by, kind): _curves(records, f"fig2-{by}-{kind}") for by in panels for kind in FIGURE_2}
+    if not any(map(len, found.values())):
+        return None
+    figure, axes = plt.subplots(1, len(panels), figsize=(7.2, 3.4), sharey=True)
+    for axis, (by, title) in zip(axes, panels.items(), strict=True):
+        for kind, (color, line, label) in FIGURE_2.items():
+            curves = found[by, kind]
+            if len(curves):
+                epochs = np.arange(1, curves.shape[1] + 1)
+                axis.plot(epochs, curves.mean(axis=0), color=color, linestyle=line, marker=".", label=label)
+                axis.set_xticks(epochs)
+        axis.set(title=title, xlabel="epoch")
+    axes[0].set_ylabel("PSNR on BSD68 (dB)")
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=len(FIGURE_2), fontsize=8)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     return figure
 
 
@@ -83,7 +112,7 @@ def set12_before_and_after(records: list[FinishedRecord], data: Data) -> Figure 
     sigma25-authors, and clean. PSNR is that of the whole picture."""
     from safetensors.torch import load_file
 
-    record = next((r for r in records if r.variant == SHOWN and r.weights.file), None)
+    record = next((r for variant in SHOWN for r in records if r.variant == variant and r.weights.file), None)
     located = data("bsd")
     if located is None or record is None:
         return None
@@ -144,6 +173,7 @@ def _measured(records: list[FinishedRecord], variant: str, sigma: float) -> np.n
 
 FIGURES = {
     "psnr_against_epochs": psnr_against_epochs,
+    "figure_2_in_short": figure_2_in_short,
     "psnr_against_sigma": psnr_against_sigma,
     "set12_before_and_after": set12_before_and_after,
 }

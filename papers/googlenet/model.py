@@ -132,7 +132,7 @@ class GoogLeNet(nn.Module):
         self.heads = nn.ModuleDict(
             {name: Head(TABLE_1[name].output, classes, kind, side) for name in HEADS_ON} if heads else {}
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pictures follow the weights
 
     def forward(self, x: Tensor, draw: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
         """
@@ -144,7 +144,7 @@ class GoogLeNet(nn.Module):
             Logits (N, classes), their softmax is in the loss. In training mode a tuple: these, and those of the heads
             on 4a and 4d, where there are heads.
         """
-        x = self.norm1(self.pool1(self.conv1(x.contiguous(memory_format=torch.channels_last))))
+        x = self.norm1(self.pool1(self.conv1(x)))
         x = self.norm2(self.conv2(self.conv2_reduce(x)))
         x = self.inception_3b(self.inception_3a(self.pool2(x)))
         x = seen_4a = self.inception_4a(self.pool3(x))

@@ -130,11 +130,10 @@ def train(run: Run, recipe: Recipe) -> Trained:
             patches = generator(run.seed, "patches", epoch, index)
             seen = as_input(training_batch(shown[batch], recipe.side, recipe.distortion, patches), mean, recipe)
             label = labels[batch.to(run.device)]
-            with torch.autocast(run.device, precision, enabled=precision != torch.float32):
-                logits, *of_heads = model(seen, generator(run.seed, "dropout", epoch, index))
-            loss, *losses_of_heads = (F.cross_entropy(each.float(), label) for each in (logits, *of_heads))
+            dropped = generator(run.seed, "dropout", epoch, index)
+            logits, loss, loss_of_heads = losses(model, seen, label, dropped, precision)
             optimiser.zero_grad()
-            (loss + recipe.head_weight * sum(losses_of_heads)).backward()
+            (loss + recipe.head_weight * loss_of_heads).backward()
             at.gradients += gradient_norms(model)
             optimiser.step()
             average.update_parameters(model)
@@ -173,6 +172,16 @@ def mean_colour(pictures: Sequence[Tensor]) -> Tensor:
 def as_input(pictures: Tensor, mean: Tensor, recipe: Recipe) -> Tensor:
     """Pictures (N, 3, H, W), 0 to 255, as the network takes them."""
     return (pictures.float() - mean) * recipe.grey_level
+
+
+def losses(
+    model: GoogLeNet, seen: Tensor, labels: Tensor, draw: torch.Generator, precision: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | int]:
+    """Logits of a batch, the classifier's own mean cross-entropy, and the sum of the heads'; 0 where there are none."""
+    with torch.autocast(seen.device.type, precision, enabled=precision != torch.float32):
+        outputs = model(seen, draw)
+    loss, *of_heads = (F.cross_entropy(logits.float(), labels) for logits in outputs)
+    return outputs[0], loss, sum(of_heads)
 
 
 def trunk(model: GoogLeNet) -> dict[str, nn.Module]:

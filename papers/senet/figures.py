@@ -74,7 +74,7 @@ def gates_by_depth(records: list[FinishedRecord], data: Data) -> Figure | None:
     for axis, label in zip(axes, labels, strict=True):
         for boundary in (1 / 3, 2 / 3):  # where the maps are halved
             axis.axvline(boundary, color="#999999", linewidth=0.6, linestyle=":")
-        axis.set(title=label, xlabel="place of the block, in network depths", xlim=(0, 1), ylim=(0, None))
+        axis.set(title=label, xlabel="relative depth of the block", xlim=(0, 1), ylim=(0, None))
         axis.title.set_fontsize(8)
     axes[0].legend(loc="lower left", fontsize=7)
     figure.tight_layout()
@@ -98,6 +98,7 @@ def gates_of_classes(records: list[FinishedRecord], data: Data) -> Figure | None
         axis.plot(maps, gates.mean.mean(0)[maps], color="black", linewidth=1, label="all")
         axis.set_title(name, fontsize=8)
         axis.set_ylim(0, 1)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.tick_params(labelsize=7)
     for axis in axes[-1]:
         axis.set_xlabel("map", fontsize=8)

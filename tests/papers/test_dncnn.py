@@ -921,8 +921,9 @@ def test_pictures_of_any_kind_are_restored(channels, shape):
 
 
 def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
-    tries, runs = choose.known_tries(choose.FILE), choose.known_tries(choose.QUICK_FILE)
-    assert choose.page_block(tries, runs) in choose.PAGE.read_text(encoding="utf-8")
+    tries = choose.known_tries(choose.FILE)
+    runs, held_out = choose.known_tries(choose.QUICK_FILE), choose.known_tries(choose.HELD_OUT_FILE)
+    assert choose.page_block(tries, runs, held_out) in choose.PAGE.read_text(encoding="utf-8")
     assert len(tries) == sum(len(seeds) for _, seeds in choose.TRIES)
     ((_, first, last),) = PRINTED.learning_rate
     frozen = {"rate": first, "last_rate": last, "initial_weights": PRINTED.initial_weights, "clip": PRINTED.clip}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib import pyplot as plt
 
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
@@ -17,7 +18,7 @@ from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
 from common.training.weights import load_weights
-from papers.googlenet import train
+from papers.googlenet import choose, figures, train
 from papers.googlenet.crops import PROTOCOLS, cut_crops
 from papers.googlenet.eval import evaluate
 from papers.googlenet.model import TABLE_1, Columns, GoogLeNet, initialise
@@ -334,3 +335,35 @@ def test_gradient_norms_are_of_every_module_before_the_classifier(few):
         parameter.grad = torch.ones_like(parameter)
     sizes = [len(part) ** 0.5 for part in gradients(model).values()]
     assert len(sizes) == 13 and gradient_norms(model).tolist() == pytest.approx(sizes)
+
+
+# ---- choices and figures --------------------------------------------------------------------------
+
+
+def test_a_try_keeps_what_was_tried_and_what_it_gave(runs, tmp_path):
+    record = finished(tmp_path, held_out=True, epochs=1, learning_rate=0.005)
+    row = choose.one_try(record)
+    assert (row["variant"], row["learning_rate"], row["epochs"], row["seed"]) == ("flowers", "0.005", "1", "0")
+    assert float(row["one_crop"]) == pytest.approx(record.metrics["1-crop"]["test_error"], abs=0.05)
+    assert "`learning_rate=0.005`" in choose.page_block([row])
+    with pytest.raises(UsageError, match="only finished runs with `--held-out true`"):
+        choose.one_try(finished(runs))
+
+
+def test_the_page_shows_every_try():
+    assert choose.page_block(choose.known_tries(choose.FILE)) in choose.PAGE.read_text(encoding="utf-8")
+
+
+def test_figures_are_drawn_from_every_variants_records(runs, monkeypatch):
+    monkeypatch.setattr(figures, "SHOWN_EPOCHS", (1, 2))
+    records = [finished(runs, variant=variant, seed=seed) for variant in VARIANTS for seed in (0, 1)]
+    shown = {name: draw(records, lambda dataset: None) for name, draw in figures.FIGURES.items()}
+    for axis in shown["gradient_norms"].axes:
+        assert [len(line.get_xdata()) for line in axis.lines] == [13] * len(VARIANTS)
+    assert len(shown["error_against_epochs"].axes[0].lines) == 2 * len(records)
+    assert len(shown["crops_of_a_picture"].axes) == 144
+    boxes = sum(len(axis.patches) for axis in shown["network"].axes)
+    assert boxes == 11 + 9 * 7 + 2 * 4  # modules, and the layers of inception modules and of heads
+    for name in ("gradient_norms", "error_against_epochs"):
+        assert figures.FIGURES[name]([], lambda dataset: None) is None
+    plt.close("all")

@@ -125,7 +125,7 @@ def test_a_patch_that_is_not_resized_holds_the_pixels_of_its_place():
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("upright", [False, True])
 def test_a_resized_patch_holds_the_pixels_of_its_place(box, mirrored, upright):
-    """Pixel i of n comes from begin + (i + 1/2) * size / n - 1/2; an upright picture lies on its side when it is cut."""
+    """Pixel i of n comes from begin + (i + 1/2) * size / n - 1/2; upright ones lie on their side."""
     top, left, height, width = box if not upright else (box[1], box[0], box[3], box[2])
     picture = coordinates(120, 100) if upright else coordinates(100, 120)
     patch = cut(stack([picture]), at(*box, mirrored), 32)[0]
