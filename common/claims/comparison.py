@@ -148,7 +148,7 @@ class Comparison:
                 edition,
                 list(records),
                 list(dict.fromkeys(by_name[name].code.short_commit for name in records)),
-                list(dict.fromkeys(in_words(by_name[name].environment) for name in records)),
+                list(dict.fromkeys(described(by_name[name].environment) for name in records)),
                 self._command(variant, ",".join(map(seed_of, records))),
             )
             for variant, edition, records in groups
@@ -321,7 +321,7 @@ def _evaluation(claim: Claim) -> tuple[str, str, str | None]:
     return claim.variant, claim.protocol, METRICS[claim.metric].counted_on
 
 
-def in_words(of: Environment) -> str:
+def described(of: Environment) -> str:
     """'Intel Xeon (AVX512), PyTorch 2.15.0, 2 threads, float32'"""
     device = of.device if of.device != of.processor else None
     threads = f"{of.threads} thread{'s' if of.threads > 1 else ''}"

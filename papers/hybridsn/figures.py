@@ -43,7 +43,8 @@ def scene_and_maps(records: list[FinishedRecord], data: Data) -> Figure | None:
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncol=4, fontsize=7)
     figure.subplots_adjust(hspace=0.12, wspace=0.04, bottom=0.07)
     accuracies = " and ".join(f"{record.metrics['last']['oa']:.1f} % ({_short(record.variant)})" for record in shown)
-    figure.suptitle(f"Right for {accuracies} of the test pixels", fontsize=10, y=0.92)
+    top = 0.88 + 0.45 / figure.get_figheight()  # above the titles of the first row
+    figure.suptitle(f"Right for {accuracies} of the test pixels", fontsize=10, y=top)
     return figure
 
 
@@ -192,8 +193,9 @@ def _picture(axis: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _colour(variant: str) -> tuple:
-    """The same in every figure."""
-    return plt.get_cmap("tab20")(list(VARIANTS).index(variant) % 20)
+    """The same in every figure; the strong colours for this scene's variants."""
+    number = sorted(VARIANTS, key=lambda name: not name.startswith(DATASET)).index(variant)
+    return plt.get_cmap("tab20")(2 * number % 20 + number // 10)
 
 
 def _short(variant: str) -> str:

@@ -10,12 +10,12 @@ function show() {
   const kinds = [...form.elements.kind].filter(box => box.checked).map(box => box.value);
   const { paper, verdict } = form.elements;
   const asked = rows.filter(({ dataset }) =>
-    [dataset.paper, ""].includes(paper.value) && (verdict.value === "" || dataset.verdicts.split("|").includes(verdict.value)));
+    ["", dataset.paper].includes(paper.value) && ["", ...dataset.verdicts.split("|")].includes(verdict.value));
   const shown = asked.filter(row => kinds.includes(row.dataset.kind));
   for (const row of rows) row.hidden = !shown.includes(row);
   const folded = asked.length - shown.length;
-  document.getElementById("count").textContent =
-    `${shown.length} of ${rows.length} rows${folded ? `; ${folded} more are folded away, of kinds that are not ticked` : ""}`;
+  const more = folded ? `; ${folded} more are folded away, of kinds that are not ticked` : "";
+  document.getElementById("count").textContent = `${shown.length} of ${rows.length} rows${more}`;
 }
 
 function sort(column, descending) {
@@ -29,11 +29,16 @@ function sort(column, descending) {
   form.elements.sort.value = column;
 }
 
-function open() {
+function reset() {
+  form.reset();
+  sort(-1, false);
+}
+
+function reveal() {
   const row = rows.find(row => row.id === decodeURIComponent(location.hash.slice(1)));
   if (!row) return;
   if (row.hidden) {
-    form.reset();
+    reset();
     [...form.elements.kind].find(box => box.value === row.dataset.kind).checked = true;
     show();
   }
@@ -49,11 +54,11 @@ document.addEventListener("click", ({ target }) => {
     getSelection().selectAllChildren(target.previousElementSibling); // for a browser that refuses the clipboard
     navigator.clipboard?.writeText(target.previousElementSibling.textContent).then(told("copied"), told("selected"));
   } else if (target.matches("a[data-paper]")) {
-    form.reset();
+    reset();
     form.elements.paper.value = target.dataset.paper;
     show();
   }
 });
-addEventListener("hashchange", open);
+addEventListener("hashchange", reveal);
 show();
-open();
+reveal();
