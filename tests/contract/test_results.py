@@ -6,6 +6,7 @@ import pytest
 
 from common.base import paths
 from common.base.errors import DataAbsent
+from common.claims.comparison import all_comparisons
 from common.claims.papers import find_papers, load_paper
 from common.data.passports import locate
 from common.pages import figures
@@ -38,6 +39,11 @@ def test_committed_figures_are_drawn_again_byte_for_byte(tmp_path, monkeypatch):
 @pytest.mark.parametrize("paper", find_papers())
 def test_published_records_and_weights_are_what_they_must_be(paper):
     assert paper_faults(load_paper(paper)) == []
+
+
+def test_every_measured_paper_says_why_it_differs():
+    measured = [of.paper for of in all_comparisons() if of.attempted]
+    assert measured and [paper.name for paper in measured if not paper.why] == []
 
 
 def test_what_is_published_is_of_the_papers_that_are_here():
