@@ -7,9 +7,9 @@ Seven rooms; each imports only those below it:
 - `publishing`: `measure` weights (eval), those that others `released` too, `publish` records, what a published record
   must be (`checks`, and of its environment `plausible`), `verify` that all of it still holds, by the git `history`
   (`frozen` claims too) and by training again (`rerun`), and the runner of the papers' benchmarks (`bench`).
-- `pages`: from rows to `tables`, `figures` and pages.
-- `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`,
-  sorted by `comparison`.
+- `pages`: from rows to `tables`, `figures`, the `pages` in Markdown, and the one in `html`; a paper `in_short`.
+- `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`, and
+  of `ideas`, sorted by `comparison`.
 - `training`: what a paper's train.py gets. `run` keeps `checkpoint`s and `weights` and ends in one of the `records`
   with its `provenance`; `recipes` are fields with bounds; `processes` that train together; `determinism` and `device`;
   what eval.py hands back (`evaluation`); the compiler for C (`compile_c`); the `tries` by which open questions are

@@ -26,6 +26,7 @@ METRICS = {
     "aa": Metric("average accuracy", "%", True, 2, PERCENT, "test", by_class=True),
     "kappa": Metric("kappa", "%", True, 2, (-100.0, 100.0), "test"),
     "seen_windows": Metric("test windows with training pixels", "%", None, 1, PERCENT),
+    "gradient_norm": Metric("gradient norm", "", None, 4, (0.0, float("inf"))),
     "psnr": Metric("PSNR", "dB", True, 2, (-float("inf"), float("inf")), fixed_tolerance=0.05),
     "ssim": Metric("SSIM", "", True, 4, (-1.0, 1.0), fixed_tolerance=0.005),
     "map_i2t": Metric("mAP image to text", "", True, 3, (0.0, 1.0), fixed_tolerance=0.02),

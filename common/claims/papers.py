@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -20,6 +20,7 @@ from common.claims.verdict import LEAST_SEEDS
 from common.data.passports import Passport, find_passport
 
 NUMBER = r"-?\d+(\.\d+)?"
+MEASURED = r"\{([^{}]*)\}"  # in `why`: what was measured, as {variant/protocol/metric}
 
 
 class Variant(Checked):
@@ -69,10 +70,34 @@ class Claim(Checked):
     unverified: bool = False
     remark: str | None = None  # what else the paper says about the number
     detail: bool = False  # appears in results/README.md only, not on the pages that give the overview
+    source: str | None = None  # who printed the number, where that is not the paper: then it is a detail
 
     @property
     def value(self) -> float:
         return float(self.reported)
+
+
+class Idea(Checked):
+    """What a paper claims for a part of it, and the two variants that show whether it holds: one with the part, one
+    without it. One of them may be another paper's, written `paper/variant`, where networks and recipes are the same,
+    which a test shows."""
+
+    id: str
+    says: str
+    where: str
+    with_variant: Annotated[str, pydantic.Field(alias="with")]
+    without_variant: Annotated[str, pydantic.Field(alias="without")]
+    metric: str
+    protocol: str
+    direction: Literal["lower", "higher"] | None = None  # where the metric goes with the part; None: to its better side
+    # The difference, with the part minus without it, where the paper prints that and not both numbers as claims.
+    reported: Annotated[str, pydantic.Field(pattern=f"^{NUMBER}$")] | None = None
+    unverified: bool = False
+
+    @property
+    def higher(self) -> bool:
+        """Whether the paper says that the metric is higher with the part."""
+        return self.direction == "higher" if self.direction else bool(METRICS[self.metric].higher_is_better)
 
 
 class Released(Checked):
@@ -105,7 +130,18 @@ class Citation(Checked):
     year: int
     doi: str | None = None
     arxiv: str | None = None
+    code: Annotated[str, pydantic.Field(pattern="^https://")] | None = None  # the authors' own
     bibtex: str
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Where the paper and its code are, by what the links are called."""
+        links = {
+            f"doi:{self.doi}": f"https://doi.org/{self.doi}" if self.doi else None,
+            f"arXiv:{self.arxiv}": f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None,
+            "the authors' code": self.code,
+        }
+        return {name: address for name, address in links.items() if address}
 
 
 class Protocols(Checked):
@@ -144,9 +180,14 @@ class PaperFile(Checked):
     # The commit of this file at which seeds, printed numbers and margins were fixed; `verify` compares it with today's.
     frozen: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{40}$")] | None = None
     default_variant: str
+    lead_variant: str | None = None  # whose numbers speak for the paper in one line, where not the default's
     headline: list[str]  # the metrics that the front page shows where no claim covers what was measured
+    # One sentence: why what was measured differs from what is printed, or what may make it differ. `{variant/protocol/
+    # metric}` in it stands for what was measured.
+    why: Annotated[str, pydantic.Field(pattern=r"^\S[^\n]*\.$")] | None = None
     variants: dict[str, Variant]
     claims: list[Claim]
+    ideas: list[Idea] = []
     also_reported: list[AlsoReported] = []
     protocols: dict[str, str | Protocols]  # what each evaluation protocol means
     class_sizes: dict[str, list[int]] = {}  # by dataset, where a metric is counted class by class
@@ -164,9 +205,12 @@ class Paper:
         self.citation = content.citation
         self.frozen = content.frozen
         self.default_variant = content.default_variant
+        self.lead_variant = content.lead_variant or content.default_variant
         self.headline = content.headline
+        self.why = content.why
         self.variants = content.variants
         self.claims = content.claims
+        self.ideas = content.ideas
         self.also_reported = content.also_reported
         self._protocols = content.protocols
         self.protocols = self._written_out()
@@ -261,11 +305,17 @@ class Paper:
         def fault(text: str) -> UsageError:
             return UsageError(f"{self.file}: {text}")
 
-        if self.default_variant not in self.variants:
-            raise fault(f"default_variant: {self.default_variant!r} is not a variant")
+        for field, name in (("default_variant", self.default_variant), ("lead_variant", self.lead_variant)):
+            if name not in self.variants:
+                raise fault(f"{field}: {name!r} is not a variant")
         for name in self.headline:
             if name not in METRICS:
                 raise fault(f"headline: {name!r} is not a metric.{nearest(name, METRICS)}")
+        for place in re.findall(MEASURED, self.why or ""):
+            known: tuple[Collection[str], ...] = (self.variants, self.protocols, METRICS)
+            words = place.split("/")
+            if len(words) != len(known) or any(word not in of for word, of in zip(words, known, strict=True)):
+                raise fault(f"why: {{{place}}} is not a {{variant/protocol/metric}} of this paper")
         for name in self.variants:
             try:
                 passport = self.passport(name)
@@ -284,10 +334,7 @@ class Paper:
                 raise fault(f"{where}.id: two claims have this id")
             if claim.variant not in self.variants:
                 raise fault(f"{where}.variant: {claim.variant!r} is not a variant")
-            if claim.metric not in METRICS:
-                raise fault(f"{where}.metric: {claim.metric!r} is not a metric.{nearest(claim.metric, METRICS)}")
-            if claim.protocol not in self.protocols:
-                raise fault(f"{where}.protocol: {claim.protocol!r} is not among the protocols")
+            self._check_measured(where, claim, fault)
             metric = METRICS[claim.metric]
             low, high = metric.range
             if not low <= claim.value <= high:
@@ -295,9 +342,12 @@ class Paper:
             splits = self.splits(claim.variant)
             if metric.counted_on not in (None, *splits):
                 raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, but there is no such split")
+            if claim.source and not claim.detail:
+                raise fault(f"{where}.detail: must be true, for {claim.source} is not the paper")
             rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
+        self._check_ideas(fault)
         self._check_released(fault)
         for of in self.also_reported:
             where = f"also_reported.{of.what}"
@@ -305,6 +355,49 @@ class Paper:
                 raise fault(f"{where}.claim: {of.claim!r} is not a claim.{nearest(of.claim, ids)}")
             if of.claim and (wrong := [text for text in of.values.values() if not re.fullmatch(NUMBER, text)]):
                 raise fault(f"{where}.values: {wrong[0]!r} is not a number to rank a claim with")
+
+    def _check_measured(self, where: str, of: Claim | Idea, fault: Callable[[str], UsageError]) -> None:
+        if of.metric not in METRICS:
+            raise fault(f"{where}.metric: {of.metric!r} is not a metric.{nearest(of.metric, METRICS)}")
+        if of.protocol not in self.protocols:
+            raise fault(f"{where}.protocol: {of.protocol!r} is not among the protocols")
+
+    def _check_ideas(self, fault: Callable[[str], UsageError]) -> None:
+        ids = [idea.id for idea in self.ideas]
+        for idea in self.ideas:
+            where = f"ideas.{idea.id}"
+            if ids.count(idea.id) > 1:
+                raise fault(f"{where}.id: two ideas have this id")
+            datasets = []
+            for field, name in (("with", idea.with_variant), ("without", idea.without_variant)):
+                try:
+                    datasets.append(self._find_variant(name).dataset)
+                except UsageError as error:
+                    raise fault(f"{where}.{field}: {error}") from None
+            if datasets[0] != datasets[1]:
+                raise fault(f"{where}.without: is trained on {datasets[1]}, but {idea.with_variant} on {datasets[0]}")
+            self._check_measured(where, idea, fault)
+            if idea.direction is None and METRICS[idea.metric].higher_is_better is None:
+                raise fault(f"{where}.direction: is missing, and {METRICS[idea.metric].label} has no better side")
+            if idea.reported and (float(idea.reported) > 0) != idea.higher:
+                side = "higher" if idea.higher else "lower"
+                raise fault(
+                    f"{where}.reported: {idea.reported} does not say that {METRICS[idea.metric].label} is {side}"
+                )
+
+    def _find_variant(self, name: str) -> Variant:
+        """This paper's variant of that name, or with `paper/` before it another paper's.
+
+        Raises:
+            UsageError: no such paper or variant, or a paper.yaml that is not valid.
+        """
+        paper, _, variant = name.rpartition("/")
+        variants = self.variants
+        if paper:
+            variants = read(_folder(paper) / "paper.yaml", PaperFile).variants
+        if variant not in variants:
+            raise UsageError(f"{name!r} is not a variant.{nearest(variant, variants)}")
+        return variants[variant]
 
     def _check_released(self, fault: Callable[[str], UsageError]) -> None:
         ids = [released.id for released in self.released]
@@ -358,6 +451,14 @@ def load_paper(name: str) -> Paper:
     Raises:
         UsageError: no such paper, or its paper.yaml is not valid.
     """
-    if name not in (names := find_papers()):
-        raise UsageError(f"No paper is called {name!r}.{nearest(name, names)} `bash reproduce.sh` lists them.")
-    return Paper(paths.PAPERS / name)
+    return Paper(_folder(name))
+
+
+def _folder(paper: str) -> Path:
+    """
+    Raises:
+        UsageError: no such paper.
+    """
+    if paper not in (names := find_papers()):
+        raise UsageError(f"No paper is called {paper!r}.{nearest(paper, names)} `bash reproduce.sh` lists them.")
+    return paths.PAPERS / paper

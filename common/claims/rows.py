@@ -21,7 +21,7 @@ class RowAsDict(TypedDict):
     them from: the mean and its 90 % interval (low, high), the 95 % prediction interval of one more run (next_low,
     next_high), the mean minus the printed number and its interval, and the 90 % bootstrap interval of the mean over the
     test examples (examples_low, examples_high). What is reported is given as a number, and as it is printed: the
-    digits of "9.90" say more than 9.9."""
+    digits of "9.90" say more than 9.9. The source is who printed it, where that is not the paper."""
 
     paper: str
     claim: str | None
@@ -51,6 +51,7 @@ class RowAsDict(TypedDict):
     released_verdict: str | None
     released_record: str | None
     reported_text: str | None
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Row:
             "released_verdict": released.verdict if released else None,
             "released_record": released.record if released else None,
             "reported_text": printed.reported if printed else None,
+            "source": printed.source if printed else None,
         }
 
 
@@ -197,7 +199,7 @@ def _variant_rows(paper: Paper, variant: str, records: list[Record]) -> list[Row
                 rows.append(_row(paper, None, variant, edition, protocol, metric, group))
         if all(row.edition != edition for row in rows):  # every seed failed, and a failure must be seen
             dataset, names = paper.variants[variant].dataset, [record.name for record in group]
-            rows.append(Row(paper.name, variant, dataset, edition, v.FAILED, names, "; ".join(_left_out(group))))
+            rows.append(Row(paper.name, variant, dataset, edition, v.FAILED, names, "; ".join(left_out(group))))
     return rows
 
 
@@ -215,20 +217,16 @@ def _row(
     group: list[Record],
 ) -> Row:
     """The row that settles `claim`, or with None one that settles nothing."""
-    values = {
-        record.seed: record.metrics[protocol][metric]
-        for record in group
-        if isinstance(record, FinishedRecord) and metric in record.metrics.get(protocol, {})
-    }
+    values = by_seed(group, protocol, metric)
     summary = None
     if values:
         summary = v.summarise(list(values.values()), paper.count(variant, metric), METRICS[metric].range)
     subject = variant, protocol, metric
     same = [c for c in paper.claims if (c.variant, c.protocol, c.metric) == subject and edition != paths.STANDIN]
     printed = claim or next(iter(same), None)
-    left_out = _left_out(group, values)
+    missed = left_out(group, values)
     notes = [UNVERIFIED] if printed and printed.unverified else []
-    notes += left_out
+    notes += missed
     if claim and not group:
         notes.append(f"needs {needs(paper, [claim])}")
     return Row(
@@ -236,7 +234,7 @@ def _row(
         variant=variant,
         dataset=paper.variants[variant].dataset,
         edition=edition,
-        verdict=_judge(paper, claim, printed, group, summary, all_seeds=not left_out),
+        verdict=_judge(paper, claim, printed, group, summary, all_seeds=not missed),
         records=[record.name for record in group],
         note="; ".join(notes),
         metric=metric,
@@ -246,6 +244,15 @@ def _row(
         summary=summary,
         over_examples=_over_examples(paper, variant, protocol, metric, group) if values else None,
     )
+
+
+def by_seed(group: list[Record], protocol: str, metric: str) -> dict[int, float]:
+    """What each seed measured, of those that measured it."""
+    return {
+        record.seed: record.metrics[protocol][metric]
+        for record in group
+        if isinstance(record, FinishedRecord) and metric in record.metrics.get(protocol, {})
+    }
 
 
 def _over_examples(
@@ -264,7 +271,7 @@ def _over_examples(
     return error_interval(mistakes, round(examples))
 
 
-def _left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
+def left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
     """What must be said about seeds that failed, and about those missing among the measured ones."""
     failed = [record for record in group if isinstance(record, FailedRecord)]
     present = {*measured, *(record.seed for record in failed)}
@@ -319,12 +326,13 @@ def with_unit(value: str, metric: str) -> str:
 
 
 def reported_as(of: Row | Claim) -> str:
-    """The printed value and, where it counts, its margin as the tables print them, '–' where there is none."""
-    if isinstance(of, Row):
-        if of.claim is None:
-            return with_unit(of.printed.reported, of.printed.metric) if of.printed else "–"
-        of = of.claim
-    return with_unit(f"{of.reported} ± {of.tolerance:g}", of.metric)
+    """The printed value and, where it counts, its margin as the tables print them, '–' where there is none; and who
+    printed it, where that is not the paper."""
+    claim = of.printed if isinstance(of, Row) else of
+    if claim is None:
+        return "–"
+    margin = f" ± {claim.tolerance:g}" if isinstance(of, Claim) or of.claim else ""
+    return with_unit(f"{claim.reported}{margin}", claim.metric) + (f" ({claim.source})" if claim.source else "")
 
 
 def measured(row: Row) -> str:
@@ -363,11 +371,22 @@ def difference(row: Row) -> str:
     no printed number."""
     if row.difference is None or row.metric is None:
         return "–"
-    decimals, spread = METRICS[row.metric].decimals, row.difference.spread
+    return with_interval(row.difference, row.metric)
 
-    def signed(value: float) -> str:
-        text = f"{value:+.{decimals}f}"
-        return (text if float(text) else text[1:]).replace("-", "−")  # no sign at zero
 
-    mean = signed(row.difference.mean)
-    return f"{mean} ({signed(spread.low)} to {signed(spread.high)})" if spread else mean
+def with_interval(difference: v.Summary, metric: str) -> str:
+    """'−0.04 (−0.22 to +0.15)'; one seed has no interval."""
+    decimals, spread = METRICS[metric].decimals, difference.spread
+
+    def text(value: float) -> str:
+        return signed(f"{value:.{decimals}f}")
+
+    return text(difference.mean) + (f" ({text(spread.low)} to {text(spread.high)})" if spread else "")
+
+
+def signed(number: str) -> str:
+    """With its sign, a true minus; zero has none."""
+    digits = number.removeprefix("-")
+    if not float(digits):
+        return digits
+    return f"−{digits}" if number.startswith("-") else f"+{digits}"

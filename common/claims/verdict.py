@@ -25,6 +25,7 @@ WORDS = (  # the best first
     OTHER_DATA, NO_PUBLISHED_NUMBER,
 )  # fmt: skip
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"  # of released weights
+HOLDS, DOES_NOT_HOLD = "holds", "does not hold"  # of ideas
 
 CONFIDENCE = 0.90  # of the interval of the mean
 NEXT_RUN = 0.95  # of the prediction interval
@@ -134,6 +135,23 @@ def verdict(
 def confirmation(value: float, reported: float, tolerance: float) -> str:
     """The verdict of released weights: they were trained once, so their value lies within the margin or it does not."""
     return CONFIRMED if abs(value - reported) <= tolerance + _slack(reported) else NOT_CONFIRMED
+
+
+def idea_verdict(difference: Summary, higher: bool, seeds: int = LEAST_SEEDS) -> str:
+    """The verdict of an idea: on which side of zero the 90 % interval of the paired differences lies. One that ends at
+    zero lies on neither.
+
+    Args:
+        difference: with the part minus without it, seed by seed.
+        higher: whether the paper says that the metric is higher with the part.
+        seeds: how many were fixed before the first run; fewer pairs give no verdict.
+    """
+    spread = difference.spread
+    if spread is None or difference.n < max(seeds, LEAST_SEEDS):
+        return TOO_FEW_SEEDS
+    if spread.low <= 0 <= spread.high:
+        return INCONCLUSIVE
+    return HOLDS if (spread.low > 0) == higher else DOES_NOT_HOLD
 
 
 def _slack(reported: float) -> float:

@@ -1,5 +1,6 @@
 """Figures of every paper, in one style, the same byte for byte when drawn again."""
 
+import ast
 import io
 from collections.abc import Callable
 from functools import cache, partial
@@ -73,6 +74,18 @@ def draw_forest() -> dict[Path, bytes]:
     """All claims in one figure, by its file; none where nothing was measured."""
     picture = _drawn(lambda: forest(all_comparisons()))
     return {paths.FIGURES / FOREST: picture} if picture else {}
+
+
+def figures_of(paper: Paper) -> dict[str, str]:
+    """The figures that are there, in the order of figures.py, and what each shows: the docstring of the function that
+    draws it and has its name. Nothing is imported for it: that would need torch."""
+    told = {}
+    if paper.has_figures:
+        functions = ast.parse((paper.folder / "figures.py").read_text(encoding="utf-8")).body
+        told = {of.name: ast.get_docstring(of) for of in functions if isinstance(of, ast.FunctionDef)}
+    drawn = {file.stem for file in (paths.FIGURES / paper.name).glob("*.png")}
+    ordered = [*(name for name in told if name in drawn), *sorted(drawn - told.keys())]
+    return {name: " ".join((told.get(name) or name.replace("_", " ")).split()) for name in ordered}
 
 
 def _data_of(paper: Paper, data_dir: Path | None) -> Data:

@@ -33,12 +33,12 @@ def require_history() -> None:
 
 
 def in_history(commit: str) -> bool:
-    """Whether what is checked out came from this commit.
+    """Whether what is checked out came from this commit, or what is just being merged into it.
 
     Raises:
         NoHistory: nobody can say, since the clone is shallow.
     """
-    if git("merge-base", "--is-ancestor", commit, "HEAD") is not None:
+    if any(git("merge-base", "--is-ancestor", commit, head) is not None for head in ("HEAD", "MERGE_HEAD")):
         return True
     if git("rev-parse", "--is-shallow-repository") == "true":
         raise NoHistory(f"the history here does not reach back to {commit[:7]}")

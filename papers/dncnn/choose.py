@@ -1,10 +1,11 @@
-"""How the printed recipe was made to train, and `--preset quick` to reach its aim: every try, measured on every
-tenth picture of Train400, which was held out. The test sets are not touched.
+"""How the printed recipe was made to train, `--preset quick` to reach its aim, and how the recipes of ours were chosen:
+every try, measured on every tenth picture of Train400, which was held out. The test sets are not touched.
 
-    python -m papers.dncnn.choose [RECORD OF A QUICK RUN ...]
+    python -m papers.dncnn.choose [RECORD OF A RUN ...]
 
-Makes the short tries of the printed recipe that are not yet in choices.csv beside this file, puts the runs of
-`--preset quick` whose records are named into quick.csv, and shows both in README.md.
+Makes the short tries of the printed recipe that are not yet in choices.csv beside this file, puts the runs whose
+records are named, those of `--preset quick` into quick.csv and full ones with `--held-out true` into held_out.csv, and
+shows all of them in README.md.
 """
 
 import json
@@ -19,12 +20,14 @@ from common.data.passports import locate
 from common.pages.pages import markdown_table
 from common.training import provenance
 from common.training.determinism import make_deterministic
-from common.training.records import Record, read_record
+from common.training.records import FinishedRecord, Record, read_record
 from common.training.run import Job, Run
 from common.training.tries import by_guess, in_words, keep_tries, known_tries, show_on_page
 from papers.dncnn.train import VARIANTS, train
 
-FILE, QUICK_FILE = (Path(__file__).with_name(name) for name in ("choices.csv", "quick.csv"))
+FILE, QUICK_FILE, HELD_OUT_FILE = (
+    Path(__file__).with_name(name) for name in ("choices.csv", "quick.csv", "held_out.csv")
+)
 PAGE = Path(__file__).with_name("README.md")
 VARIANT = "sigma25-printed"
 EPOCHS, EPOCH_PATCHES, BATCH_SIZE = 2, 1024, 32
@@ -39,7 +42,8 @@ TRIES: list[tuple[dict, tuple[int, ...]]] = [
 ]
 DIVERGED = "diverged"
 
-QUICK_PROTOCOL, QUICK_EPOCHS_SHOWN = "held-out-sigma25", (1, 2, 4, 8, 12, 16)
+HELD_OUT_PROTOCOL, QUICK_EPOCHS_SHOWN = "held-out-sigma25", (1, 2, 4, 8, 12, 16)
+CHOSEN = ("learning_rate", "batch_size", "side", "initial_weights", "noise", "restart")  # in the recipes of ours
 
 
 def one_try(changes: dict, seed: int) -> dict:
@@ -70,18 +74,38 @@ def quick_run(record: Record) -> dict:
         **{name: str(record.recipe[name]) for name in ("batch_size", "bn_momentum", "learning_rate")},
         "seed": str(record.seed),
         "curve": " ".join(f"{value:.2f}" for value in record.curves["psnr"]),
-        "held_out_psnr": f"{record.metrics[QUICK_PROTOCOL]['psnr']:.2f}",
+        "held_out_psnr": f"{record.metrics[HELD_OUT_PROTOCOL]['psnr']:.2f}",
         "minutes": f"{record.times.training_seconds / 60:.0f}",
         "commit": record.code.commit,
     }
 
 
+def held_out_run(record: Record) -> dict:
+    """What held_out.csv keeps of a run of a full recipe, by default or with some of it overridden."""
+    finished = isinstance(record, FinishedRecord)
+    return {
+        "variant": record.variant,
+        **{name: str(record.recipe[name]) for name in CHOSEN},
+        "seed": str(record.seed),
+        "curve": " ".join(f"{value:.2f}" for value in record.curves["psnr"]) if finished else "",
+        "held_out_psnr": f"{record.metrics[HELD_OUT_PROTOCOL]['psnr']:.3f}" if finished else DIVERGED,
+        "device": record.environment.device,
+        "commit": record.code.commit,
+    }
+
+
+def keep_run(record: Record) -> None:
+    """Put a run into the list that it belongs to, once."""
+    quick = record.preset == "quick"
+    file, found = (QUICK_FILE, quick_run(record)) if quick else (HELD_OUT_FILE, held_out_run(record))
+    runs = known_tries(file)
+    if found not in runs:
+        keep_tries(file, [*runs, found])
+
+
 def main(records: list[Path]) -> None:
-    runs = known_tries(QUICK_FILE)
     for path in records:
-        found = quick_run(read_record(path))
-        if found not in runs:
-            keep_tries(QUICK_FILE, runs := [*runs, found])
+        keep_run(read_record(path))
     done = known_tries(FILE)
     keys = {tuple(row[name] for name in (*START, "seed")) for row in done}
     for changes, seeds in TRIES:
@@ -90,11 +114,11 @@ def main(records: list[Path]) -> None:
                 done.append(one_try(changes, seed))
                 keep_tries(FILE, done)
                 print(done[-1], flush=True)
-    show_on_page(PAGE, page_block(known_tries(FILE), runs))
+    show_on_page(PAGE, page_block(*map(known_tries, (FILE, QUICK_FILE, HELD_OUT_FILE))))
 
 
-def page_block(tries: list[dict], runs: list[dict]) -> str:
-    """As README.md shows them: a line for each guess, all its seeds; and a line for each run of `--preset quick`."""
+def page_block(tries: list[dict], runs: list[dict], held_out: list[dict]) -> str:
+    """As README.md shows them: a line for each guess, all its seeds; and a line for each run."""
     lines = [
         [name or "what is printed", *(", ".join(row[kind] for row in group) for kind in ("seed", "held_out_psnr"))]
         for name, group in by_guess(tries, START).items()
@@ -115,7 +139,21 @@ def page_block(tries: list[dict], runs: list[dict]) -> str:
     head = ["variant", "`batch_size`", "`bn_momentum`", "`learning_rate`", "seed", epochs]
     quick = markdown_table(rows, [*head, "at the end", "minutes", "commit"])
     runs_of = "Every run of `--preset quick`, in order; minutes are by the clock, including other work and pauses:"
-    return f"Every try: {about}\n\n{printed}\n\n{runs_of}\n\n{quick}"
+    return f"Every try: {about}\n\n{printed}\n\n{runs_of}\n\n{quick}{full_runs(held_out)}"
+
+
+def full_runs(runs: list[dict]) -> str:
+    """The runs from which the recipes of ours were chosen, '' if there are none."""
+    if not runs:
+        return ""
+    rows = [
+        [run["variant"], in_epochs(run["learning_rate"]), *(run[name] for name in (*CHOSEN[1:], "seed", "curve")),
+         run["held_out_psnr"], run["device"], run["commit"][:7]]
+        for run in runs
+    ]  # fmt: skip
+    head = ["variant", *(f"`{name}`" for name in CHOSEN), "seed", "PSNR after each epoch", "at the end"]
+    title = "Every full run with pictures held out, in order:"
+    return f"\n\n{title}\n\n{markdown_table(rows, [*head, 'device', 'commit'])}"
 
 
 def in_epochs(schedule: str) -> str:

@@ -67,7 +67,7 @@ def load_network(weights: dict[str, Tensor], recipe: Recipe, device: str) -> nn.
         UsageError: the weights belong to another model.
     """
     batch_norm = any(name.endswith("running_mean") for name in weights)
-    model = DnCNN(recipe.depth, recipe.channels, batch_norm=batch_norm)
+    model = DnCNN(recipe.depth, recipe.channels, batch_norm=batch_norm, residual=recipe.residual)
     fit_weights(model, weights)
     return for_inference(model.to(device))
 

@@ -34,10 +34,21 @@ class DnCNN(nn.Module):
         channels: 1 for grey, 3 for colour.
         bn_momentum: the share of the newest batch in the moments that a test uses.
         batch_norm: whether there is any.
+        residual: whether the layers give the residual, or the clean picture, as in half of Fig. 2. The network gives
+            the residual all the same: y minus the clean picture. So its loss is the same expression (eq. 1), which
+            then is how far the layers are from the clean picture.
     """
 
-    def __init__(self, depth: int, channels: int = 1, bn_momentum: float = 0.1, batch_norm: bool = True):
+    def __init__(
+        self,
+        depth: int,
+        channels: int = 1,
+        bn_momentum: float = 0.1,
+        batch_norm: bool = True,
+        residual: bool = True,
+    ):
         super().__init__()
+        self.residual = residual
 
         def convolution(inputs: int, outputs: int, bias: bool) -> nn.Conv2d:
             return nn.Conv2d(inputs, outputs, KERNEL, padding=KERNEL // 2, bias=bias)
@@ -53,7 +64,18 @@ class DnCNN(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Noisy pictures (N, C, H, W), values 0 to 1 and beyond, to residuals of the same shape, whatever H and W."""
-        return self.layers(y)
+        return self.layers(y) if self.residual else y - self.layers(y)
+
+
+class Difference(nn.Module):
+    """The residual y - F(y) of layers F that give the clean picture."""
+
+    def __init__(self, layers: nn.Sequential):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y - self.layers(y)
 
 
 def convolutions(model: nn.Module) -> list[nn.Conv2d]:
@@ -87,7 +109,7 @@ def initialise(model: DnCNN, how: Literal["he", "authors"], generator: torch.Gen
 
 
 @torch.no_grad()
-def merge_batch_norm(model: DnCNN) -> nn.Sequential:
+def merge_batch_norm(model: DnCNN) -> nn.Module:
     """The same function for inference, with every batch normalization merged into the convolution before it."""
     layers: list[nn.Module] = []
     for module in model.layers:
@@ -95,7 +117,8 @@ def merge_batch_norm(model: DnCNN) -> nn.Sequential:
             layers[-1] = _merged(layers[-1], module)
         else:
             layers.append(module)
-    return nn.Sequential(*layers).eval()
+    merged = nn.Sequential(*layers)
+    return (merged if model.residual else Difference(merged)).eval()
 
 
 def _merged(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
@@ -108,7 +131,7 @@ def _merged(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     return merged
 
 
-def for_inference(model: DnCNN) -> nn.Sequential:
+def for_inference(model: DnCNN) -> nn.Module:
     """Merged, and with the memory order in which convolutions are fastest. The model is left in evaluation mode,
     and the layers that have no batch normalization stay the model's own."""
     return merge_batch_norm(model.eval()).to(memory_format=torch.channels_last)

@@ -58,6 +58,9 @@ VARIANTS = {
     "wikipedia-shuffled-sample-norms": replace(SHUFFLED, norms="sample"),
     "wikipedia-blocked-sample-norms": replace(BLOCKED, norms="sample"),
     "wikipedia-shuffled-float32": replace(SHUFFLED, precision="float32"),
+    "wikipedia-file-order-without-j2": replace(FILE_ORDER, lam=0.0),
+    "wikipedia-file-order-without-j3": replace(FILE_ORDER, eta=0.0),
+    "wikipedia-file-order-without-j2-j3": replace(FILE_ORDER, lam=0.0, eta=0.0),
     "pascal-blocked": FILE_ORDER,  # its files are in class order
     "pascal-shuffled": SHUFFLED,
     "pascal-blocked-sample-norms": replace(FILE_ORDER, norms="sample"),

@@ -132,7 +132,7 @@ class GoogLeNet(nn.Module):
         self.heads = nn.ModuleDict(
             {name: Head(TABLE_1[name].output, classes, kind, side) for name in HEADS_ON} if heads else {}
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pictures follow the weights
 
     def forward(self, x: Tensor, draw: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
         """
@@ -144,7 +144,7 @@ class GoogLeNet(nn.Module):
             Logits (N, classes), their softmax is in the loss. In training mode a tuple: these, and those of the heads
             on 4a and 4d, where there are heads.
         """
-        x = self.norm1(self.pool1(self.conv1(x.contiguous(memory_format=torch.channels_last))))
+        x = self.norm1(self.pool1(self.conv1(x)))
         x = self.norm2(self.conv2(self.conv2_reduce(x)))
         x = self.inception_3b(self.inception_3a(self.pool2(x)))
         x = seen_4a = self.inception_4a(self.pool3(x))
@@ -253,8 +253,9 @@ class LocalResponseNorm(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        return _Normalised.apply(x)
+        """(N, C, H, W) to the same shape and type."""
+        with torch.autocast(x.device.type, enabled=False):
+            return _Normalised.apply(x)
 
 
 class _Normalised(torch.autograd.Function):
@@ -283,20 +284,24 @@ def _sum_over_window(x: Tensor) -> Tensor:
 # ---- weights ----------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def initialise(model: GoogLeNet, draw: torch.Generator) -> None:
-    """Uniform weights of variance 1 / fan-in and biases of 0.2; batch normalization, where there is one, changes
-    nothing.
+Initial = Literal["xavier", "he"]
 
-    The paper does not say how its weights began. This is Caffe's "xavier", with which the BVLC GoogLeNet was trained.
+
+@torch.no_grad()
+def initialise(model: GoogLeNet, draw: torch.Generator, initial: Initial = "xavier") -> None:
+    """Uniform weights; batch normalization, where there is one, changes nothing.
+
+    The paper does not say how its weights began. "xavier" is Caffe's, with which the BVLC GoogLeNet was trained:
+    variance 1 / fan-in, and biases of 0.2. "he" is that of He et al. (2015): variance 2 / fan-in, and biases of 0.
     """
+    gain, bias = {"xavier": (1, INITIAL_BIAS), "he": (2, 0.0)}[initial]
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             # Drawn in the shape's own order, whatever the memory format.
-            bound = math.sqrt(3 / module.weight[0].numel())
+            bound = math.sqrt(3 * gain / module.weight[0].numel())
             module.weight.copy_(torch.empty(module.weight.shape).uniform_(-bound, bound, generator=draw))
             if module.bias is not None:
-                module.bias.fill_(INITIAL_BIAS)
+                module.bias.fill_(bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
 

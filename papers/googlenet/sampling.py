@@ -22,8 +22,42 @@ PEAK = 255
 
 
 @dataclass(frozen=True)
+class Stack:
+    """N pictures of several sizes in one block of memory. Upright ones lie on their side, so that little is padded.
+
+    Attributes:
+        pixels: (N, 3, H, W), uint8, on the device that trains; what is beyond a picture's own edges is never looked at.
+        heights, widths: of each as it lies, (N,), int64, on the CPU.
+        upright: (N,), bool, on the CPU: rows and columns are exchanged.
+    """
+
+    pixels: Tensor
+    heights: Tensor
+    widths: Tensor
+    upright: Tensor
+
+    def __getitem__(self, numbers: Tensor) -> "Stack":
+        """Some of the pictures, in a block that is no larger than they are."""
+        heights, widths = self.heights[numbers], self.widths[numbers]
+        pixels = self.pixels[:, :, : heights.max(), : widths.max()][numbers.to(self.pixels.device)]
+        return Stack(pixels, heights, widths, self.upright[numbers])
+
+
+def stack(pictures: Sequence[Tensor], device: str = "cpu") -> Stack:
+    """Pictures, each (3, H, W), uint8, side by side on a device."""
+    upright = torch.tensor([picture.shape[1] > picture.shape[2] for picture in pictures])
+    lying = [picture.mT if turned else picture for picture, turned in zip(pictures, upright, strict=True)]
+    heights, widths = torch.tensor([picture.shape[1:] for picture in lying]).T
+    pixels = torch.zeros(len(lying), 3, int(heights.max()), int(widths.max()), dtype=torch.uint8)
+    for block, picture in zip(pixels, lying, strict=True):
+        block[:, : picture.shape[1], : picture.shape[2]] = picture
+    return Stack(pixels.to(device), heights, widths, upright)
+
+
+@dataclass(frozen=True)
 class Patches:
-    """Where N patches lie in their pictures, and which are mirrored. Each (N,), int64, `mirrored` bool."""
+    """Where N patches lie in their pictures as these lie, and which are mirrored, left to right, once they stand.
+    Each (N,), int64, `mirrored` bool."""
 
     top: Tensor
     left: Tensor
@@ -32,21 +66,19 @@ class Patches:
     mirrored: Tensor
 
 
-def training_batch(pictures: Sequence[Tensor], side: int, distortion: float, draw: torch.Generator) -> Tensor:
+def training_batch(pictures: Stack, side: int, distortion: float, draw: torch.Generator) -> Tensor:
     """A patch of every picture, resized, distorted, and mirrored with chance 1/2.
 
     Args:
-        pictures: each (3, H, W), uint8, of any size.
         side: of the network's input, in pixels.
         distortion: how far the photometric distortions go, as in `photometric`.
-        draw: where the random numbers come from.
+        draw: where the random numbers come from, on the CPU.
 
     Returns:
-        (N, 3, side, side), float32, 0 to 255.
+        (N, 3, side, side), float32, 0 to 255, on the pictures' device.
     """
-    heights, widths = (torch.tensor([picture.shape[axis] for picture in pictures]) for axis in (1, 2))
-    patches = draw_patches(heights, widths, draw)
-    return photometric(cut(pictures, patches, side).float(), distortion, draw)
+    patches = draw_patches(pictures.heights, pictures.widths, draw)
+    return photometric(cut(pictures, patches, side), distortion, draw)
 
 
 def draw_patches(heights: Tensor, widths: Tensor, draw: torch.Generator) -> Patches:
@@ -75,15 +107,37 @@ def _uniform(interval: tuple[float, float], shape: tuple[int, ...], draw: torch.
     return torch.empty(shape).uniform_(*interval, generator=draw)
 
 
-def cut(pictures: Sequence[Tensor], patches: Patches, side: int) -> Tensor:
-    """The patches of pictures (3, H, W), of the pictures' type. Shape (N, 3, side, side)."""
-    boxes = torch.stack([patches.top, patches.left, patches.height, patches.width], dim=1).tolist()
-    resized = [
-        resize(picture[:, top : top + height, left : left + width], side, side)
-        for picture, (top, left, height, width) in zip(pictures, boxes, strict=True)
-    ]
-    batch = torch.stack(resized)
-    return torch.where(patches.mirrored[:, None, None, None], batch.flip(3), batch)
+def cut(pictures: Stack, patches: Patches, side: int) -> Tensor:
+    """The patches of the pictures, resized. Shape (N, 3, side, side), float32.
+
+    Resizing rows, and then columns, is one matrix product for the whole batch.
+    """
+    pixels = pictures.pixels.float()
+    rows = _resampling(patches.top.to(pixels.device), patches.height.to(pixels.device), side, pixels.shape[2])
+    columns = _resampling(patches.left.to(pixels.device), patches.width.to(pixels.device), side, pixels.shape[3])
+    batch = rows[:, None] @ (pixels @ columns[:, None].mT)
+    batch = _where(pictures.upright, batch.mT, batch)
+    return _where(patches.mirrored, batch.flip(3), batch)
+
+
+def _where(which: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Whole pictures (N, 3, H, W) of the one or the other batch."""
+    return torch.where(which.to(yes.device)[:, None, None, None], yes, no)
+
+
+def _resampling(begin: Tensor, size: Tensor, side: int, length: int) -> Tensor:
+    """The weights that each of `length` pixels has in each of `side`, into which `size` pixels from `begin` on are
+    resized; `begin` and `size` (N,), the weights (N, side, length).
+
+    Bilinear, and averaged where it shrinks, as `resize`: triangles as wide as a pixel of the picture or of the patch,
+    whichever is larger.
+    """
+    begin, size = begin[:, None, None], size[:, None, None]
+    pixel, scale = torch.arange(length, device=size.device), size / side
+    middle = begin + (torch.arange(side, device=size.device)[:, None] + 0.5) * scale
+    weight = (1 - (pixel + 0.5 - middle).abs() / scale.clamp(min=1)).clamp(min=0)
+    weight *= (pixel >= begin) & (pixel < begin + size)
+    return weight / weight.sum(dim=2, keepdim=True)
 
 
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
@@ -105,9 +159,9 @@ def photometric(pictures: Tensor, strength: float, draw: torch.Generator) -> Ten
         The same shape and range.
     """
     count = len(pictures)
-    order = torch.rand(count, 3, generator=draw).argsort(dim=1)
-    share = _uniform((1 - strength, 1 + strength), (count, 3), draw)
-    weights = torch.tensor(LUMA)[:, None, None]
+    order = torch.rand(count, 3, generator=draw).argsort(dim=1).to(pictures.device)
+    share = _uniform((1 - strength, 1 + strength), (count, 3), draw).to(pictures.device)
+    weights = torch.tensor(LUMA, device=pictures.device)[:, None, None]
     for step in range(3):
         change = order[:, step, None, None, None]
         grey = (pictures * weights).sum(dim=1, keepdim=True)

@@ -16,7 +16,6 @@ DROPOUT = 0.4  # Table I
 KERNELS_3D = ((3, 3, 7), (3, 3, 5), (3, 3, 3))  # rows, columns, bands (Sec. II)
 SMALLEST_WINDOW = 9  # four convolutions take two pixels each
 LARGEST_WINDOW = 99  # far beyond the paper's 25: the first dense layer has nearly thirty times the weights
-SMALLEST_BANDS = 13  # three convolutions take 6, 4 and 2 bands
 
 
 class HybridSN(nn.Module):
@@ -31,21 +30,37 @@ class HybridSN(nn.Module):
         UsageError: as in `check_sizes`.
     """
 
+    smallest_bands = 13  # three convolutions take 6, 4 and 2 bands
+
     def __init__(self, window: int, bands: int, classes: int):
         super().__init__()
-        check_sizes(window, bands)
+        self.check_sizes(window, bands)
         side = window - 8  # after four 3x3 kernels without padding
+        maps = self.add_convolutions(bands)
+        self.dense_1 = nn.Linear(maps * side * side, 256)
+        self.dense_2 = nn.Linear(256, 128)
+        self.dense_3 = nn.Linear(128, classes)
+        for layer in self.children():
+            if isinstance(layer, nn.Conv3d):
+                layer.to(memory_format=torch.channels_last_3d)
+            elif isinstance(layer, nn.Conv2d):
+                layer.to(memory_format=torch.channels_last)
+
+    def add_convolutions(self, bands: int) -> int:
+        """Returns the number of maps, (side, side) each, that the last of them gives."""
         spectral = bands - 12
         self.conv3d_1 = nn.Conv3d(1, 8, KERNELS_3D[0])
         self.conv3d_2 = nn.Conv3d(8, 16, KERNELS_3D[1])
         self.conv3d_3 = nn.Conv3d(16, 32, KERNELS_3D[2])
         self.conv2d_1 = nn.Conv2d(32 * spectral, 64, 3)
-        self.dense_1 = nn.Linear(64 * side * side, 256)
-        self.dense_2 = nn.Linear(256, 128)
-        self.dense_3 = nn.Linear(128, classes)
-        for layer in (self.conv3d_1, self.conv3d_2, self.conv3d_3):
-            layer.to(memory_format=torch.channels_last_3d)
-        self.conv2d_1.to(memory_format=torch.channels_last)
+        return 64
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Windows (N, 1, window, window, bands) to maps (N, maps, side, side)."""
+        x = F.relu(self.conv3d_1(x), inplace=True)
+        x = F.relu(self.conv3d_2(x), inplace=True)
+        x = F.relu(self.conv3d_3(x), inplace=True)
+        return F.relu(self.conv2d_1(reshape_1(x)), inplace=True)
 
     def forward(self, x: Tensor, draw: torch.Generator | None = None) -> Tensor:
         """
@@ -57,11 +72,7 @@ class HybridSN(nn.Module):
         Returns:
             Logits (N, classes); the softmax of Table I is in the loss.
         """
-        x = F.relu(self.conv3d_1(x), inplace=True)
-        x = F.relu(self.conv3d_2(x), inplace=True)
-        x = F.relu(self.conv3d_3(x), inplace=True)
-        x = reshape_1(x)
-        x = F.relu(self.conv2d_1(x), inplace=True)
+        x = self.convolve(x)
         x = x.permute(0, 2, 3, 1).flatten(1)  # flatten_1: channels fastest, as they lie
         x = F.relu(self.dense_1(x))
         x = dropout(x, draw) if self.training else x
@@ -69,16 +80,16 @@ class HybridSN(nn.Module):
         x = dropout(x, draw) if self.training else x
         return self.dense_3(x)
 
-
-def check_sizes(window: int, bands: int) -> None:
-    """
-    Raises:
-        UsageError: the kernels do not fit a window of this side, or this number of bands.
-    """
-    if not SMALLEST_WINDOW <= window <= LARGEST_WINDOW or window % 2 == 0:
-        raise UsageError(f"--window {window}: an odd number from {SMALLEST_WINDOW} to {LARGEST_WINDOW}.")
-    if bands < SMALLEST_BANDS:
-        raise UsageError(f"--components {bands}: {SMALLEST_BANDS} or more.")
+    @classmethod
+    def check_sizes(cls, window: int, bands: int) -> None:
+        """
+        Raises:
+            UsageError: the kernels do not fit a window of this side, or this number of bands.
+        """
+        if not SMALLEST_WINDOW <= window <= LARGEST_WINDOW or window % 2 == 0:
+            raise UsageError(f"--window {window}: an odd number from {SMALLEST_WINDOW} to {LARGEST_WINDOW}.")
+        if bands < cls.smallest_bands:
+            raise UsageError(f"--components {bands}: {cls.smallest_bands} or more.")
 
 
 def reshape_1(x: Tensor) -> Tensor:

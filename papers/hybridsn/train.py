@@ -24,11 +24,13 @@ from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.weights import copied
+from papers.hybridsn.ablations import Only2D, Only3D
 from papers.hybridsn.data import Scene, Split, Windows, disjoint_split, load, random_split, reduce_bands
-from papers.hybridsn.model import HybridSN, check_sizes, initialise
+from papers.hybridsn.model import HybridSN, initialise
 from papers.hybridsn.scoring import accuracies, predict
 
 DEVICES = ("cpu", "cuda")
+NETWORKS = {"hybrid": HybridSN, "2d": Only2D, "3d": Only3D}
 TRAINING_PIXELS = "training_pixels"  # kept with the weights, to know what is left to test on
 # A batch goes through the network in parts that fit into a processor's cache; their gradients add up to the batch's.
 WINDOWS_AT_ONCE = {"cpu": 32, "cuda": 256}
@@ -50,9 +52,10 @@ class Recipe:
     decay: Annotated[float, Field(ge=0)] = 0.0  # open: step t divides the rate by 1 + decay * t; authors' code: 1e-6
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-7  # open: Adam's epsilon; ours is that of Keras
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights and sums are float32; ours
+    network: Literal["hybrid", "2d", "3d"] = "hybrid"  # Table I; ours: one whose convolutions are all 2-D, or all 3-D
 
     def __post_init__(self) -> None:
-        check_sizes(self.window, self.components)
+        NETWORKS[self.network].check_sizes(self.window, self.components)
 
 
 COMPONENTS = {"indian_pines": 30, "pavia_university": 15, "salinas": 15}
@@ -64,14 +67,17 @@ VARIANTS = {
         ("random5", "random", 0.05), ("disjoint", "disjoint", 0.3),
     )
 }  # fmt: skip
-VARIANTS["indian_pines-random10-float32"] = replace(VARIANTS["indian_pines-random10"], precision="float32")
+RANDOM10 = VARIANTS["indian_pines-random10"]
+VARIANTS["indian_pines-random10-float32"] = replace(RANDOM10, precision="float32")
+VARIANTS |= {f"indian_pines-random10-{network}": replace(RANDOM10, network=network) for network in ("2d", "3d")}
 
 
 def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
     """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset."""
     full = VARIANTS[variant]
     if preset == "smoke":
-        return replace(full, epochs=3, window=9, components=13, batch_size=128)
+        components = max(13, NETWORKS[full.network].smallest_bands)
+        return replace(full, epochs=3, window=9, components=components, batch_size=128)
     if standin:
         return replace(full, epochs=8)
     if preset == "quick":
@@ -99,7 +105,7 @@ def windows_of(scene: Scene, split: Split, recipe: Recipe, device: str) -> Windo
 
 
 def build_model(scene: Scene, recipe: Recipe) -> HybridSN:
-    return HybridSN(recipe.window, recipe.components, len(scene.classes))
+    return NETWORKS[recipe.network](recipe.window, recipe.components, len(scene.classes))
 
 
 @dataclass

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.data.cifar10 import CLASSES, SIDE
 from common.publishing.bench import Job
-from common.training.compile_torch import compile_step
 from common.training.determinism import generator
 from common.training.device import fast_precision
+from common.training.steps import fast_step
 from papers.resnet.data import PADDING, augment, mean_picture, random_crops, subtract_mean
 from papers.resnet.model import CifarResNet, initialise
 from papers.resnet.train import VARIANTS, build_model, classify, loss_and_mistakes, on_device
@@ -72,18 +72,13 @@ def _step(images: Tensor, labels: Tensor, device: str) -> Job:
     model, slow = _model(device), _model(device).to(memory_format=torch.contiguous_format)
     optimiser = torch.optim.SGD(model.parameters(), fused=True, **CONSTANTS)
     slow_optimiser = torch.optim.SGD(slow.parameters(), **CONSTANTS)
-    step = loss_and_mistakes(model, precision)
-    if device == "cpu":
-        step, _ = compile_step(
-            step, model, [(subtract_mean(here[: RECIPE.batch_size], mean), there[: RECIPE.batch_size])]
-        )
+    example = subtract_mean(here[: RECIPE.batch_size], mean), there[: RECIPE.batch_size]
+    step, _ = fast_step(loss_and_mistakes(model, precision), model, [example])
 
     def ours() -> int:
         model.train()
         for index, batch in enumerate(torch.arange(len(here), device=device).split(RECIPE.batch_size)):
-            loss, _ = step(augment(here[batch], mean, random_crops(len(batch), 0, 0, index)), there[batch])
-            optimiser.zero_grad()
-            loss.backward()
+            step(augment(here[batch], mean, random_crops(len(batch), 0, 0, index)), there[batch])
             optimiser.step()
         _wait(device)
         return len(here)

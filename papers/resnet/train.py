@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from common.base.errors import UsageError
 from common.base.metrics import error_percent
 from common.data.cifar10 import Cifar10, load
-from common.training.compile_torch import compile_step
 from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
+from common.training.steps import fast_step
 from common.training.weights import copied
 from papers.resnet.data import augment, mean_picture, random_crops, subtract_mean
 from papers.resnet.model import CifarResNet, initialise
@@ -132,11 +132,9 @@ def train(run: Run, recipe: Recipe) -> Trained:
     constants = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     optimiser = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, fused=True, **constants)
     precision = run.choose_precision(recipe.precision)
-    step = loss_and_mistakes(model, precision)
-    if recipe.compiled and run.device == "cpu":
-        sizes = {min(recipe.batch_size, count), count % recipe.batch_size} - {0}
-        examples = [(augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in sorted(sizes)]
-        step, run.compiled = compile_step(step, model, examples)
+    sizes = {min(recipe.batch_size, count), count % recipe.batch_size} - {0}
+    examples = ((augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in sorted(sizes))
+    step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
     at = At(recipe.warmup_rate is not None, loss=zero, mistakes=zero.long())
@@ -150,10 +148,8 @@ def train(run: Run, recipe: Recipe) -> Trained:
             optimiser.param_groups[0]["lr"] = learning_rate(recipe, first + index, at.warming_up)
             crops = random_crops(len(batch), run.seed, epoch, index)
             loss, mistakes = step(augment(images[batch], mean, crops), labels[batch])
-            optimiser.zero_grad()
-            loss.backward()
             optimiser.step()
-            at.loss += loss.detach() * len(batch)
+            at.loss += loss * len(batch)
             at.mistakes += mistakes
             run.advance(len(batch))
 

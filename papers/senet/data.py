@@ -1,4 +1,4 @@
-"""CIFAR-10 as Section 5.3 prepares it: standardised; for training, 4 pixels of zeros are padded on each
+"""CIFAR-10 as Section 5.1 prepares it: standardised; for training, 4 pixels of zeros are padded on each
 side and a 32x32 crop is taken at random, mirrored or not.
 
 The paper standardises by mean and standard deviation. The ResNet paper, whose recipe the networks of
@@ -83,10 +83,11 @@ def augment(images: Tensor, standard: Standard, crops: Crops) -> Tensor:
     padded = F.pad(standard(images), (PADDING,) * 4).permute(0, 2, 3, 1)
     count, height, width, channels = padded.shape
     # Where each pixel of the crops lies in the list of all pixels of the batch.
-    step = torch.arange(SIDE)
-    rows = crops.top[:, None] + step
-    columns = crops.left[:, None] + torch.where(crops.mirrored[:, None], step.flip(0), step)
-    first = torch.arange(count) * (height * width)
+    top, left, mirrored = (part.to(images.device)[:, None] for part in (crops.top, crops.left, crops.mirrored))
+    step = torch.arange(SIDE, device=images.device)
+    rows = top + step
+    columns = left + torch.where(mirrored, step.flip(0), step)
+    first = torch.arange(count, device=images.device) * (height * width)
     which = first[:, None, None] + rows[:, :, None] * width + columns[:, None, :]
-    pixels = padded.reshape(-1, channels).index_select(0, which.flatten().to(images.device))
+    pixels = padded.reshape(-1, channels).index_select(0, which.flatten())
     return pixels.view(count, SIDE, SIDE, channels).permute(0, 3, 1, 2)

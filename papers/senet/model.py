@@ -1,7 +1,7 @@
 """Squeeze-and-excitation blocks, and residual networks with and without them.
 
 J. Hu, L. Shen, S. Albanie, G. Sun, E. Wu, "Squeeze-and-Excitation Networks", CVPR 2018 and
-IEEE TPAMI 42(8), 2020: Section 3 has the block, Table 1 the networks for ImageNet, Section 5.3
+IEEE TPAMI 42(8), 2020: Section 3 has the block, Table 1 the networks for ImageNet, Section 5.1
 and Table 4 those for CIFAR-10.
 
 The block stands at the end of a residual branch, before the addition (Fig. 3). A network with
@@ -24,7 +24,7 @@ from common.base.errors import UsageError
 
 Family = Literal["cifar", "cifar-preactivation", "cifar-preactivation-bottleneck", "imagenet", "imagenet-resnext"]
 
-REDUCTION = 16  # Sec. 6.1 and Table 10
+REDUCTION = 16  # Sec. 5.1; chosen in Sec. 6.1, Table 10
 CIFAR_MAPS = (16, 32, 64)  # on maps of 32x32, 16x16 and 8x8
 IMAGENET_MAPS = (256, 512, 1024, 2048)  # Table 1
 IMAGENET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -46,7 +46,8 @@ class SqueezeExcitation(nn.Module):
     Args:
         maps: C, the number of feature maps.
         reduction: r; the bottleneck of the gate has C / r units.
-        bias: of the two fully connected layers. Eqn. 3 has none; the authors' released networks have.
+        bias: of the two fully connected layers. Eqn. 3 has none; the authors' released networks have. Sec. 6 removes
+            them, so the networks of Sec. 5 may have had them.
 
     Raises:
         UsageError: C is not a multiple of r.

@@ -1,6 +1,7 @@
 """A made-up repository: toy papers, a toy dataset, and records of runs that nobody made."""
 
 import copy
+import functools
 import hashlib
 import subprocess
 from collections.abc import Callable
@@ -10,8 +11,10 @@ import pytest
 import yaml
 
 from common.base import paths
+from common.claims import verdict
 from common.claims.papers import Claim, Paper, load_paper
 from common.data.passports import Passport, find_passport
+from common.pages.tables import BEGIN, END
 from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord, make_record, write_record
 from tests.repository import move_to
 
@@ -22,6 +25,7 @@ SHAPES = {
     "resized": {"train.bin": b"oval" * 700, "test.bin": b"rectangle" * 300},
 }
 EQUIVALENT = ("official", "bundle")
+PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"  # of a paper or in front, with one generated block
 
 
 def _file(content: bytes, urls: tuple[str, ...]) -> dict:
@@ -88,6 +92,17 @@ RELEASED = {
 }
 
 
+IDEA = {
+    "id": "width",
+    "says": "width | <more> helps",
+    "where": "Sec. 2",
+    "with": "wide",
+    "without": "plain",
+    "metric": "test_error",
+    "protocol": "last",
+}
+
+
 class Toy:
     """Writes papers, passports, data files and records under a folder that `common` takes for the repository."""
 
@@ -111,6 +126,10 @@ class Toy:
     def released_content(self) -> dict:
         """The same with released weights, which are one of the files of the dataset "shapes"."""
         return self.paper_content() | {"released": [copy.deepcopy(RELEASED)]}
+
+    def idea_content(self, **changes) -> dict:
+        """The same with an idea: that the wide variant has the lower test error."""
+        return self.paper_content() | {"ideas": [IDEA | changes]}
 
     def claim(self, **changes) -> Claim:
         return Claim.model_validate(CLAIM | changes)
@@ -222,3 +241,33 @@ def failed_record(record) -> Callable[..., Record]:
         return record(seed, failure=failure, metrics={}, weights=None, curves={}, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def power():
+    return functools.cache(verdict.power)
+
+
+@pytest.fixture
+def records(record, failed_record) -> list:
+    return [
+        *(record(k, value) for k, value in enumerate((0.9, 0.95, 1.0))),
+        *(record(k, 31.0 + k, "psnr", variant="wide") for k in range(2)),
+        *(record(k, 3.0 + k / 3, edition="resized") for k in range(3)),
+        failed_record(0, "the loss is <nan> & 100 % wrong", paper="beta_2010"),
+    ]
+
+
+@pytest.fixture
+def world(toy, records, monkeypatch, power):
+    """Two papers, one with a page that has markers and one with a page that has none, and a front page."""
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    content["claims"][1]["unverified"] = True
+    for name in ("alpha_2001", "beta_2010"):
+        toy.paper(name, content)
+    for folder in (toy.root, paths.PAPERS / "alpha_2001"):
+        (folder / "README.md").write_text(PAGE)
+    (paths.PAPERS / "beta_2010" / "README.md").write_text("# Bare\n")
+    toy.publish(*records)
+    return toy

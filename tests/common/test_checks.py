@@ -310,6 +310,8 @@ def test_what_the_recipe_rules_out_was_not_compiled(paper, sound):
     said = ["was compiled (kernel.c by cc), which its recipe rules out"]
     for recipe, faults in (({"compiled": False}, said), ({"compiled": True}, []), ({}, [])):
         assert list(environment_faults(paper, used, recipe)) == faults
+    on_gpu = used.model_copy(update={"device": "NVIDIA H100", "compiled": "training step as a CUDA graph"})
+    assert list(environment_faults(paper, on_gpu, {"compiled": False})) == []
 
 
 def test_a_number_measured_once_more_may_be_off_its_curve_by_an_example(paper, sound):

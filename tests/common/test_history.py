@@ -83,6 +83,18 @@ def test_an_unknown_commit_and_one_beside_the_history_are_found(toy, git, paper,
     ]
 
 
+def test_a_merge_that_is_not_committed_yet_belongs_to_the_history(toy, git, paper, run, commit):
+    commit()
+    git("checkout", "-q", "-b", "other")
+    (paper.folder / "train.py").write_text("import common.beta\n")
+    merged, sources = commit(), source_hash("alpha_2001")
+    git("checkout", "-q", "-")
+    toy.publish(run(0, **ran_from(merged, sources)))
+    assert faults(paper) == [f"{FOLDER}/seed-0.json: its commit {merged[:7]} is not in the history"]
+    git("merge", "-q", "--no-ff", "--no-commit", "other")
+    assert faults(paper) == []
+
+
 def test_no_record_is_older_than_its_commit(toy, git, paper, run, commit):
     before, sources = commit(), source_hash("alpha_2001")
     made = git("show", "--no-patch", "--format=%cs", before)

@@ -20,6 +20,10 @@ def release(**changes):
     return lambda content: content["released"][0].update(changes)
 
 
+def idea(**changes):
+    return lambda content: content["ideas"][0].update(changes)
+
+
 BROKEN = {
     "too few seeds for any verdict": (lambda c: c["variants"]["plain"].update(seeds=2), "variants.plain.seeds: "),
     "unknown field": (first_claim(tolerence=0.19), "claims.plain-test.tolerence: is unknown"),
@@ -38,6 +42,7 @@ BROKEN = {
     "duplicate id": (rename_claim, "claims.plain-test.id: two claims"),
     "unknown variant": (first_claim(variant="plane"), "claims.plain-test.variant: 'plane' is not a variant"),
     "unknown default": (lambda c: c.update(default_variant="plane"), "default_variant: 'plane' is not a variant"),
+    "unknown lead": (lambda c: c.update(lead_variant="plane"), "lead_variant: 'plane' is not a variant"),
     "unknown headline": (lambda c: c.update(headline=["psrn"]), "headline: 'psrn' is not a metric. Did you mean psnr?"),
     "unknown metric": (
         first_claim(metric="tset_error"),
@@ -79,6 +84,21 @@ BROKEN = {
         lambda c: c["protocols"].update({"{which}": {"means": "some", "each": {"which": ["best"]}}}),
         "protocols.{which}: 'best' is named twice",
     ),
+    "code that is no address": (lambda c: c["citation"].update(code="github.com/x"), "citation.code:"),
+    "why, in no sentence": (lambda c: c.update(why="unknown"), "why:"),
+    "why, in two lines": (lambda c: c.update(why="One.\nTwo."), "why:"),
+    "why, by a number that is never measured": (
+        lambda c: c.update(why="It is {plain/test_error}."),
+        "why: {plain/test_error} is not a {variant/protocol/metric} of this paper",
+    ),
+    "why, by a variant that is not there": (
+        lambda c: c.update(why="It is {plane/last/test_error}."),
+        "why: {plane/last/test_error} is not a {variant/protocol/metric} of this paper",
+    ),
+    "another source's number as the paper's": (
+        first_claim(source="a blog"),
+        "claims.plain-test.detail: must be true, for a blog is not the paper",
+    ),
     "released without an id": (lambda c: c["released"][0].pop("id"), "released.0.id: is missing"),
     "released for no variant": (release(variants=[]), "released.theirs.variants:"),
     "released for an unknown variant": (
@@ -98,6 +118,32 @@ BROKEN = {
         lambda c: c["released"].append(c["released"][0]),
         "released.theirs.id: two entries have this id",
     ),
+    "idea without a variant": (lambda c: c["ideas"][0].pop("without"), "ideas.width.without: is missing"),
+    "idea of an unknown variant": (
+        idea(without="plane"),
+        "ideas.width.without: 'plane' is not a variant. Did you mean plain?",
+    ),
+    "idea of an unknown paper": (
+        idea(**{"with": "alpha_2002/wide"}),
+        "ideas.width.with: No paper is called 'alpha_2002'. Did you mean alpha_2001?",
+    ),
+    "idea of another paper's unknown variant": (
+        idea(without="alpha_2001/plane"),
+        "ideas.width.without: 'alpha_2001/plane' is not a variant. Did you mean plain?",
+    ),
+    "idea of an unknown metric": (idea(metric="tset_error"), "ideas.width.metric: 'tset_error' is not a metric."),
+    "idea of an unknown protocol": (idea(protocol="first"), "ideas.width.protocol: 'first'"),
+    "idea that neither raises nor lowers": (
+        idea(metric="train_error"),
+        "ideas.width.direction: is missing, and training error has no better side",
+    ),
+    "idea in another direction": (idea(direction="up"), "ideas.width.direction: "),
+    "idea against its printed difference": (
+        idea(reported="0.2"),
+        "ideas.width.reported: 0.2 does not say that test error is lower",
+    ),
+    "idea with a difference in words": (idea(reported="-0.2 %"), "ideas.width.reported: "),
+    "idea listed twice": (lambda c: c["ideas"].append(c["ideas"][0]), "ideas.width.id: two ideas have this id"),
     "tolerance too wide": (first_claim(tolerance=0.2), "claims.plain-test.tolerance: is 0.2, the rule gives 0.19"),
     "tolerance too narrow": (first_claim(tolerance=0.18), "claims.plain-test.tolerance: is 0.18, the rule gives 0.19"),
 }
@@ -106,7 +152,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_entry_is_told_in_one_line_with_its_place(toy, name):
     breaks, expected = BROKEN[name]
-    content = toy.released_content()
+    content = toy.released_content() | toy.idea_content()
     breaks(content)
     with pytest.raises(UsageError) as told:
         toy.paper(content=content)
@@ -167,6 +213,15 @@ def test_a_counted_metric_needs_the_number_of_examples(toy):
     passport = toy.root / "common" / "data" / "passports" / "shapes.yaml"
     passport.write_text(passport.read_text().replace("train: 60000", "training: 60000"))
     with pytest.raises(UsageError, match=r"paper\.yaml: claims\.plain-test\.metric: .*'train'"):
+        toy.paper(content=content)
+
+
+def test_an_idea_compares_variants_of_one_dataset(toy):
+    passport = paths.PASSPORTS / "shapes.yaml"
+    (paths.PASSPORTS / "squares.yaml").write_text(passport.read_text())
+    content = toy.idea_content()
+    content["variants"]["plain"]["dataset"] = "squares"
+    with pytest.raises(UsageError, match=r"yaml: ideas\.width\.without: is trained on squares, but wide on shapes"):
         toy.paper(content=content)
 
 

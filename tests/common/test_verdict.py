@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from common.claims import verdict as v
-from common.claims.verdict import Spread, Summary, confirmation, power, summarise, verdict
+from common.claims.verdict import Spread, Summary, confirmation, idea_verdict, power, summarise, verdict
 
 REPORTED, TOLERANCE = 1.0, 0.25
 BIT = 1e-6  # just beyond an edge
@@ -71,6 +71,26 @@ def test_wholly_below_is_better_for_an_error_and_worse_for_an_accuracy(low, high
 def test_wholly_above_is_worse_for_an_error_and_better_for_an_accuracy(low, high):
     assert judge(interval(low, high)) == (v.NOT_REPRODUCED, v.EXCEEDS, v.HIGHER)
     assert judge(interval(low, high, next_run=(1.0, 9.0))) == (v.CONSISTENT,) * 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "lower", "higher"),
+    [
+        (-0.2, -BIT, v.HOLDS, v.DOES_NOT_HOLD),
+        (-0.2, 0.0, v.INCONCLUSIVE, v.INCONCLUSIVE),
+        (-0.2, 0.1, v.INCONCLUSIVE, v.INCONCLUSIVE),
+        (0.0, 0.2, v.INCONCLUSIVE, v.INCONCLUSIVE),
+        (BIT, 0.2, v.DOES_NOT_HOLD, v.HOLDS),
+    ],
+)
+def test_an_idea_goes_by_the_side_of_zero_and_zero_is_on_neither(low, high, lower, higher):
+    difference = interval(low, high)
+    assert [idea_verdict(difference, paper_says_higher) for paper_says_higher in (False, True)] == [lower, higher]
+
+
+def test_an_idea_needs_all_its_pairs():
+    assert [idea_verdict(summarise([-1.0] * n), higher=False) for n in (1, 2, 3)] == [v.TOO_FEW_SEEDS] * 2 + [v.HOLDS]
+    assert [idea_verdict(summarise([-1.0] * n), False, seeds=5) for n in (4, 5)] == [v.TOO_FEW_SEEDS, v.HOLDS]
 
 
 @pytest.mark.parametrize("higher_is_better", [False, True, None])

@@ -6,6 +6,7 @@ import pytest
 
 from common.base import paths
 from common.base.errors import DataAbsent
+from common.claims.comparison import all_comparisons
 from common.claims.papers import find_papers, load_paper
 from common.data.passports import locate
 from common.pages import figures
@@ -54,6 +55,11 @@ def test_published_records_are_what_the_history_says(paper):
     except NoHistory as why:
         pytest.skip(str(why))
     assert faults == []
+
+
+def test_every_measured_paper_says_why_it_differs():
+    measured = [of.paper for of in all_comparisons() if of.attempted]
+    assert measured and [paper.name for paper in measured if not paper.why] == []
 
 
 def test_what_is_published_is_of_the_papers_that_are_here():

@@ -315,7 +315,8 @@ def test_records_weights_tables_and_figures_are_published(published):
     assert names == {
         *(f"records/toy/line/official/seed-{seed}.json" for seed in (0, 1, 2)),
         "weights/toy/line.safetensors", "figures/toy/loss.png", "figures/toy/points.png",
-        "figures/claims.png", "comparison.json", "comparison.csv", "comparison.tex", "README.md", "index.html",
+        "figures/claims.png", "comparison.json", "comparison.csv", "comparison.tex", "ideas.json",
+        "README.md", "index.html",
     }  # fmt: skip
     (row,) = json.loads((published / "results" / "comparison.json").read_text())
     assert (row["claim"], row["mean"], row["n"], row["verdict"]) == ("line-test", 10.0, 3, "reproduced")

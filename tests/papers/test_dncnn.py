@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,6 +113,21 @@ def test_merged_batch_norm_is_the_same_function(depth):
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in merge_batch_norm(model))
     torch.testing.assert_close(merge_batch_norm(model)(y), model(y), rtol=0, atol=1e-5)
     torch.testing.assert_close(for_inference(model)(y), model(y), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_without_residual_learning_the_layers_give_the_clean_picture(batch_norm):
+    """In training the loss is that of eq. 1 with the clean picture in the noise's place."""
+    model = DnCNN(5, batch_norm=batch_norm, residual=False)
+    initialise(model, "he", generator(0, "weights"))
+    y, v = uniform(2, 1, 30, 20), uniform(2, 1, 30, 20, seed=1) - 0.5
+    loss = (model.layers(y) - (y - v)).square().sum() / 4
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    assert train.update(model, still, y, v, torch.float32).item() == pytest.approx(loss.item(), rel=1e-5)
+    model.eval()
+    for network in (model, merge_batch_norm(model), for_inference(model)):
+        assert receptive_field(network) == 11
+        torch.testing.assert_close(denoise(network, y), model.layers(y), rtol=0, atol=1e-5)
 
 
 def test_merging_leaves_the_model_as_it_was():
@@ -509,11 +525,44 @@ def test_recipes_have_the_papers_numbers():
     assert (AUTHORS.restart, AUTHORS.initial_weights, AUTHORS.bn_momentum) == (True, "authors", 1.0)
     assert (AUTHORS.clip, AUTHORS.weight_decay) == (0.0, 0.0)
     for name, variant in VARIANTS.items():
-        special = name.startswith("sigma")
+        special = name.startswith(("sigma", "fig2"))
         assert (variant.depth, variant.side) == ((17, 40) if special else (20, 50))
-        assert variant.sigma == ((float(name[5:7]),) * 2 if special else (0.0, 55.0))
+        level = 25.0 if name.startswith("fig2") else float(name[5:7]) if special else None
+        assert variant.sigma == ((level, level) if special else (0.0, 55.0))
     assert VARIANTS["blind-printed"].patches == 128 * 3000 and VARIANTS["three-tasks"].patches == 128 * 8000
     assert set(VARIANTS) == set(PAPER.variants)
+
+
+def test_an_hour_takes_as_many_patches_as_quick_but_of_all_pictures():
+    hour, quick = VARIANTS["sigma25-hour"], recipe("sigma25-authors", "quick")
+    assert hour.epochs * hour.epoch_patches == quick.epochs * quick.epoch_patches == 327_680
+    assert not hour.held_out and 204_800 % hour.epoch_patches == 0, "every patch comes before one comes again"
+    rates = [rate_of_epoch(hour, epoch) for epoch in range(1, 9)]
+    assert rates == pytest.approx([10 ** (-3 - 2 * n / 7) for n in range(8)])
+
+
+def test_the_variants_of_figure_2_differ_in_nothing_else():
+    """Two optimisers; under each, residual learning or not and batch normalization or not."""
+    names = [name for name in VARIANTS if name.startswith("fig2")]
+    for optimiser in ("sgd", "adam"):
+        whole = VARIANTS[f"fig2-{optimiser}-residual-bn"]
+        found = {name.removeprefix(f"fig2-{optimiser}-"): VARIANTS[name] for name in names if optimiser in name}
+        assert found == {
+            "residual-bn": whole,
+            "residual-no-bn": replace(whole, batch_norm=False),
+            "direct-bn": replace(whole, residual=False),
+            "direct-no-bn": replace(whole, residual=False, batch_norm=False),
+        }
+        assert (whole.optimiser, whole.held_out, whole.noise, whole.momentum) == (optimiser, False, "fresh", 0.9)
+        assert whole.residual and whole.batch_norm and whole.sigma == (25, 25)
+    assert len(names) == 8
+
+
+@pytest.mark.parametrize(("batch_norm", "parameters"), [(True, 556_097), (False, 555_137)])
+def test_parameters_of_the_networks_of_figure_2(batch_norm, parameters):
+    """A bias takes the place of a scale and a shift."""
+    model = train.build_model(replace(VARIANTS["fig2-sgd-direct-bn"], batch_norm=batch_norm))
+    assert sum(p.numel() for p in model.parameters()) == parameters and not model.residual
 
 
 def test_noise_levels_that_are_measured():
@@ -529,7 +578,7 @@ def test_presets_shorten_only():
             short = recipe(variant, preset, standin)
             assert short.epochs * short.epoch_patches < 400_000
             rates = [rate_of_epoch(short, epoch) for epoch in range(1, short.epochs + 1)]
-            assert rates[0] == rate_of_epoch(full, 1) and rates[-1] == rate_of_epoch(full, 50)
+            assert rates[0] == rate_of_epoch(full, 1) and rates[-1] == rate_of_epoch(full, full.epochs)
         assert recipe(variant, "quick").held_out, "quick never reads a test set"
     assert recipe("sigma25-authors", "quick").epochs == recipe("sigma25-printed", "quick").epochs == 16
 
@@ -872,8 +921,9 @@ def test_pictures_of_any_kind_are_restored(channels, shape):
 
 
 def test_the_page_shows_every_try_and_the_frozen_recipe_was_tried():
-    tries, runs = choose.known_tries(choose.FILE), choose.known_tries(choose.QUICK_FILE)
-    assert choose.page_block(tries, runs) in choose.PAGE.read_text(encoding="utf-8")
+    tries = choose.known_tries(choose.FILE)
+    runs, held_out = choose.known_tries(choose.QUICK_FILE), choose.known_tries(choose.HELD_OUT_FILE)
+    assert choose.page_block(tries, runs, held_out) in choose.PAGE.read_text(encoding="utf-8")
     assert len(tries) == sum(len(seeds) for _, seeds in choose.TRIES)
     ((_, first, last),) = PRINTED.learning_rate
     frozen = {"rate": first, "last_rate": last, "initial_weights": PRINTED.initial_weights, "clip": PRINTED.clip}

@@ -16,10 +16,10 @@ from common.claims.papers import load_paper
 from common.data.passports import LocatedData
 from common.training import checkpoint, provenance
 from common.training.determinism import generator, make_deterministic
-from common.training.records import Record
+from common.training.records import Record, read_record
 from common.training.run import Job, run_job
 from common.training.weights import save_weights
-from papers.dncnn import data, train
+from papers.dncnn import choose, data, train
 from papers.dncnn.data import load
 from papers.dncnn.figures import FIGURES
 from papers.dncnn.matlab_noise import randn
@@ -79,6 +79,24 @@ def test_every_variant_trains_resumes_within_an_epoch_and_is_measured(tmp_path, 
     assert whole.status == "finished" and len(whole.curves["psnr"]) == 2
     interrupted(tmp_path, STEPS + 2, variant=variant)
     assert essence(run_smoke(tmp_path, variant)) == essence(whole)
+
+
+def test_runs_with_pictures_held_out_are_kept_once_and_shown(tmp_path, monkeypatch):
+    """Those that failed too."""
+    monkeypatch.setattr(choose, "HELD_OUT_FILE", tmp_path / "held_out.csv")
+    record = run_smoke(tmp_path, "sigma25-hour", held_out=True)
+    monkeypatch.setattr(train, "update", lambda *_: torch.tensor(math.inf))
+    with pytest.raises(NumbersError):
+        run_smoke(tmp_path / "failed", "sigma25-hour", held_out=True, side=8)
+    failed = read_record(job(tmp_path / "failed", "sigma25-hour", held_out=True, side=8).record_file)
+    for one in (record, record, failed):
+        choose.keep_run(one)
+    first, second = choose.known_tries(choose.HELD_OUT_FILE)
+    psnr = record.metrics["held-out-sigma25"]["psnr"]
+    assert (first["held_out_psnr"], first["side"], len(first["curve"].split())) == (f"{psnr:.3f}", "24", 2)
+    assert (second["held_out_psnr"], second["side"], second["curve"]) == (choose.DIVERGED, "8", "")
+    shown = choose.full_runs([first, second])
+    assert "2 epochs from 0.001 to 1e-05" in shown and f"{psnr:.3f}" in shown and choose.DIVERGED in shown
 
 
 @pytest.mark.parametrize("steps", [1, STEPS, STEPS + 1])
@@ -301,6 +319,7 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch, whole, drawn):
     records = [
         published, one_better(whole), renamed(whole, "sigma25-printed", 25),
         renamed(whole, "sigma50-authors", 50), renamed(whole, "blind-authors", 15, 25, 50),
+        renamed(whole, "fig2-sgd-direct-bn", 25), renamed(one_better(whole), "fig2-adam-direct-bn", 25),
     ]  # fmt: skip
     shown = drawn(records)
 
@@ -310,6 +329,10 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch, whole, drawn):
     assert texts == ["Adam, the authors' code, mean of 2 seeds", "SGD, as printed, 1 seed"]
     low, high = axis.get_ylim()
     assert all(low < line.get_ydata()[-1] < high for line in axis.lines), "where a training ends is seen"
+
+    assert [[len(line.get_xdata()) for line in axis.lines] for axis in shown["figure_2_in_short"].axes] == [[2], [2]]
+    (legend,) = shown["figure_2_in_short"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["batch normalization"]
 
     (axis,) = shown["psnr_against_sigma"].axes
     several, blind = axis.containers

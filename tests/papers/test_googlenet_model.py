@@ -296,12 +296,15 @@ def test_local_response_norm_follows_pool1_and_conv2():
 # ---- initial weights ---------------------------------------------------------------------------
 
 
-def test_initial_weights_are_caffes_xavier():
-    for name, parameter in network().named_parameters():
+@pytest.mark.parametrize(("initial", "gain", "bias"), [("xavier", 1, 0.2), ("he", 2, 0)])
+def test_initial_weights_are_caffes_xavier_or_hes(initial, gain, bias):
+    model = network()
+    initialise(model, generator(0, "test"), initial)
+    for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            assert (parameter == 0.2).all(), name
+            assert (parameter == bias).all(), name
             continue
-        bound = (3 / parameter[0].numel()) ** 0.5
+        bound = (3 * gain / parameter[0].numel()) ** 0.5
         assert parameter.abs().max() <= bound, name
         assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.1), name
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.training.determinism import generator
 from papers.googlenet import sampling
-from papers.googlenet.sampling import Patches, cut, draw_patches, photometric, resize, training_batch
+from papers.googlenet.sampling import Patches, cut, draw_patches, photometric, resize, stack, training_batch
 
 MANY = 20_000
 
@@ -116,17 +116,19 @@ def test_where_no_patch_fits_the_largest_in_the_middle_is_taken(shape, box, monk
 
 def test_a_patch_that_is_not_resized_holds_the_pixels_of_its_place():
     picture = coordinates(60, 80)
-    patch, mirrored = (cut([picture], at(11, 23, 32, 32, mirrored), 32)[0] for mirrored in (False, True))
+    patch, mirrored = (cut(stack([picture]), at(11, 23, 32, 32, mirrored), 32)[0] for mirrored in (False, True))
     assert torch.equal(patch, picture[:, 11:43, 23:55])
     assert torch.equal(mirrored, picture[:, 11:43, 23:55].flip(2))
 
 
 @pytest.mark.parametrize("box", [(10, 20, 40, 30), (0, 0, 100, 120), (70, 90, 24, 28)])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_resized_patch_holds_the_pixels_of_its_place(box, mirrored):
-    """Pixel i of n comes from begin + (i + 1/2) * size / n - 1/2, to the tenth that a sampled kernel may be off."""
-    top, left, height, width = box
-    patch = cut([coordinates(100, 120)], at(*box, mirrored), 32)[0]
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_resized_patch_holds_the_pixels_of_its_place(box, mirrored, upright):
+    """Pixel i of n comes from begin + (i + 1/2) * size / n - 1/2; upright ones lie on their side."""
+    top, left, height, width = box if not upright else (box[1], box[0], box[3], box[2])
+    picture = coordinates(120, 100) if upright else coordinates(100, 120)
+    patch = cut(stack([picture]), at(*box, mirrored), 32)[0]
     middle = torch.arange(32) + 0.5
     columns = left + middle * width / 32 - 0.5
     inner = slice(2, -2)
@@ -134,6 +136,32 @@ def test_a_resized_patch_holds_the_pixels_of_its_place(box, mirrored):
     expected = columns.flip(0) if mirrored else columns
     torch.testing.assert_close(patch[1, 7, inner], expected[inner], rtol=0, atol=0.1)
     assert (patch[2] - 7).abs().max() < 1e-5
+
+
+def test_patches_of_a_batch_are_resized_as_each_alone():
+    """Shrunk and enlarged, of pictures of several sizes; a pixel beyond a patch's edge has no part in it."""
+    sizes = [(50, 80), (90, 60), (64, 64), (40, 90)]
+    pictures = [torch.randint(256, (3, *size), generator=generator(0, "pictures", i)) for i, size in enumerate(sizes)]
+    pictures = [picture.byte() for picture in pictures]
+    boxes = torch.tensor([(3, 5, 40, 70), (0, 0, 60, 90), (10, 20, 20, 17), (30, 60, 8, 9)])
+    mirrored = torch.tensor([False, True, True, False])
+    batch = cut(stack(pictures), Patches(*boxes.T, mirrored), 24)
+    for number, (picture, (top, left, height, width)) in enumerate(zip(pictures, boxes.tolist(), strict=True)):
+        upright = picture.shape[1] > picture.shape[2]
+        lying = picture.mT if upright else picture
+        expected = resize(lying[:, top : top + height, left : left + width].float(), 24, 24)
+        expected = expected.mT if upright else expected
+        expected = expected.flip(2) if mirrored[number] else expected
+        torch.testing.assert_close(batch[number], expected, rtol=0, atol=1e-3)
+
+
+def test_a_stack_gives_the_pictures_that_it_is_asked_for():
+    sizes = [(50, 80), (90, 60), (64, 64)]
+    pictures = [torch.full((3, *size), number, dtype=torch.uint8) for number, size in enumerate(sizes, start=1)]
+    some = stack(pictures)[torch.tensor([2, 1])]
+    assert some.pixels.shape == (2, 3, 64, 90) and some.upright.tolist() == [False, True]
+    assert (some.heights.tolist(), some.widths.tolist()) == ([64, 60], [64, 90])
+    assert (some.pixels[0, :, :64, :64] == 3).all() and (some.pixels[1, :, :60, :90] == 2).all()
 
 
 @pytest.mark.parametrize("shape", [(31, 47), (90, 20)])
@@ -148,13 +176,13 @@ def test_resizing_is_pils(shape):
 
 def test_a_patch_of_each_picture_in_order():
     pictures = [torch.full((3, 40 + number, 60 - number), number, dtype=torch.uint8) for number in range(5)]
-    batch = training_batch(pictures, 16, 0.0, generator(0, "sampling"))
+    batch = training_batch(stack(pictures), 16, 0.0, generator(0, "sampling"))
     assert batch.shape == (5, 3, 16, 16) and batch.dtype == torch.float32
     assert batch.mean(dim=(1, 2, 3)).tolist() == pytest.approx(range(5), abs=1e-4)
 
 
 def test_a_batch_is_drawn_from_its_generator_alone():
-    pictures = list(colours(4, 40))
+    pictures = stack(list(colours(4, 40)))
     before = torch.get_rng_state()
     one, same, other = (training_batch(pictures, 16, 0.5, generator(0, "sampling", index=i)) for i in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)

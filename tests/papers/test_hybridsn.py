@@ -37,6 +37,7 @@ from papers.hybridsn.eval import evaluate, split_of
 from papers.hybridsn.model import DROPOUT, HybridSN, dropout, initialise, reshape_1
 from papers.hybridsn.scoring import accuracies, confusion_matrix, predict
 from papers.hybridsn.train import (
+    NETWORKS,
     TRAINING_PIXELS,
     VARIANTS,
     Recipe,
@@ -122,6 +123,48 @@ def test_parameters_of_the_windows_of_table_4(window, parameters):
 def test_a_window_too_small_for_the_kernels_is_refused(window, bands, said):
     with pytest.raises(UsageError, match=said):
         HybridSN(window, bands, 16)
+
+
+@pytest.mark.parametrize(
+    ("network", "convolutions", "parameters"),
+    [
+        ("2d", {"conv2d_1": (23, 23, 48), "conv2d_2": (21, 21, 96), "conv2d_3": (19, 19, 192),
+                "conv2d_4": (17, 17, 64)}, 5_101_504),
+        ("3d", {"conv3d_1": (23, 23, 24, 8), "conv3d_2": (21, 21, 20, 16), "conv3d_3": (19, 19, 18, 32),
+                "conv3d_4": (17, 17, 16, 4)}, 4_793_796),
+    ],
+)  # fmt: skip
+def test_networks_of_one_kind_of_convolution_are_about_as_large(network, convolutions, parameters):
+    """As their docstrings say; from the 64 maps on they are HybridSN."""
+    shapes, hybrid, model = {}, HybridSN(25, 30, 16), NETWORKS[network](25, 30, 16)
+    for name, layer in model.named_children():
+        layer.register_forward_hook(lambda _, __, output, name=name: shapes.update({name: tuple(output.shape[1:])}))
+    assert model.eval()(torch.zeros(1, 1, 25, 25, 30)).shape == (1, 16)
+    dense = {"dense_1", "dense_2", "dense_3"}
+    assert {name: (*shape[1:], shape[0]) for name, shape in shapes.items() if name not in dense} == convolutions
+    for name in dense:
+        assert getattr(model, name).weight.shape == getattr(hybrid, name).weight.shape
+    ours, theirs = (sum(p.numel() for p in one.parameters()) for one in (model, hybrid))
+    assert ours == parameters and 0.93 < ours / theirs < 1
+
+
+def test_the_2d_network_sees_bands_as_maps_and_the_3d_one_as_an_axis():
+    """Rolled along the spectrum, a window gives the inner bands of the 3-D network's maps rolled as far."""
+    x = random_windows(2, bands=20)
+    flat, deep = (NETWORKS[network](9, 20, 6) for network in ("2d", "3d"))
+    for model in (flat, deep):
+        initialise(model, generator(0, "test"))
+    expected = x[:, 0].permute(0, 3, 1, 2)
+    for layer in (flat.conv2d_1, flat.conv2d_2, flat.conv2d_3, flat.conv2d_4):
+        expected = F.conv2d(expected, layer.weight, layer.bias).clamp(min=0)
+    torch.testing.assert_close(flat.convolve(x), expected)
+    maps, rolled = (deep.convolve(part)[:, :, 0, 0].view(2, 6, 4) for part in (x, x.roll(1, dims=4)))
+    torch.testing.assert_close(rolled[:, 1:], maps[:, :-1])
+
+
+def test_a_fourth_3d_convolution_needs_two_bands_more():
+    with pytest.raises(UsageError, match="--components 14: 15 or more"):
+        Recipe(network="3d", components=14)
 
 
 def test_the_reshape_puts_bands_before_filters():

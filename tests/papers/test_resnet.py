@@ -9,9 +9,8 @@ from matplotlib import pyplot as plt
 
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
-from common.data.cifar10 import Cifar10, load
-from common.data.passports import LocatedData
-from common.training import checkpoint, compile_torch, provenance
+from common.data.cifar10 import Cifar10
+from common.training import checkpoint, provenance, steps
 from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
@@ -22,28 +21,17 @@ from papers.resnet.eval import evaluate, layer_responses
 from papers.resnet.model import initialise
 from papers.resnet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
+from tests.papers.cifar import STAND_IN, some_of_each_class
 
 PAPER = load_paper("resnet")
 CODE = provenance.code(PAPER.name)
-STAND_IN = LocatedData("cifar10", "stand-in", None, {})
 PER_CLASS, BATCH, PER_EPOCH, ITERATIONS = 7, 16, 5, 8  # 70 pictures: four batches of 16 and one of 6
 IMAGENET = [name for name, variant in PAPER.variants.items() if variant.dataset == "imagenet"]
 
 
 @pytest.fixture(scope="module")
 def few() -> Cifar10:
-    """Some pictures of each class of the stand-in."""
-    whole = load(STAND_IN)
-    train_part, test_part = (
-        torch.cat([(labels == number).nonzero()[:PER_CLASS, 0] for number in range(10)])
-        for labels in (whole.train_labels, whole.test_labels)
-    )
-    return Cifar10(
-        whole.train_images[train_part],
-        whole.train_labels[train_part],
-        whole.test_images[test_part],
-        whole.test_labels[test_part],
-    )
+    return some_of_each_class(PER_CLASS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -398,7 +386,9 @@ def test_without_a_compiler_the_step_runs_as_it_is_written(tmp_path, runs, monke
     assert record.environment.compiled is None
     assert record.weights.sha256 == finished(runs).weights.sha256
     said = capsys.readouterr().err
-    assert "torch.compile cannot be used (No working C++ compiler found): the training step runs uncompiled" in said
+    assert (
+        "torch.compile cannot be used (No working C++ compiler found): the training step runs as it is written" in said
+    )
 
 
 def test_each_shape_of_a_batch_is_compiled_before_the_first_iteration(tmp_path, runs, monkeypatch):
@@ -409,7 +399,7 @@ def test_each_shape_of_a_batch_is_compiled_before_the_first_iteration(tmp_path, 
         return lambda batch, labels: sizes.append(len(batch)) or step(batch, labels)
 
     monkeypatch.setattr(torch, "compile", compiler)
-    monkeypatch.setattr(compile_torch, "_compiler", lambda: "c++ 1.0")
+    monkeypatch.setattr(steps, "_compiler", lambda: "c++ 1.0")
     cut_after(6, tmp_path, compiled=True)
     record = finished(tmp_path, compiled=True)
     assert sizes == [6, 16, 16, 16, 16, 16, 6, 16] + [6, 16, 16, 16]
@@ -442,7 +432,7 @@ def test_where_no_compiler_works_the_command_says_so_and_trains(tmp_path):
     words = helpers.smoke(tmp_path / "runs", "--compiled", "true", paper="resnet")
     caches = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     ended = helpers.run(*words, log=tmp_path / "log", env=caches)
-    assert ended.code == 0 and "the training step runs uncompiled" in ended.err and "Traceback" not in ended.err
+    assert ended.code == 0 and "the training step runs as it is written" in ended.err and "Traceback" not in ended.err
     assert helpers.record(tmp_path / "runs")["environment"]["compiled"] is None
 
 

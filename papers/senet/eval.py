@@ -1,0 +1,108 @@
+"""Measure the weights of networks with and without SE blocks on the test and the training set of CIFAR-10.
+
+bash reproduce.sh eval senet --weights FILE
+python -m papers.senet.eval --weights FILE
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import confusion_matrix
+from torch import Tensor, nn
+
+from common.base.metrics import error_percent
+from common.data.cifar10 import CLASSES, load
+from common.data.passports import LocatedData
+from common.training.evaluation import Measured
+from common.training.weights import fit_weights
+from papers.senet.model import SqueezeExcitation
+from papers.senet.train import IMAGES_AT_ONCE, STANDARDS, Recipe, build_model, classify, hold_out, on_device
+
+
+def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+    """Error on the test and the training set in float32, each picture seen once, in the middle; which class was
+    taken for which; and how far the gates of each block depend on the class (Sec. 7.2).
+
+    Where the recipe holds pictures out of the training set, they take the test set's place.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    cifar = hold_out(load(data), recipe.held_out)
+    train_images, test_images = (on_device(images, device) for images in (cifar.train_images, cifar.test_images))
+    standard = STANDARDS[recipe.standardisation](train_images)
+    model = build_model(recipe)
+    fit_weights(model, weights)
+    model.to(device)
+    predicted = classify(model, test_images, standard)
+    trained = classify(model, train_images, standard)
+    gates = gates_by_class(model, test_images, cifar.test_labels, standard)
+    return Measured(
+        metrics={
+            "last": {
+                "test_error": error_percent(predicted, cifar.test_labels),
+                "train_error": error_percent(trained, cifar.train_labels),
+            }
+        },
+        details={
+            "confusion_matrix": confusion_matrix(cifar.test_labels, predicted, labels=range(CLASSES)).tolist(),
+            "gates": [of_block.summary() for of_block in gates],
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The gates of a block, s in Eqn. 3: of each of its C maps, the mean and the standard deviation over the pictures
+    of each class that has any. Both are (classes, C), float64, on the CPU."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def summary(self) -> list[float]:
+        """The mean gate; the standard deviation from class to class of a class's mean; and that from picture to picture
+        within a class. Both deviations are root mean squares over the maps."""
+        between = self.mean.var(0, correction=0).mean().sqrt()
+        within = self.deviation.square().mean().sqrt()
+        return [self.mean.mean().item(), between.item(), within.item()]
+
+
+@torch.no_grad()
+def gates_by_class(
+    model: nn.Module, images: Tensor, labels: Tensor, standard: Callable[[Tensor], Tensor]
+) -> list[Gates]:
+    """What Figs. 6 and 7 show, of all blocks in their order in the network; none in a plain network.
+
+    Args:
+        images: (N, 3, 32, 32), uint8, on the model's device.
+        labels: (N,), on the CPU.
+        standard: from pictures to what the network takes.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, SqueezeExcitation)]
+    moments: list[list[Tensor]] = [[] for _ in blocks]  # of each part: sums by class of the gates and their squares
+    belongs: Tensor  # (classes, n): 1 where a picture of the part is of the class
+
+    def measure(number: int, block: SqueezeExcitation, inputs: tuple[Tensor]) -> None:
+        gates = block.gate(*inputs).double()
+        moments[number].append(torch.stack([belongs @ gates, belongs @ gates.square()]))
+
+    hooks = [block.register_forward_pre_hook(partial(measure, number)) for number, block in enumerate(blocks)]
+    model.eval()
+    for part, of in zip(images.split(IMAGES_AT_ONCE), labels.to(images.device).split(IMAGES_AT_ONCE), strict=True):
+        belongs = F.one_hot(of, CLASSES).T.double()
+        model(standard(part))
+    for hook in hooks:
+        hook.remove()
+    counts = labels.bincount(minlength=CLASSES)
+    some = counts > 0
+    means = [torch.stack(of_block).sum(0).cpu()[:, some] / counts[some, None] for of_block in moments]
+    return [Gates(first, (second - first**2).clamp(min=0).sqrt()) for first, second in means]
+
+
+if __name__ == "__main__":
+    from common.cli.commands import eval_paper_module
+
+    eval_paper_module(__file__)
