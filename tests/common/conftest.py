@@ -3,6 +3,7 @@
 import copy
 import functools
 import hashlib
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from common.claims.papers import Claim, Paper, load_paper
 from common.data.passports import Passport, find_passport
 from common.pages.tables import BEGIN, END
 from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord, make_record, write_record
+from tests.repository import move_to
 
 # By edition: what the files of the dataset "shapes" hold. Sizes are no whole kilobytes.
 SHAPES = {
@@ -157,24 +159,23 @@ class Toy:
 @pytest.fixture
 def toy(tmp_path, monkeypatch) -> Toy:
     root = tmp_path / "repository"
-    results = root / "results"
-    places = {
-        "ROOT": root,
-        "PAPERS": root / "papers",
-        "PASSPORTS": root / "common" / "data" / "passports",
-        "RESULTS": results,
-        "RECORDS": results / "records",
-        "WEIGHTS": results / "weights",
-        "FIGURES": results / "figures",
-        "DATA": root / "data",
-        "RUNS": root / "runs",
-    }
-    for name, place in places.items():
-        monkeypatch.setattr(paths, name, place)
-    monkeypatch.delenv("REPRO_DATA", raising=False)
+    move_to(root, monkeypatch)
     toy = Toy(root)
     toy.passport()
     return toy
+
+
+@pytest.fixture
+def git(toy):
+    """Runs git in the toy repository."""
+
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@y")
+        done = subprocess.run(["git", *identity, *words], cwd=toy.root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    return git
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ def record() -> Callable[..., Record]:
             "data": {"dataset": "shapes", "edition": edition, "files": {"train.bin": "cd" * 32}, "split": "ef" * 32},
             "code": {"commit": "12" * 20, "committed": True, "sources": "34" * 32},
             "environment": {
-                "python": "3.11.0", "torch": "2.0", "numpy": "2.0", "system": "Linux x86_64", "processor": "abacus",
+                "python": "3.11.0", "torch": "2.0.0", "numpy": "2.0", "system": "Linux x86_64", "processor": "abacus",
                 "device": "abacus", "threads": 1, "precision": "float32", "compiled": None,
                 "deterministic": {"tf32": False, "cublas_workspace": ":4096:8"},
             },
