@@ -19,17 +19,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from common.base.errors import UsageError
-from common.base.metrics import error_percent
 from common.data.cifar10 import Cifar10, load
 from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
-from common.training.steps import fast_step
+from common.training.steps import fast_step, gradient_of, put_gradient
 from common.training.weights import copied
 from papers.resnet.data import augment, mean_picture, random_crops, subtract_mean
 from papers.resnet.model import CifarResNet, initialise
 
 DEVICES = ("cpu", "cuda")
+SEVERAL_DEVICES = True  # each process takes its share of every batch, and normalises that
 IMAGES_AT_ONCE = 500  # when nothing is learnt; a divisor of 10,000
 
 Iterations = Annotated[int, Field(ge=1)]
@@ -118,10 +118,15 @@ class At:
 
 
 def train(run: Run, recipe: Recipe) -> Trained:
-    """So many iterations of stochastic gradient descent over the training set (Sec. 4.2)."""
+    """So many iterations of stochastic gradient descent over the training set (Sec. 4.2).
+
+    Raises:
+        UsageError: more processes than the smallest batch has pictures.
+    """
+    processes, share = run.processes, run.processes.share
     cifar = hold_out(load(run.data), recipe.held_out)
     images, labels = on_device(cifar.train_images, run.device), cifar.train_labels.to(run.device)
-    test_images = on_device(cifar.test_images, run.device)
+    test_images, test_labels = on_device(cifar.test_images[share], run.device), cifar.test_labels[share]
     mean = mean_picture(images)
     count = len(images)
     iterations_per_epoch = -(-count // recipe.batch_size)
@@ -133,7 +138,10 @@ def train(run: Run, recipe: Recipe) -> Trained:
     optimiser = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, fused=True, **constants)
     precision = run.choose_precision(recipe.precision)
     sizes = {min(recipe.batch_size, count), count % recipe.batch_size} - {0}
-    examples = ((augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in sorted(sizes))
+    if min(sizes) < processes.count:
+        raise UsageError(f"--nproc {processes.count}: a batch of {min(sizes)} pictures is too small for them.")
+    shares = sorted({len(range(size)[share]) for size in sizes})
+    examples = ((augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in shares)
     step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
@@ -146,19 +154,22 @@ def train(run: Run, recipe: Recipe) -> Trained:
         model.train()
         for index, batch in run.steps(batches):
             optimiser.param_groups[0]["lr"] = learning_rate(recipe, first + index, at.warming_up)
-            crops = random_crops(len(batch), run.seed, epoch, index)
-            loss, mistakes = step(augment(images[batch], mean, crops), labels[batch])
+            crops, mine = random_crops(len(batch), run.seed, epoch, index)[share], batch[share]
+            loss, mistakes = step(augment(images[mine], mean, crops), labels[mine])
+            if processes.count > 1:
+                put_gradient(model, processes.sum(gradient_of(model) * (len(mine) / len(batch))))
             optimiser.step()
-            at.loss += loss * len(batch)
-            at.mistakes += mistakes
+            at.loss += processes.sum(loss * len(mine))
+            at.mistakes += processes.sum(mistakes)
             run.advance(len(batch))
 
         trained_on = sum(map(len, batches))
         loss, train_error = at.loss.item() / trained_on, 100 * at.mistakes.item() / trained_on
         run.require_finite(loss, f"the loss in epoch {epoch + 1}")
         at.warming_up = at.warming_up and train_error >= recipe.warmup_error
-        predicted = classify(model, test_images, mean, precision)
-        tested = error_percent(predicted, cifar.test_labels)
+        processes.copy_first(model.buffers())  # the moments that a test uses are those of its shares
+        wrong = (classify(model, test_images, mean, precision) != test_labels).sum()
+        tested = 100 * processes.sum(wrong).item() / len(cifar.test_labels)
         run.log(
             iteration=first + len(batches),
             loss=loss,
