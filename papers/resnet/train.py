@@ -1,4 +1,4 @@
-"""ResNet (He, Zhang, Ren, Sun, 2016) on CIFAR-10, trained as printed.
+"""ResNet (He, Zhang, Ren, Sun, 2016) on CIFAR-10, trained as printed; imagenet.py has the other half of the paper.
 
 The paper reports 8.75 % test error with 20 layers and 6.61 ± 0.16 % with 110 (Table 6), and that plain networks get
 worse with depth where residual ones get better (Fig. 6). What the recipe takes from the paper and what it had to
@@ -8,13 +8,11 @@ choose is said field by field in `Recipe`, and on the page in README.md.
     python -m papers.resnet.train --variant resnet32 --seeds 0
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import pydantic.dataclasses
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -25,7 +23,10 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.steps import fast_step, gradient_of, put_gradient
 from common.training.weights import copied
+from papers.resnet import imagenet
 from papers.resnet.data import augment, mean_picture, random_crops, subtract_mean
+from papers.resnet.imagenet import ImageNetRecipe
+from papers.resnet.loss import loss_and_mistakes
 from papers.resnet.model import CifarResNet, initialise
 
 DEVICES = ("cpu", "cuda")
@@ -66,14 +67,10 @@ VARIANTS |= {f"plain{depth}": Recipe(depth, "none") for depth in (20, 56)}
 VARIANTS |= {f"{name}-8k": shortened(VARIANTS[name], 8000) for name in ("resnet20", "resnet56", "plain20", "plain56")}
 
 
-def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
-    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset.
-
-    Raises:
-        UsageError: a variant that cannot be trained here yet.
-    """
-    if variant not in VARIANTS:
-        raise UsageError(f"{variant}: training on ImageNet is not built yet; its numbers are listed only.")
+def recipe(variant: str, preset: str, standin: bool = False) -> Recipe | ImageNetRecipe:
+    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset."""
+    if variant in imagenet.VARIANTS:
+        return imagenet.recipe(variant, preset, standin)
     full = VARIANTS[variant]
     if preset == "smoke":
         return replace(shortened(full, 8), depth=8, compiled=False)
@@ -117,7 +114,12 @@ class At:
     mistakes: Tensor  # so far in the epoch
 
 
-def train(run: Run, recipe: Recipe) -> Trained:
+def train(run: Run, recipe: Recipe | ImageNetRecipe) -> Trained:
+    """Train on what the recipe is for."""
+    return imagenet.train(run, recipe) if isinstance(recipe, ImageNetRecipe) else train_on_cifar(run, recipe)
+
+
+def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
     """So many iterations of stochastic gradient descent over the training set (Sec. 4.2).
 
     Raises:
@@ -185,19 +187,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
 def on_device(images: Tensor, device: str) -> Tensor:
     """Pictures where they are trained on, as bytes, channels-last."""
     return images.to(device, memory_format=torch.channels_last)
-
-
-def loss_and_mistakes(model: nn.Module, precision: torch.dtype) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The function from a batch (N, 3, 32, 32) and its labels (N,) to the mean cross-entropy, and how many pictures
-    were classified wrongly."""
-
-    def step(batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(batch.device.type, precision, enabled=precision != torch.float32):
-            logits = model(batch)
-        logits = logits.float()
-        return F.cross_entropy(logits, labels), (logits.argmax(1) != labels).sum()
-
-    return step
 
 
 @torch.no_grad()

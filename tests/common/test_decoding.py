@@ -147,7 +147,7 @@ def test_views_are_drawn_evenly_and_from_their_generator_alone():
     views = draw_views(20_000, (256, 480), generator(0, "views"))
     assert (views.shorter.min(), views.shorter.max()) == (256, 480)
     assert views.shorter.float().mean() == pytest.approx(368, abs=2)
-    assert 0 <= views.place.min() and views.place.max() < 1 and views.place.mean() == pytest.approx(0.5, abs=0.01)
+    assert views.place.min() >= 0 and views.place.max() < 1 and views.place.mean() == pytest.approx(0.5, abs=0.01)
     assert views.mirrored.float().mean() == pytest.approx(0.5, abs=0.02)
     assert views.light.std() == pytest.approx(0.1, rel=0.02)  # Krizhevsky et al., Sec. 4.1
     again = draw_views(20_000, (256, 480), generator(0, "views"))
