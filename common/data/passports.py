@@ -17,10 +17,11 @@ from common.base.schema import Checked, read
 
 
 class DataFile(Checked):
-    """A file and its known checksum: sha256, or MD5 or git's own hash where only that one is
+    """A file and its known checksum: sha256, or its beginning, MD5 or git's own hash where only that is
     published. A file without a known checksum is accepted by its name; what is found is recorded."""
 
     sha256: str | None = None
+    sha256_begins: str | None = None
     md5: str | None = None
     git_blob: str | None = None
     bytes: int | None = None
@@ -28,7 +29,12 @@ class DataFile(Checked):
 
     @property
     def has_checksum(self) -> bool:
-        return bool(self.sha256 or self.md5 or self.git_blob)
+        return bool(self.sha256 or self.sha256_begins or self.md5 or self.git_blob)
+
+    def has(self, sha256: str) -> bool:
+        """Whether a file with this sha256 is the one meant; no, where nothing is known of it."""
+        known = self.sha256 or self.sha256_begins
+        return known is not None and sha256.startswith(known)
 
     def is_at(self, path: Path, sha256: str | None = None) -> bool:
         """Whether what is there is this file, as far as can be told.
@@ -36,8 +42,8 @@ class DataFile(Checked):
         Args:
             sha256: of what is there, if that is known already.
         """
-        if self.sha256:
-            return (sha256 or file_sha256(path)) == self.sha256
+        if self.sha256 or self.sha256_begins:
+            return self.has(sha256 or file_sha256(path))
         if self.md5:
             return file_md5(path) == self.md5
         return self.git_blob is None or git_blob(path) == self.git_blob
