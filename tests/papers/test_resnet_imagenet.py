@@ -183,7 +183,7 @@ def test_batches_that_cannot_be_shared_out_are_refused(tmp_path, monkeypatch):
 
 def each_variant() -> list:
     """In a smoke run there are networks of 18 and of 50 layers only."""
-    quick = (NETWORK, "imagenet-resnet50", "flowers-resnet18")
+    quick = (NETWORK, "imagenet-resnet50")
     return [pytest.param(v, marks=() if v in quick else pytest.mark.slow) for v in VARIANTS]
 
 
