@@ -285,11 +285,19 @@ def table(as_json: bool) -> None:
 
 @front.command(params=[DATA_DIR_OPTION, JSON_OPTION])
 @click.argument("paper", required=False)
-def verify(paper: str | None, data_dir: Path | None, as_json: bool) -> None:
-    """Check records, re-measure published weights, rebuild tables, self-check determinism."""
+@click.option("--rerun", "seed", type=click.IntRange(0), help="Train this published seed again too, and compare.")
+@click.option("--variant", help="Whose seed --rerun trains.  [default: the paper's]")
+def verify(paper: str | None, seed: int | None, variant: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Check records against each other, the git history, weights, figures and tables; self-check determinism."""
     from common.publishing.verify import verify_papers
 
-    verify_papers([load_paper(paper)] if paper else [load_paper(name) for name in find_papers()], data_dir, as_json)
+    papers = [load_paper(paper)] if paper else [load_paper(name) for name in find_papers()]
+    if seed is None and variant:
+        raise UsageError("--variant goes with --rerun.")
+    if seed is not None and not paper:
+        raise UsageError("--rerun needs a paper: bash reproduce.sh verify PAPER --rerun SEED.")
+    again = None if seed is None else (papers[0].variant(variant), seed)
+    verify_papers(papers, data_dir, as_json, again)
 
 
 @front.command(params=[JSON_OPTION])

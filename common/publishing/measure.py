@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 
 from common.base import paths
-from common.base.errors import DataAbsent, UsageError
+from common.base.errors import DataAbsent, NumbersError, UsageError
 from common.base.metrics import METRICS
 from common.base.progress import say
 from common.base.terminal import print_table
@@ -19,7 +19,7 @@ from common.data.passports import LocatedData
 from common.publishing.checks import same
 from common.training.evaluation import Measured
 from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
-from common.training.weights import load_weights, trained_as, weights_hash
+from common.training.weights import load_weights, named_run, trained_as, weights_hash
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 
@@ -75,6 +75,19 @@ def with_weights(paper: Paper) -> dict[str, FinishedRecord]:
     """The published records whose weights are published too, by weights file."""
     finished = [record for record in published_records(paper.name) if isinstance(record, FinishedRecord)]
     return {record.weights.file: record for record in finished if record.weights.file}
+
+
+def weights_faults(record: FinishedRecord, file: Path) -> list[str]:
+    """Where a file is not the weights of a record."""
+    try:
+        weights, said = load_weights(file), named_run(file)
+    except (UsageError, NumbersError) as error:
+        return [str(error)]
+    run = f"{record.paper}/{record.variant}/seed-{record.seed}"
+    faults = [] if weights_hash(weights) == record.weights.sha256 else [f"holds weights other than those of {run}"]
+    if said not in (None, run):  # the oldest files do not say
+        faults.append(f"says that it is of {said}, but it is published as {run}")
+    return faults
 
 
 def measure_record(

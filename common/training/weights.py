@@ -74,9 +74,18 @@ def trained_as(path: Path) -> tuple[str, str] | None:
     Raises:
         UsageError: no such file, or not a whole safetensors file.
     """
-    with _opened(path) as file:
-        said = (file.metadata() or {}).get(RUN, "").split("/")
+    said = (named_run(path) or "").split("/")
     return (said[0], said[1]) if len(said) == 3 else None
+
+
+def named_run(path: Path) -> str | None:
+    """PAPER/VARIANT/seed-K that a file says gave its weights; None if it does not say.
+
+    Raises:
+        UsageError: no such file, or not a whole safetensors file.
+    """
+    with _opened(path) as file:
+        return (file.metadata() or {}).get(RUN)
 
 
 @contextlib.contextmanager

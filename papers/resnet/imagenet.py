@@ -58,7 +58,6 @@ class ImageNetRecipe:
     side: Pixels = 224  # of the crop that the network sees (Sec. 3.4)
     test_scale: Pixels = 256  # shorter side for 1 and 10 crops; open: that of Krizhevsky et al., whose test it is
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights, statistics and loss are float32; ours
-    compiled: bool = True  # ours: compile the step where it trains on a GPU
 
 
 VARIANTS = {f"imagenet-plain{depth}": ImageNetRecipe(depth, "none") for depth in (18, 34)}
@@ -79,7 +78,7 @@ def recipe(variant: str, preset: str, standin: bool) -> ImageNetRecipe:
     if preset == "smoke" or standin:
         depth = (18 if full.depth < BOTTLENECK_FROM else BOTTLENECK_FROM) if preset == "smoke" else full.depth
         small = replace(full, batch_size=16, group=8, scales=(64, 120), side=56, test_scale=64)
-        return replace(small, depth=depth, iterations=10, patience=1, compiled=False)
+        return replace(small, depth=depth, iterations=10, patience=1)
     iterations = {"full": full.iterations, "quick": min(5000, full.iterations // 5)}[preset]
     return replace(full, iterations=iterations)
 
@@ -154,7 +153,7 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     precision = run.choose_precision(recipe.precision)
     example = torch.zeros(group, 3, recipe.side, recipe.side, device=run.device)
     example = example.to(memory_format=torch.channels_last), torch.zeros(group, dtype=torch.long, device=run.device)
-    step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, [example], recipe.compiled)
+    step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, [example], compiled=False)
 
     def views(epoch: int, index: int) -> Views:
         return draw_views(batch_size, recipe.scales, generator(run.seed, "views", epoch, index))[mine]

@@ -406,6 +406,31 @@ def test_verify_with_a_wrong_folder_or_damaged_data_ends_with_3(published, tmp_p
         assert_told(tell(published, "verify"), 3, "clouds.csv is not what its passport says")
 
 
+def test_verify_trains_a_seed_again(published):
+    """Of the sources that it ran from, whatever they are today."""
+    with changed(published / "papers" / "toy" / "data.py", lambda held: held + b"# changed\n"):
+        ended = tell(published, "verify", "toy", "--rerun", "1")
+    assert ended.code == 0, ended.out + ended.err
+    (line,) = [line for line in ended.out.splitlines() if "seed 1 of line" in line]
+    assert re.fullmatch(
+        r"ok        toy: seed 1 of line  trained again by the sources of [0-9a-f]{7}: the very bits of the record", line
+    )
+    assert "seed-1.json is trained again by the sources of" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rerun", "1"], "--rerun needs a paper"),
+        (["toy", "--variant", "line"], "--variant goes with --rerun."),
+        (["toy", "--rerun", "1", "--variant", "lime"], "Did you mean line?"),
+        (["toy", "--rerun", "7"], "No finished record of seed 7 of line is published."),
+    ],
+)
+def test_verify_says_which_seeds_can_be_trained_again(published, words, said):
+    assert_told(tell(published, "verify", *words), 2, said)
+
+
 DAMAGES = [
     ("results/records/toy/line/official/seed-1.json", lambda held: held[:-9], "toy: records"),
     (
