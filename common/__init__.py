@@ -15,7 +15,8 @@ Seven rooms; each imports only those below it:
   what eval.py hands back (`evaluation`); the compiler for C (`compile_c`); the `tries` by which open questions are
   settled.
 - `data`: `passports` say which files a dataset is made of; they are found (`find`) or fetched (`download`); readers
-  that several papers share.
+  that several papers share; pictures that stay on the disk (`imagenet`) are decoded ahead (`decoding`), cut at random
+  scales (`jitter`), and their `colours` moved.
 - `base`: `paths`, `errors` and their exit codes, `files` that are never half written, `schema` of what is read,
   `metrics`, `progress` on the terminal and tables there (`terminal`).
 

@@ -65,9 +65,17 @@ class PaperCommand(click.Command):
         """Only here does help need the recipe, and with it torch."""
         from common.training.recipes import described_fields
 
-        recipe = load_paper(self.paper).module("train").Recipe
-        with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl(described_fields(recipe))
+        paper = load_paper(self.paper)
+        variants: dict[type, list[str]] = {}  # by the kind of their recipe
+        for variant in paper.variants:
+            with contextlib.suppress(UsageError):  # one that is not built
+                variants.setdefault(type(paper.module("train").recipe(variant, "full")), []).append(variant)
+        for recipe, names in variants.items():
+            whose = f" of {', '.join(names)}" if len(variants) > 1 else ""
+            with formatter.section(
+                f"Any field of the recipe{whose} (the run is then marked modified and never published)"
+            ):
+                formatter.write_dl(described_fields(recipe))
 
 
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})

@@ -105,13 +105,13 @@ def measure_record(
 
 
 def recorded_recipe(paper: Paper, record: Record) -> Any:
-    """The record's recipe as the paper's own dataclass.
+    """The record's recipe as the dataclass of its variant.
 
     Raises:
         UsageError: the paper's recipe has changed its fields since.
     """
     try:
-        return paper.module("train").Recipe(**record.recipe)
+        return type(paper.module("train").recipe(record.variant, "full"))(**record.recipe)
     except ValidationError as error:
         why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise UsageError(
