@@ -5,7 +5,8 @@ Seven rooms; each imports only those below it:
 - `cli`: the command line (`commands`, `options`), what runs the seeds of a command (`run_seeds`), and what is printed:
   the list (`listing`), the table that closes a run (`closing`), a restored picture (`restore_image`).
 - `publishing`: `measure` weights (eval), `publish` records, what a published record must be (`checks`), `verify` that
-  all of it still holds, and the runner of the papers' benchmarks (`bench`).
+  all of it still holds, published weights ready for use (`pretrained`), and the runner of the papers' benchmarks
+  (`bench`).
 - `pages`: from rows to `tables`, `figures` and pages.
 - `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`, and
   of `ideas`, sorted by `comparison`.

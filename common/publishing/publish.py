@@ -7,7 +7,6 @@ from pathlib import Path
 
 from common.base import paths
 from common.base.errors import CheckFailed, DataError, NumbersError, SomeFailed, UsageError, UserError
-from common.base.files import write_whole
 from common.base.progress import say
 from common.claims.generations import keep_generation
 from common.claims.papers import Paper
@@ -16,7 +15,7 @@ from common.data.passports import search_folders
 from common.publishing.checks import number_faults, run_faults, why_not
 from common.publishing.measure import measure_record, recorded_data
 from common.training.records import FinishedRecord, Record, published_records, published_seed, read_run, write_record
-from common.training.weights import RUN_WEIGHTS, load_weights, weights_hash
+from common.training.weights import RUN_WEIGHTS, load_weights, save_weights, weights_hash
 
 LARGEST_WEIGHTS = 4_000_000  # bytes
 
@@ -157,7 +156,8 @@ def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> None:
         if source.stat().st_size > LARGEST_WEIGHTS:
             say(f"weights of {variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
             return
-        write_whole(target, source.read_bytes())
+        run = f"{nearest.paper}/{nearest.variant}/seed-{nearest.seed}"
+        save_weights(load_weights(source), target, run, nearest.recipe)
     for record in finished:
         file = str(target.relative_to(paths.ROOT)) if record is nearest else None
         if record.weights.file != file:

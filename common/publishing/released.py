@@ -5,8 +5,10 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
+from torch import Tensor
 
 from common.base import paths
 from common.base.errors import CheckFailed, DataAbsent, MachineError, SomeFailed, UsageError
@@ -81,11 +83,20 @@ def measure_weights(
         data: what they are measured on.
     """
     recipe = paper.module("train").recipe(released.variants[0], "full")
+    return measure(paper, read_released(paper, released, weights, recipe), recipe, data, device)
+
+
+def read_released(paper: Paper, released: Released, weights: LocatedData, recipe: Any) -> dict[str, Tensor]:
+    """Released weights as the paper's `evaluate` takes them; the arguments are those of `measure_weights`.
+
+    Raises:
+        UsageError: the file is laid out in another way. NumbersError: NaN or infinity in it.
+    """
     assert weights.folder is not None  # there is no stand-in for weights
     file = weights.folder / released.file
-    state = paper.module("released").read(file, recipe)
+    state: dict[str, Tensor] = paper.module("released").read(file, recipe)
     require_finite(state, file)
-    return measure(paper, state, recipe, data, device)
+    return state
 
 
 def _record(paper: Paper, released: Released, weights: LocatedData, data: LocatedData, code: dict) -> ReleasedRecord:

@@ -14,7 +14,6 @@ saves it from time to time, and after an interruption both go on from there:
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import importlib
 import json
@@ -37,6 +36,7 @@ from common.training import checkpoint, determinism, provenance
 from common.training.device import fast_precision, precision_name
 from common.training.processes import Processes, lost_peer_noticed
 from common.training.provenance import Environment
+from common.training.recipes import plain
 from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, make_record, read_run, write_record
 from common.training.weights import RUN_WEIGHTS, save_weights, weights_hash
 
@@ -446,7 +446,7 @@ def _train_and_measure(run: Run) -> FinishedRecord | None:
             raise NumbersError(f"the largest weight of {name} is {weights.abs().max().item()}")
     measured = evaluation.evaluate(trained.weights, job.recipe, job.data, job.device)
     of = f"{job.paper}/{job.variant}/seed-{job.seed}"
-    file = save_weights(trained.weights, job.folder / RUN_WEIGHTS, of)
+    file = save_weights(trained.weights, job.folder / RUN_WEIGHTS, of, plain(job.recipe))
     return make_record(
         FinishedRecord,
         metrics={**trained.metrics, **measured.metrics},
@@ -486,7 +486,7 @@ def _common_fields(run: Run) -> dict[str, Any]:
         "preset": job.preset,
         "seed": job.seed,
         "modified": job.modified,
-        "recipe": json.loads(json.dumps(dataclasses.asdict(job.recipe))),
+        "recipe": plain(job.recipe),
         "recipe_hash": provenance.recipe_hash(job.recipe),
         "code": job.code,
         "environment": environment,

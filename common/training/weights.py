@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ if TYPE_CHECKING:  # imported when a file is read
     import safetensors
 
 RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
-RUN = "run"  # the only key of a file's metadata: several would change order each time, and so the bytes
+# The only key of a file's metadata: several would change order each time, and so the bytes. It holds the run,
+# PAPER/VARIANT/seed-K, and after a space the recipe as JSON, which the first files do not have.
+RUN = "run"
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
@@ -34,15 +37,20 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def save_weights(weights: dict[str, Tensor], path: Path, run: str | None = None) -> Path:
+def save_weights(
+    weights: dict[str, Tensor], path: Path, run: str | None = None, recipe: dict[str, Any] | None = None
+) -> Path:
     """
     Args:
-        run: PAPER/VARIANT/seed-K that gave the weights, for `trained_as`.
+        run: PAPER/VARIANT/seed-K that gave the weights, for `named_run`.
+        recipe: what they were trained with, for `named_recipe`: names and shapes of weights do not tell a network that
+            averages from one that adds.
     """
     import safetensors.torch
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_whole(path, safetensors.torch.save(plain, {RUN: run} if run else None))
+    said = f"{run} {json.dumps(recipe, sort_keys=True)}" if run and recipe else run
+    write_whole(path, safetensors.torch.save(plain, {RUN: said} if said else None))
     return path
 
 
@@ -74,9 +82,35 @@ def trained_as(path: Path) -> tuple[str, str] | None:
     Raises:
         UsageError: no such file, or not a whole safetensors file.
     """
-    with _opened(path) as file:
-        said = (file.metadata() or {}).get(RUN, "").split("/")
+    said = (named_run(path) or "").split("/")
     return (said[0], said[1]) if len(said) == 3 else None
+
+
+def named_run(path: Path) -> str | None:
+    """PAPER/VARIANT/seed-K that a file says gave its weights; None if it does not say.
+
+    Raises:
+        UsageError: no such file, or not a whole safetensors file.
+    """
+    return _said(path).partition(" ")[0] or None
+
+
+def named_recipe(path: Path) -> dict[str, Any] | None:
+    """The recipe that a file says its weights were trained with; None if it does not say.
+
+    Raises:
+        UsageError: no such file, or not a whole safetensors file.
+    """
+    try:
+        recipe = json.loads(_said(path).partition(" ")[2])
+    except ValueError:
+        return None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def _said(path: Path) -> str:
+    with _opened(path) as file:
+        return (file.metadata() or {}).get(RUN, "")
 
 
 @contextlib.contextmanager

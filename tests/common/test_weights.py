@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from common.base.errors import NumbersError, UsageError
-from common.training.weights import fit_weights, load_weights, save_weights, trained_as, weights_hash
+from common.training.weights import (
+    fit_weights,
+    load_weights,
+    named_recipe,
+    named_run,
+    save_weights,
+    trained_as,
+    weights_hash,
+)
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -60,12 +68,22 @@ def test_a_file_says_what_it_holds_and_has_the_same_bytes_each_time(tmp_path):
     assert trained_as(files[0]) == ("alpha_2001", "plain")
     assert weights_hash(load_weights(files[0])) == weights_hash(weights())
     assert len({file.read_bytes() for file in files}) == 1
+    assert named_recipe(files[0]) is None
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"run": "of last week"}])
+def test_a_file_keeps_the_recipe_of_its_weights(tmp_path):
+    recipe = {"subsample": "mean", "eta": [[2, 0.0005]], "held_out": None, "squash": False}
+    files = [save_weights(weights(), tmp_path / str(time), "alpha_2001/plain/seed-3", recipe) for time in range(5)]
+    assert (named_run(files[0]), named_recipe(files[0])) == ("alpha_2001/plain/seed-3", recipe)
+    assert trained_as(files[0]) == ("alpha_2001", "plain")
+    assert weights_hash(load_weights(files[0])) == weights_hash(weights())
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"run": "of last week"}, {"run": "of 2001"}])
 def test_a_file_that_does_not_say_what_it_holds_is_read_as_well(tmp_path, metadata):
     safetensors.torch.save_file(weights(), tmp_path / "file", metadata)
-    assert trained_as(tmp_path / "file") is None
+    assert trained_as(tmp_path / "file") is None and named_recipe(tmp_path / "file") is None
     assert weights_hash(load_weights(tmp_path / "file")) == weights_hash(weights())
 
 

@@ -98,6 +98,14 @@ def test_its_smoke_run_needs_no_data_and_settles_nothing(root, tmp_path):
     assert ended.code == 1 and "--check: only a full, unmodified run on real data" in ended.complaint[-1]
 
 
+def test_weights_of_a_modified_run_are_measured_under_its_recipe(root, tmp_path):
+    assert tell(root, "toy", "--epochs", "5", "--runs-dir", tmp_path).code == 0
+    (weights,) = tmp_path.rglob("weights.safetensors")
+    ended = tell(root, "eval", "toy", "--weights", weights)
+    assert ended.code == 0
+    assert ended.complaint[-1].endswith("is measured under the recipe that it was trained with: epochs 5, not 20.")
+
+
 def test_its_train_and_eval_are_programs(root, tmp_path):
     ended = tell(root, "--preset", "smoke", "--runs-dir", tmp_path, module="papers.toy.train")
     assert ended.code == 0, ended.err
