@@ -184,6 +184,18 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
 # ---- the other commands ----------------------------------------------------
 
 
+@front.command("list", params=[JSON_OPTION])
+@click.argument("paper", required=False)
+def list_variants(paper: str | None, as_json: bool) -> None:
+    """The variants of a paper: what each is, its data, the time it takes; without a name, every paper in a line."""
+    from common.cli.listing import show_papers, show_variants
+
+    if paper:
+        show_variants(load_paper(paper), as_json)
+    else:
+        show_papers(as_json)
+
+
 @front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
 @click.argument("paper")
 @click.option(

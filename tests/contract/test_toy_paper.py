@@ -79,7 +79,9 @@ def test_no_paper_is_named_in_the_ground():
 def test_the_front_door_lists_it(root):
     words = ["bash", root / "reproduce.sh"]
     done = subprocess.run(words, env=os.environ | {"REPRO_PYTHON": sys.executable}, capture_output=True, text=True)
-    assert done.returncode == 0 and "line (default)" in done.stdout and "clouds: official" in done.stdout
+    assert done.returncode == 0 and "toy    test error – (10.0)  not attempted  yes" in done.stdout
+    ended = tell(root, "list", "toy")
+    assert ended.code == 0 and "line (default)" in ended.out and "clouds: official" in ended.out
     (entry,) = told_json(root)
     assert (entry["paper"], entry["variant"], entry["data"], entry["minutes"]) == ("toy", "line", "official", None)
 
