@@ -117,7 +117,8 @@ def _run_and_show(paper: Paper, show: Callable[["Closing"], None], check: bool, 
 
     context = click.get_current_context()
     known = [option.opts[0] for option in RUN_OPTIONS]
-    closing = close(paper, run_seeds(paper, context.args, context.obj, options=known, **options))
+    records = run_seeds(paper, context.args, context.obj, options=known, **options)
+    closing = close(paper, records, options["runs_dir"], context.obj)
     show(closing)
     say_what_it_is_not(closing)
     closing.require_no_failure()

@@ -55,6 +55,15 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
+def folder_name(preset: str, edition: str, modified: str | None) -> str:
+    """Of the folder that has the seeds of a run. A modified one has its own, so it never meets an unmodified one.
+
+    Args:
+        modified: the hash of the recipe, where it is modified.
+    """
+    return f"{preset}-{edition}" + (f"-modified-{modified[:8]}" if modified else "")
+
+
 @dataclass(frozen=True)
 class Job:
     """What is to be run.
@@ -80,10 +89,8 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """A modified run has a folder of its own, so it never meets an unmodified one."""
-        name = f"{self.preset}-{self.data.edition}"
-        if self.modified:
-            name += f"-modified-{provenance.recipe_hash(self.recipe)[:8]}"
+        modified = provenance.recipe_hash(self.recipe) if self.modified else None
+        name = folder_name(self.preset, self.data.edition, modified)
         return self.runs_dir / self.paper / self.variant / name / f"seed-{self.seed}"
 
     @property

@@ -29,6 +29,7 @@ def published(root):
     assert ended.code == 0 and "reproduced" in ended.out, ended.err
     ended = tell(root, "publish", "toy")
     assert ended.code == 0 and ended.err.count("published results/records/toy/line/official/seed-") == 3
+    assert ended.complaint[-1] == "toy: 4 new in results/; tables and figures rebuilt."
     return root
 
 
