@@ -299,11 +299,12 @@ def verify(paper: str | None, data_dir: Path | None, as_json: bool) -> None:
 
 @front.command(params=[JSON_OPTION])
 @click.argument("paper")
-def cite(paper: str, as_json: bool) -> None:
+@click.option("--claim", metavar="ID", help="And of what was measured of a claim; results/comparison.csv has the ids.")
+def cite(paper: str, claim: str | None, as_json: bool) -> None:
     """BibTeX of the paper and of this reproduction."""
-    from common.cli.listing import bibtex
+    from common.cli.citing import bibtex
 
-    entries = bibtex(load_paper(paper))
+    entries = bibtex(load_paper(paper), claim)
     click.echo(json.dumps(entries) if as_json else "\n\n".join(entries))
 
 

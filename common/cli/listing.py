@@ -1,4 +1,4 @@
-"""What there is: papers, datasets, citations. Nothing here imports torch."""
+"""What there is: papers and datasets. Nothing here imports torch."""
 
 import dataclasses
 import json
@@ -219,21 +219,3 @@ def _passports_of(name: str) -> list[Passport]:
     if name not in known:
         raise UsageError(f"{name!r} is neither a paper nor a dataset.{nearest(name, [*known, *find_papers()])}")
     return [known[name]]
-
-
-def bibtex(paper: Paper) -> list[str]:
-    """The paper's entry and this reproduction's."""
-    import yaml
-
-    about = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    people = " and ".join(
-        f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about["authors"]
-    )
-    ours = f"""@software{{reproduction-{paper.name.replace("_", "-")},
-  author  = {{{people}}},
-  title   = {{{about["title"]}: {paper.citation.title}}},
-  year    = {{{about["date-released"].year}}},
-  version = {{{about["version"]}}},
-  note    = {{papers/{paper.name}, records in results/records/{paper.name}}}
-}}"""
-    return [paper.citation.bibtex.strip(), ours]
