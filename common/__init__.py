@@ -3,7 +3,7 @@
 Seven rooms; each imports only those below it:
 
 - `cli`: the command line (`commands`, `options`), what runs the seeds of a command (`run_seeds`), and what is printed:
-  the list (`listing`), the table that closes a run (`closing`), BibTeX (`citing`), a restored picture
+  the list (`listing`), the table that closes a run (`closing`), BibTeX (`citing`), curves (`plot`), a restored picture
   (`restore_image`).
 - `publishing`: `measure` weights (eval), `publish` records, what a published record must be (`checks`), `verify` that
   all of it still holds, published weights ready for use (`pretrained`), and the runner of the papers' benchmarks

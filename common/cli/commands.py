@@ -308,6 +308,16 @@ def cite(paper: str, claim: str | None, as_json: bool) -> None:
     click.echo(json.dumps(entries) if as_json else "\n\n".join(entries))
 
 
+@front.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("curves.png"), show_default=True)
+def plot(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the curves of runs beside those of the published seeds; RUN is a folder below runs/."""
+    from common.cli.plot import plot_runs
+
+    plot_runs(list(runs), output)
+
+
 @front.command(params=[JSON_OPTION])
 @click.argument("paper", required=False)
 def bench(paper: str | None, as_json: bool) -> None:
