@@ -125,7 +125,8 @@ def _run_and_show(paper: Paper, show: Callable[["Closing"], None], check: bool, 
 
     context = click.get_current_context()
     known = [option.opts[0] for option in RUN_OPTIONS]
-    closing = close(paper, run_seeds(paper, context.args, context.obj, options=known, **options))
+    records = run_seeds(paper, context.args, context.obj, options=known, **options)
+    closing = close(paper, records, options["runs_dir"], context.obj)
     show(closing)
     say_what_it_is_not(closing)
     closing.require_no_failure()
@@ -190,6 +191,18 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
 
 
 # ---- the other commands ----------------------------------------------------
+
+
+@front.command("list", params=[JSON_OPTION])
+@click.argument("paper", required=False)
+def list_variants(paper: str | None, as_json: bool) -> None:
+    """The variants of a paper: what each is, its data, the time it takes; without a name, every paper in a line."""
+    from common.cli.listing import show_papers, show_variants
+
+    if paper:
+        show_variants(load_paper(paper), as_json)
+    else:
+        show_papers(as_json)
 
 
 @front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
@@ -302,12 +315,23 @@ def verify(paper: str | None, seed: int | None, variant: str | None, data_dir: P
 
 @front.command(params=[JSON_OPTION])
 @click.argument("paper")
-def cite(paper: str, as_json: bool) -> None:
+@click.option("--claim", metavar="ID", help="And of what was measured of a claim; results/comparison.csv has the ids.")
+def cite(paper: str, claim: str | None, as_json: bool) -> None:
     """BibTeX of the paper and of this reproduction."""
-    from common.cli.listing import bibtex
+    from common.cli.citing import bibtex
 
-    entries = bibtex(load_paper(paper))
+    entries = bibtex(load_paper(paper), claim)
     click.echo(json.dumps(entries) if as_json else "\n\n".join(entries))
+
+
+@front.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("curves.png"), show_default=True)
+def plot(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the curves of runs beside those of the published seeds; RUN is a folder below runs/."""
+    from common.cli.plot import plot_runs
+
+    plot_runs(list(runs), output)
 
 
 @front.command(params=[JSON_OPTION])

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
+from torch import Tensor
 
 from common.base import paths
 from common.base.errors import DataAbsent, NumbersError, UsageError
@@ -18,8 +19,13 @@ from common.data.find import real_data
 from common.data.passports import LocatedData
 from common.publishing.checks import same
 from common.training.evaluation import Measured
+from common.training.recipes import as_text, plain
 from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
+<<<<<<< HEAD
 from common.training.weights import load_weights, named_run, trained_as, weights_hash
+=======
+from common.training.weights import load_weights, named_recipe, trained_as, weights_hash
+>>>>>>> usage
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 
@@ -27,7 +33,7 @@ WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 def measure_files(
     paper: Paper, variant: str | None, files: list[Path], data_dir: Path | None, device: str, as_json: bool
 ) -> None:
-    """Measure weights that the user names, each under the full recipe of `variant_of`."""
+    """Measure weights that the user names, each under `recipe_of` its variant."""
     weights = {file: load_weights(file) for file in files}
     variants = {file: variant_of(paper, variant, file) for file in files}
     data = {name: real_data(paper.passport(name), data_dir) for name in dict.fromkeys(variants.values())}
@@ -35,7 +41,9 @@ def measure_files(
     for file, name in variants.items():
         if name != paper.variant(variant):
             say(f"{file} is measured as {name}, which it says it is.")
-        recipe = paper.module("train").recipe(name, "full")
+        recipe, full = recipe_of(paper, name, file), paper.module("train").recipe(name, "full")
+        if recipe != full:
+            say(f"{file} is measured under the recipe that it was trained with: {_differences(recipe, full)}.")
         results.append((str(file), measure(paper, weights[file], recipe, data[name], device)))
     _print(paper, results, {}, as_json)
 
@@ -55,6 +63,37 @@ def variant_of(paper: Paper, wanted: str | None, file: Path) -> str:
         advice = f"Measure them with `eval {of_paper} --variant {of_variant}`."
         raise UsageError(f"{file} holds weights of {whose}. {advice}")
     return variant
+
+
+def recipe_of(paper: Paper, variant: str, file: Path) -> Any:
+    """The recipe that a weights file says it was trained with, else the variant's full one.
+
+    Raises:
+        UsageError: what it says is not a recipe of this paper, as it is today.
+    """
+    said = named_recipe(file)
+    if said is None:
+        return paper.module("train").recipe(variant, "full")
+    return _as_recipe(paper, said, f"{file} was trained")
+
+
+def _as_recipe(paper: Paper, content: dict[str, Any], whose: str) -> Any:
+    recipe = paper.module("train").Recipe
+    unknown = content.keys() - {field.name for field in dataclasses.fields(recipe)}
+    try:
+        if not unknown:
+            return recipe(**content)
+        why = f"{', '.join(sorted(unknown))}: not a field"
+    except ValidationError as error:
+        why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+    raise UsageError(f"{whose} with a different form of recipe ({why}).")
+
+
+def _differences(recipe: Any, full: Any) -> str:
+    """'passes 4, not 20; equation eq8, not eq9'"""
+    ours, theirs = plain(recipe), plain(full)
+    pairs = [(name, as_text(ours[name]), as_text(theirs[name])) for name in ours if ours[name] != theirs[name]]
+    return "; ".join(f"{name} {own}, not {other}" for name, own, other in pairs)
 
 
 def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
@@ -96,12 +135,21 @@ def measure_record(
     """Measure the weights in a file, after checking that they are the record's.
 
     Raises:
-        UsageError: it has weights other than those that the record names.
+        UsageError: as `record_weights` says.
+    """
+    return measure(paper, record_weights(record, file), recorded_recipe(paper, record), data, device)
+
+
+def record_weights(record: FinishedRecord, file: Path) -> dict[str, Tensor]:
+    """The weights in a file, after checking that they are a record's.
+
+    Raises:
+        UsageError: they are others.
     """
     weights = load_weights(file)
     if weights_hash(weights) != record.weights.sha256:
         raise UsageError(f"{file} does not hold the weights that its record names.")
-    return measure(paper, weights, recorded_recipe(paper, record), data, device)
+    return weights
 
 
 def recorded_recipe(paper: Paper, record: Record) -> Any:
@@ -110,6 +158,7 @@ def recorded_recipe(paper: Paper, record: Record) -> Any:
     Raises:
         UsageError: the paper's recipe has changed its fields since.
     """
+<<<<<<< HEAD
     try:
         return type(paper.module("train").recipe(record.variant, "full"))(**record.recipe)
     except ValidationError as error:
@@ -117,6 +166,9 @@ def recorded_recipe(paper: Paper, record: Record) -> Any:
         raise UsageError(
             f"seed {record.seed} of {record.variant} was recorded with a different form of recipe ({why})."
         ) from None
+=======
+    return _as_recipe(paper, record.recipe, f"seed {record.seed} of {record.variant} was recorded")
+>>>>>>> usage
 
 
 def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:

@@ -4,6 +4,8 @@ bash reproduce.sh eval resnet --weights FILE
 python -m papers.resnet.eval --weights FILE
 """
 
+from collections.abc import Callable
+
 import torch
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
@@ -81,6 +83,30 @@ def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedD
             "layer_responses": layer_responses(model, test_images, mean),
         },
     )
+
+
+class Classifier(nn.Module):
+    """A trained network that takes pictures as CIFAR-10 has them."""
+
+    def __init__(self, network: CifarResNet, mean: Tensor):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures (N, 3, 32, 32), uint8, to logits (N, 10)."""
+        return self.network(subtract_mean(images, self.mean))
+
+
+def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> Classifier:
+    """The network with these weights, for `load_pretrained`. The mean picture comes from the training data.
+
+    Raises:
+        UsageError: the weights are another model's. DataError: CIFAR-10 is unavailable.
+    """
+    model = build_model(recipe)
+    fit_weights(model, weights)
+    return Classifier(model, mean_picture(hold_out(load(training_data()), recipe.held_out).train_images))
 
 
 @torch.no_grad()

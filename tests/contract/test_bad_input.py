@@ -253,9 +253,9 @@ def good_weights(tmp_path_factory):
 BAD_WEIGHTS = [
     (missing, "no such weights file."),
     (of_another_model, "These are weights of another model: "),
-    (of_another_shape, "These are weights of another model: size mismatch for F6.bias"),
+    (of_another_shape, "weights of another model: it wants F6.bias (84,); they have F6.bias (85,)."),
     (cut, "is not a whole safetensors file"),
-    (pickled, "Pickled weights are not read."),
+    (pickled, "A state dict that torch.save wrote is called .pth or .pt."),
 ]
 
 

@@ -110,7 +110,10 @@ def test_the_word_stands_in_a_column_of_its_own_and_for_no_verdict(published):
 
 def test_published_again_everything_stays_as_it_is(published):
     before = content(published / "results")
-    assert tell(published, "publish", "toy", "--released").code == 0
+    ended = tell(published, "publish", "toy", "--released")
+    assert ended.code == 0
+    told = "toy: nothing new in results/, 1 record was there before; tables and figures rebuilt."
+    assert ended.complaint[-1] == told
     assert content(published / "results") == before
 
 

@@ -29,6 +29,7 @@ def published(root):
     assert ended.code == 0 and "reproduced" in ended.out, ended.err
     ended = tell(root, "publish", "toy")
     assert ended.code == 0 and ended.err.count("published results/records/toy/line/official/seed-") == 3
+    assert ended.complaint[-1] == "toy: 4 new in results/; tables and figures rebuilt."
     return root
 
 
@@ -79,7 +80,9 @@ def test_no_paper_is_named_in_the_ground():
 def test_the_front_door_lists_it(root):
     words = ["bash", root / "reproduce.sh"]
     done = subprocess.run(words, env=os.environ | {"REPRO_PYTHON": sys.executable}, capture_output=True, text=True)
-    assert done.returncode == 0 and "line (default)" in done.stdout and "clouds: official" in done.stdout
+    assert done.returncode == 0 and "toy    test error – (10.0)  not attempted  yes" in done.stdout
+    ended = tell(root, "list", "toy")
+    assert ended.code == 0 and "line (default)" in ended.out and "clouds: official" in ended.out
     (entry,) = told_json(root)
     assert (entry["paper"], entry["variant"], entry["data"], entry["minutes"]) == ("toy", "line", "official", None)
 
@@ -96,6 +99,14 @@ def test_its_smoke_run_needs_no_data_and_settles_nothing(root, tmp_path):
     assert ended.code == 0 and "STAND-IN DATA" in ended.err
     ended = tell(root, "toy", "--preset", "smoke", "--runs-dir", tmp_path, "--check")
     assert ended.code == 1 and "--check: only a full, unmodified run on real data" in ended.complaint[-1]
+
+
+def test_weights_of_a_modified_run_are_measured_under_its_recipe(root, tmp_path):
+    assert tell(root, "toy", "--epochs", "5", "--runs-dir", tmp_path).code == 0
+    (weights,) = tmp_path.rglob("weights.safetensors")
+    ended = tell(root, "eval", "toy", "--weights", weights)
+    assert ended.code == 0
+    assert ended.complaint[-1].endswith("is measured under the recipe that it was trained with: epochs 5, not 20.")
 
 
 def test_its_train_and_eval_are_programs(root, tmp_path):

@@ -17,7 +17,7 @@ from common.training.run import Job, run_job
 from common.training.weights import copied, load_weights, weights_hash
 from papers.resnet import figures, imagenet, train
 from papers.resnet.data import PADDING, mean_picture, random_crops, subtract_mean
-from papers.resnet.eval import evaluate, layer_responses
+from papers.resnet.eval import evaluate, layer_responses, predictor
 from papers.resnet.model import initialise
 from papers.resnet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
@@ -347,6 +347,8 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs, few):
     assert measured.metrics["last"]["test_error"] == pytest.approx(100 * wrong.item() / len(few.test_labels))
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights, replace(work.recipe, depth=14), STAND_IN, "cpu")
+    logits = predictor(weights, work.recipe, lambda: STAND_IN).eval()(few.test_images)
+    assert (logits.argmax(1) == few.test_labels).sum() == matrix.trace()
 
 
 def test_layer_responses_are_deviations_before_the_relu_and_the_addition(few, monkeypatch):
