@@ -178,21 +178,26 @@ def test_all_goes_on_where_the_numbers_of_a_paper_go_bad(root, tmp_path):
     assert [row["verdict"] for row in early["rows"]] == ["failed"] and toy["rows"][0]["n"] == 1
 
 
-def out_of_memory(source):
-    return source.replace("loss = F.cross", "raise torch.OutOfMemoryError('CUDA out of memory.'); loss = F.cross")
+FULL_MEMORIES = {
+    "of a GPU": ("raise torch.OutOfMemoryError('CUDA out of memory.')", "The GPU's memory is full."),
+    "of PyTorch on a CPU": ("torch.empty(2**50)", "The memory is full. Use a smaller --batch-size"),
+    "of Python": ("bytes(2**60)", "The memory is full. Use a smaller --batch-size"),
+    "of the system": ("raise OSError(12, 'Cannot allocate memory')", "The memory is full. Use a smaller --batch-size"),
+}
 
 
 def a_bug(source):
     return source.replace("loss = F.cross", "raise RuntimeError('out of memory'); loss = F.cross")
 
 
-def test_a_full_memory_of_the_gpu_ends_with_5_and_all_goes_on(root, tmp_path):
-    said = "The GPU's memory is full. Use a smaller --batch-size, or --device cpu."
-    with another_paper(root, "early", out_of_memory):
+@pytest.mark.parametrize("memory", FULL_MEMORIES)
+def test_a_full_memory_ends_with_5_and_all_goes_on(root, tmp_path, memory):
+    statement, said = FULL_MEMORIES[memory]
+    with another_paper(root, "early", lambda source: source.replace("loss = F.cross", f"{statement}; loss = F.cross")):
         alone = tell(root, "early", "--preset", "smoke", "--runs-dir", tmp_path)
         every = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
-    assert alone.code == 5 and alone.complaint[-1] == said and "Traceback" not in alone.err
-    assert every.code == 5 and f"early: {said}" in every.complaint and "Traceback" not in every.err
+    assert alone.code == 5 and said in alone.complaint[-1] and "Traceback" not in alone.err
+    assert every.code == 5 and f"early: {said}" in every.err and "Traceback" not in every.err
     assert every.complaint[-1] == "1 of 2 papers failed: early." and "toy / line, smoke" in every.out
 
 
