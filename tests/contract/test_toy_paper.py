@@ -253,11 +253,35 @@ def test_what_is_no_full_unmodified_run_on_real_data_is_not_published(root, tmp_
     assert results(root) == {}
 
 
+CANNOT = "What this run gives cannot be published: "
+
+
 def test_what_uncommitted_sources_gave_is_not_published(root, tmp_path):
     with changed(root / "papers" / "toy" / "model.py", lambda held: held + b"# changed\n"):
-        assert tell(root, "toy", "--runs-dir", tmp_path).code == 0
+        ended = tell(root, "toy", "--runs-dir", tmp_path)
+    assert ended.code == 0 and f"{CANNOT}papers/toy/model.py is not as in commit " in ended.complaint[0]
     ended = tell(root, "publish", "toy", "--runs-dir", tmp_path)
-    assert ended.code == 2 and "(its sources were not committed)" in ended.err
+    assert ended.code == 2 and "(its sources were changed from those of commit " in ended.err
+    assert results(root) == {}
+
+
+NO_COMMIT = {
+    "another user's clone": (
+        {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"},
+        "fatal: detected dubious ownership",
+    ),
+    "no .git": ({"GIT_DIR": "/nonexistent"}, "fatal: not a git repository"),
+    "no git": ({"PATH": "/nonexistent"}, "No such file or directory: git"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_COMMIT)
+def test_where_git_does_not_tell_the_commit_its_words_are_shown_at_the_start(root, tmp_path, kind):
+    env, said = NO_COMMIT[kind]
+    ended = tell(root, "toy", "--runs-dir", tmp_path, env=env)
+    assert ended.code == 0 and f"{CANNOT}git does not tell which commit this is ({said}" in ended.complaint[0]
+    ended = tell(root, "publish", "toy", "--runs-dir", tmp_path)
+    assert ended.code == 2 and "(its commit is unknown: git did not tell when it was made)" in ended.err
     assert results(root) == {}
 
 
