@@ -3,19 +3,18 @@
 Nothing here imports torch until a command needs it.
 """
 
-import contextlib
 import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from common.base import paths
-from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, nearest
+from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, memory_told, nearest
 from common.claims.papers import Paper, find_papers, load_paper
 from common.cli.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
 
@@ -159,7 +158,7 @@ def run_all(as_json: bool, check: bool, nproc: int | None, **options: Any) -> No
                 warn(why)
                 results[name] = {"paper": name, "skipped": why}
                 continue
-            with _memory_told():
+            with memory_told():
                 _run_and_show(paper, collect if as_json else print_closing, check, **options)
         except Interrupted:
             raise
@@ -361,7 +360,7 @@ def main(words: list[str] | None = None) -> None:
     """Run one command and exit with the documented code."""
     try:
         words = sys.argv[1:] if words is None else words
-        with _memory_told():
+        with memory_told():
             front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
         if sys.stdout:  # there is none after `>&-`
             sys.stdout.flush()
@@ -388,21 +387,6 @@ def main(words: list[str] | None = None) -> None:
         _complain(f"{error.filename or 'The output cannot be written'}: {error.strerror}.")
         _drop_output()
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def _memory_told() -> Iterator[None]:
-    """
-    Raises:
-        MachineError: what is done inside does not fit into the GPU's memory.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        torch = sys.modules.get("torch")  # not imported for this: only torch raises what is looked for
-        if torch and isinstance(error, torch.OutOfMemoryError):
-            raise MachineError("The GPU's memory is full. Use a smaller --batch-size, or --device cpu.") from None
-        raise
 
 
 def _drop_output() -> None:

@@ -15,6 +15,8 @@ from common.base import paths
 from common.base.errors import DataAbsent, DataError, UsageError, nearest
 from common.base.schema import Checked, read
 
+SHOWN = 4  # names of what a folder holds
+
 
 class DataFile(Checked):
     """A file and its known checksum: sha256, or its beginning, MD5 or git's own hash where only that is
@@ -233,9 +235,19 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         return shipped
     if incomplete:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
-    looked = [str(folder) for folder, _ in places]
+    looked = [f"{folder}{_content(folder)}" for folder, _ in places]
     looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
     raise DataAbsent(f"{passport.title} was not found here (looked in {', '.join(looked)}).")
+
+
+def _content(folder: Path) -> str:
+    """What is there instead: ', which holds a, b', '' where nothing is or nothing can be seen."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f" (which holds {', '.join(names[:SHOWN])}{more})" if names else ""
 
 
 def _shipped(passport: Passport) -> LocatedData | None:

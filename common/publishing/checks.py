@@ -66,7 +66,9 @@ def why_not(paper: Paper, record: Record) -> str:
 
 
 def _uncommitted(code: Code) -> str:
-    return "" if code.committed and code.commit else "its sources were not committed"
+    if not code.commit:
+        return "its commit is unknown: git did not tell when it was made"
+    return "" if code.committed else f"its sources were changed from those of commit {code.short_commit}"
 
 
 def released_faults(paper: Paper, record: ReleasedRecord) -> list[str]:

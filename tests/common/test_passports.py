@@ -180,6 +180,15 @@ def changed_passport(edition: str, **files):
     return find_passport("shapes")
 
 
+def test_what_is_there_instead_is_named(toy, shapes):
+    folder = paths.DATA / shapes.folder
+    folder.mkdir(parents=True)
+    for name in "fedcba":
+        (folder / name).touch()
+    with pytest.raises(DataAbsent, match=r"shapes \(which holds a, b, c, d and 2 more\)"):
+        locate(shapes)
+
+
 def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     content = toy.content("train.bin")
     blob = subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
