@@ -3,20 +3,13 @@
 Seven rooms; each imports only those below it:
 
 - `cli`: the command line (`commands`, `options`), what runs the seeds of a command (`run_seeds`), and what is printed:
-<<<<<<< HEAD
-  the list (`listing`), the table that closes a run (`closing`), a restored picture (`restore_image`).
-- `publishing`: `measure` weights (eval), those that others `released` too, `publish` records, what a published record
-  must be (`checks`, and of its environment `plausible`), `verify` that all of it still holds, by the git `history`
-  (`frozen` claims too) and by training again (`rerun`), and the runner of the papers' benchmarks (`bench`).
-- `pages`: from rows to `tables`, `figures`, the `pages` in Markdown, and the one in `html`; a paper `in_short`.
-=======
   the list (`listing`), the table that closes a run (`closing`), BibTeX (`citing`), curves (`plot`), a restored picture
   (`restore_image`).
-- `publishing`: `measure` weights (eval), `publish` records, what a published record must be (`checks`), `verify` that
-  all of it still holds, published weights ready for use (`pretrained`), and the runner of the papers' benchmarks
-  (`bench`).
-- `pages`: from rows to `tables`, `figures` and pages.
->>>>>>> usage
+- `publishing`: `measure` weights (eval), those that others `released` too, `publish` records, what a published record
+  must be (`checks`, and of its environment `plausible`), `verify` that all of it still holds, by the git `history`
+  (`frozen` claims too) and by training again (`rerun`), published weights ready for use (`pretrained`), and the runner of
+  the papers' benchmarks (`bench`).
+- `pages`: from rows to `tables`, `figures`, the `pages` in Markdown, and the one in `html`; a paper `in_short`.
 - `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`, and
   of `ideas`, sorted by `comparison`.
 - `training`: what a paper's train.py gets. `run` keeps `checkpoint`s and `weights` and ends in one of the `records`

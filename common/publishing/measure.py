@@ -21,11 +21,7 @@ from common.publishing.checks import same
 from common.training.evaluation import Measured
 from common.training.recipes import as_text, plain
 from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
-<<<<<<< HEAD
-from common.training.weights import load_weights, named_run, trained_as, weights_hash
-=======
-from common.training.weights import load_weights, named_recipe, trained_as, weights_hash
->>>>>>> usage
+from common.training.weights import load_weights, named_recipe, named_run, trained_as, weights_hash
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 
@@ -71,14 +67,12 @@ def recipe_of(paper: Paper, variant: str, file: Path) -> Any:
     Raises:
         UsageError: what it says is not a recipe of this paper, as it is today.
     """
+    full = paper.module("train").recipe(variant, "full")
     said = named_recipe(file)
-    if said is None:
-        return paper.module("train").recipe(variant, "full")
-    return _as_recipe(paper, said, f"{file} was trained")
+    return full if said is None else _as_recipe(type(full), said, f"{file} was trained")
 
 
-def _as_recipe(paper: Paper, content: dict[str, Any], whose: str) -> Any:
-    recipe = paper.module("train").Recipe
+def _as_recipe(recipe: type, content: dict[str, Any], whose: str) -> Any:
     unknown = content.keys() - {field.name for field in dataclasses.fields(recipe)}
     try:
         if not unknown:
@@ -158,17 +152,8 @@ def recorded_recipe(paper: Paper, record: Record) -> Any:
     Raises:
         UsageError: the paper's recipe has changed its fields since.
     """
-<<<<<<< HEAD
-    try:
-        return type(paper.module("train").recipe(record.variant, "full"))(**record.recipe)
-    except ValidationError as error:
-        why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise UsageError(
-            f"seed {record.seed} of {record.variant} was recorded with a different form of recipe ({why})."
-        ) from None
-=======
-    return _as_recipe(paper, record.recipe, f"seed {record.seed} of {record.variant} was recorded")
->>>>>>> usage
+    full = paper.module("train").recipe(record.variant, "full")
+    return _as_recipe(type(full), record.recipe, f"seed {record.seed} of {record.variant} was recorded")
 
 
 def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:

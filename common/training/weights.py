@@ -112,10 +112,6 @@ def named_run(path: Path) -> str | None:
     Raises:
         UsageError: no such file, or not a whole safetensors file.
     """
-<<<<<<< HEAD
-    with _opened(path) as file:
-        return (file.metadata() or {}).get(RUN)
-=======
     return _said(path).partition(" ")[0] or None
 
 
@@ -137,7 +133,6 @@ def _said(path: Path) -> str:
         return ""
     with _opened(path) as file:
         return (file.metadata() or {}).get(RUN, "")
->>>>>>> usage
 
 
 @contextlib.contextmanager

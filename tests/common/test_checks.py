@@ -68,7 +68,6 @@ def measures(protocol="last", **values):
     return lambda c: c["metrics"].setdefault(protocol, {}).update(values)
 
 
-<<<<<<< HEAD
 def runs_on(**changes):
     return lambda c: c["environment"].update(changes)
 
@@ -94,11 +93,8 @@ def missed(*pairs):
     return change
 
 
-NO_COMMIT = "its sources were not committed"
-=======
 NO_COMMIT = "its commit is unknown: git did not tell when it was made"
 CHANGED = "its sources were changed from those of commit 1212121"
->>>>>>> faults
 FAULTS = {
     "quick": (lambda c: c.update(preset="quick"), "not the full recipe"),
     "modified": (lambda c: c.update(modified=True), "not the full recipe"),
