@@ -7,8 +7,8 @@ Seven rooms; each imports only those below it:
   (`restore_image`).
 - `publishing`: `measure` weights (eval), those that others `released` too, `publish` records, what a published record
   must be (`checks`, and of its environment `plausible`), `verify` that all of it still holds, by the git `history`
-  (`frozen` claims too) and by training again (`rerun`), published weights ready for use (`pretrained`), and the runner of
-  the papers' benchmarks (`bench`).
+  (`frozen` claims too) and by training again (`rerun`), published weights ready for use (`pretrained`), and the runner
+  of the papers' benchmarks (`bench`).
 - `pages`: from rows to `tables`, `figures`, the `pages` in Markdown, and the one in `html`; a paper `in_short`.
 - `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`, and
   of `ideas`, sorted by `comparison`.

@@ -3,6 +3,7 @@
 Nothing here imports torch until a command needs it.
 """
 
+import contextlib
 import errno
 import json
 import os
