@@ -71,10 +71,9 @@ class PaperCommand(click.Command):
             with contextlib.suppress(UsageError):  # one that is not built
                 variants.setdefault(type(paper.module("train").recipe(variant, "full")), []).append(variant)
         for recipe, names in variants.items():
-            whose = f" of {', '.join(names)}" if len(variants) > 1 else ""
-            with formatter.section(
-                f"Any field of the recipe{whose} (the run is then marked modified and never published)"
-            ):
+            whose = f" of {names[0]} and the like" if len(variants) > 1 else ""
+            title = f"Any field of the recipe{whose} (the run is then marked modified and never published)"
+            with formatter.section(title):
                 formatter.write_dl(described_fields(recipe))
 
 

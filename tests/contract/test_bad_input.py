@@ -86,6 +86,12 @@ def test_the_help_of_all_names_no_variant(capsys):
     assert ended.code == 0 and "--preset" in ended.out and "--variant" not in ended.out
 
 
+def test_the_help_of_a_paper_with_two_kinds_of_recipe_has_the_fields_of_both(capsys):
+    ended = here(capsys, "resnet", "--help")
+    assert ended.code == 0 and "--milestones" in ended.out and "--patience" in ended.out
+    assert "of resnet20 and the like" in ended.out and "of imagenet-plain18 and the like" in ended.out
+
+
 @pytest.mark.parametrize("words", [[], ["data"], ["data", "mnist"], [PAPER, "--runs-dir"]], ids=" ".join)
 def test_a_repro_data_that_is_no_folder_is_told_as_data_dir_is(words, capsys, tmp_path, monkeypatch):
     words = [*words, tmp_path / "runs"] if "--runs-dir" in words else words
