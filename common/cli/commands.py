@@ -8,14 +8,14 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from common.base import paths
-from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, nearest
+from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, memory_told, nearest
 from common.claims.papers import Paper, find_papers, load_paper
 from common.cli.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
 
@@ -65,9 +65,17 @@ class PaperCommand(click.Command):
         """Only here does help need the recipe, and with it torch."""
         from common.training.recipes import described_fields
 
-        recipe = load_paper(self.paper).module("train").Recipe
-        with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl(described_fields(recipe))
+        paper = load_paper(self.paper)
+        variants: dict[type, list[str]] = {}  # by the kind of their recipe
+        for variant in paper.variants:
+            with contextlib.suppress(UsageError):  # one that is not built
+                variants.setdefault(type(paper.module("train").recipe(variant, "full")), []).append(variant)
+        for recipe, names in variants.items():
+            whose = f" of {', '.join(names)}" if len(variants) > 1 else ""
+            with formatter.section(
+                f"Any field of the recipe{whose} (the run is then marked modified and never published)"
+            ):
+                formatter.write_dl(described_fields(recipe))
 
 
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -151,7 +159,7 @@ def run_all(as_json: bool, check: bool, nproc: int | None, **options: Any) -> No
                 warn(why)
                 results[name] = {"paper": name, "skipped": why}
                 continue
-            with _memory_told():
+            with memory_told():
                 _run_and_show(paper, collect if as_json else print_closing, check, **options)
         except Interrupted:
             raise
@@ -290,11 +298,19 @@ def table(as_json: bool) -> None:
 
 @front.command(params=[DATA_DIR_OPTION, JSON_OPTION])
 @click.argument("paper", required=False)
-def verify(paper: str | None, data_dir: Path | None, as_json: bool) -> None:
-    """Check records, re-measure published weights, rebuild tables, self-check determinism."""
+@click.option("--rerun", "seed", type=click.IntRange(0), help="Train this published seed again too, and compare.")
+@click.option("--variant", help="Whose seed --rerun trains.  [default: the paper's]")
+def verify(paper: str | None, seed: int | None, variant: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Check records against each other, the git history, weights, figures and tables; self-check determinism."""
     from common.publishing.verify import verify_papers
 
-    verify_papers([load_paper(paper)] if paper else [load_paper(name) for name in find_papers()], data_dir, as_json)
+    papers = [load_paper(paper)] if paper else [load_paper(name) for name in find_papers()]
+    if seed is None and variant:
+        raise UsageError("--variant goes with --rerun.")
+    if seed is not None and not paper:
+        raise UsageError("--rerun needs a paper: bash reproduce.sh verify PAPER --rerun SEED.")
+    again = None if seed is None else (papers[0].variant(variant), seed)
+    verify_papers(papers, data_dir, as_json, again)
 
 
 @front.command(params=[JSON_OPTION])
@@ -345,7 +361,7 @@ def main(words: list[str] | None = None) -> None:
     """Run one command and exit with the documented code."""
     try:
         words = sys.argv[1:] if words is None else words
-        with _memory_told():
+        with memory_told():
             front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
         if sys.stdout:  # there is none after `>&-`
             sys.stdout.flush()
@@ -372,21 +388,6 @@ def main(words: list[str] | None = None) -> None:
         _complain(f"{error.filename or 'The output cannot be written'}: {error.strerror}.")
         _drop_output()
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def _memory_told() -> Iterator[None]:
-    """
-    Raises:
-        MachineError: what is done inside does not fit into the GPU's memory.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        torch = sys.modules.get("torch")  # not imported for this: only torch raises what is looked for
-        if torch and isinstance(error, torch.OutOfMemoryError):
-            raise MachineError("The GPU's memory is full. Use a smaller --batch-size, or --device cpu.") from None
-        raise
 
 
 def _drop_output() -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from common.base import paths
-from common.base.errors import DataAbsent, UsageError
+from common.base.errors import DataAbsent, NumbersError, UsageError
 from common.base.metrics import METRICS
 from common.base.progress import say
 from common.base.terminal import print_table
@@ -21,7 +21,7 @@ from common.publishing.checks import same
 from common.training.evaluation import Measured
 from common.training.recipes import as_text, plain
 from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
-from common.training.weights import load_weights, named_recipe, trained_as, weights_hash
+from common.training.weights import load_weights, named_recipe, named_run, trained_as, weights_hash
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 
@@ -67,14 +67,12 @@ def recipe_of(paper: Paper, variant: str, file: Path) -> Any:
     Raises:
         UsageError: what it says is not a recipe of this paper, as it is today.
     """
+    full = paper.module("train").recipe(variant, "full")
     said = named_recipe(file)
-    if said is None:
-        return paper.module("train").recipe(variant, "full")
-    return _as_recipe(paper, said, f"{file} was trained")
+    return full if said is None else _as_recipe(type(full), said, f"{file} was trained")
 
 
-def _as_recipe(paper: Paper, content: dict[str, Any], whose: str) -> Any:
-    recipe = paper.module("train").Recipe
+def _as_recipe(recipe: type, content: dict[str, Any], whose: str) -> Any:
     unknown = content.keys() - {field.name for field in dataclasses.fields(recipe)}
     try:
         if not unknown:
@@ -112,6 +110,19 @@ def with_weights(paper: Paper) -> dict[str, FinishedRecord]:
     return {record.weights.file: record for record in finished if record.weights.file}
 
 
+def weights_faults(record: FinishedRecord, file: Path) -> list[str]:
+    """Where a file is not the weights of a record."""
+    try:
+        weights, said = load_weights(file), named_run(file)
+    except (UsageError, NumbersError) as error:
+        return [str(error)]
+    run = f"{record.paper}/{record.variant}/seed-{record.seed}"
+    faults = [] if weights_hash(weights) == record.weights.sha256 else [f"holds weights other than those of {run}"]
+    if said not in (None, run):  # the oldest files do not say
+        faults.append(f"says that it is of {said}, but it is published as {run}")
+    return faults
+
+
 def measure_record(
     paper: Paper, record: FinishedRecord, data: LocatedData, file: Path, device: str = "cpu"
 ) -> Measured:
@@ -136,12 +147,13 @@ def record_weights(record: FinishedRecord, file: Path) -> dict[str, Tensor]:
 
 
 def recorded_recipe(paper: Paper, record: Record) -> Any:
-    """The record's recipe as the paper's own dataclass.
+    """The record's recipe as the dataclass of its variant.
 
     Raises:
         UsageError: the paper's recipe has changed its fields since.
     """
-    return _as_recipe(paper, record.recipe, f"seed {record.seed} of {record.variant} was recorded")
+    full = paper.module("train").recipe(record.variant, "full")
+    return _as_recipe(type(full), record.recipe, f"seed {record.seed} of {record.variant} was recorded")
 
 
 def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:

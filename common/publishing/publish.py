@@ -133,7 +133,7 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
         measured = measure_record(paper, record, data, path.with_name(RUN_WEIGHTS))
         weights = record.weights.model_copy(update={"file": None})
         record = record.model_copy(update={"remeasured": measured.metrics, "weights": weights})
-    _refuse(number_faults(record))
+    _refuse(number_faults(paper, record))
     write_record(record, record.path())
     say(f"published {record.path().relative_to(paths.ROOT)}")
     return True

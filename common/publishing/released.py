@@ -56,9 +56,9 @@ def publish_released(paper: Paper, data_dir: Path | None) -> None:
     """
     from common.pages.tables import rebuild
 
+    if why := provenance.why_not_committed(paper.name):
+        raise UsageError(f"Nothing can be published from these sources: {why}.")
     code = provenance.code(paper.name)
-    if not (code["committed"] and code["commit"]):
-        raise UsageError(f"The sources of {paper.name} are not committed: nothing can be published from them.")
     published = {record.name: record for record in published_released(paper.name)}
     refused = {}
     new = old = 0

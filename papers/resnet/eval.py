@@ -1,4 +1,4 @@
-"""Measure ResNet weights on the test and the training set of CIFAR-10.
+"""Measure ResNet weights: on the test and the training set of CIFAR-10, or with one crop and ten on ImageNet.
 
 bash reproduce.sh eval resnet --weights FILE
 python -m papers.resnet.eval --weights FILE
@@ -15,12 +15,46 @@ from common.data.cifar10 import CLASSES, load
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
+from papers.resnet import imagenet
 from papers.resnet.data import mean_picture, subtract_mean
+from papers.resnet.imagenet import ImageNetRecipe
 from papers.resnet.model import CifarResNet
 from papers.resnet.train import IMAGES_AT_ONCE, Recipe, build_model, classify, hold_out, on_device
 
 
-def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+def evaluate(weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, data: LocatedData, device: str) -> Measured:
+    """Measure on what the recipe is for.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    measure = evaluate_on_imagenet if isinstance(recipe, ImageNetRecipe) else evaluate_on_cifar
+    return measure(weights, recipe, data, device)
+
+
+def evaluate_on_imagenet(
+    weights: dict[str, Tensor], recipe: ImageNetRecipe, data: LocatedData, device: str
+) -> Measured:
+    """Top-1 and top-5 error in float32, with one crop and with ten; where there are only five classes, top-1 alone.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    pictures, weights = imagenet.load(data), dict(weights)
+    mean = weights.pop(imagenet.MEAN, torch.zeros(3))
+    model = imagenet.build_model(recipe, pictures.classes)
+    fit_weights(model, weights)
+    model.to(device)
+    wrong = imagenet.mistakes_on(model, pictures.test, recipe, mean.to(device), list(imagenet.CROPS))
+    names = ("top1_error", "top5_error")[: 2 if pictures.classes > imagenet.GUESSES else 1]
+    metrics = {}
+    for protocol, counts in wrong.items():
+        errors = [100 * count / len(pictures.test) for count in counts.tolist()]
+        metrics[protocol] = dict(zip(names, errors, strict=False))
+    return Measured(metrics)
+
+
+def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """Error on the test and the training set in float32, each picture seen once, in the middle; which class was
     taken for which; and the layer responses of Fig. 7.
 

@@ -40,7 +40,7 @@ def smoke_form(command: str, runs: Path) -> tuple[list[str], set[int]]:
     what = words[0] if words else ""
     if "--help" in words:
         return words, {0}
-    if "--released" in words:  # half an hour, where the files are there
+    if "--released" in words or "--rerun" in words:  # half an hour, where the files are there
         return [*words, "--help"], {0}
     if what == "test":
         return ["test", "--collect-only", "-q"], {0}

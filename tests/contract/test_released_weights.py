@@ -99,12 +99,13 @@ def test_the_word_stands_in_a_column_of_its_own_and_for_no_verdict(published):
         11.0, "confirmed", "toy/released/nobodys/clouds",
     )  # fmt: skip
     assert (row["verdict"], row["mean"], row["records"]) == ("not attempted", None, [])
-    for page in ("README.md", "papers/toy/README.md", "results/README.md"):
+    for page in ("papers/toy/README.md", "results/README.md"):
         text = (published / page).read_text()
         assert "| **not attempted** | 11.00 %, **confirmed**" in text and "released weights, measured here" in text
-    assert "| 1 not attempted | 1 confirmed" in " ".join((published / "README.md").read_text().split())
+    front = " ".join((published / "README.md").read_text().split())
+    assert "| 10.0 ± 5.9 % | 11.00 %, **confirmed** |" in front and "| 1 not attempted | 1 confirmed" in front
     assert f"[clouds]({RECORD})" in (published / "results" / "README.md").read_text()
-    assert '<span class="verdict confirmed">' in (published / "results" / "index.html").read_text()
+    assert '<span class="verdict good">confirmed</span>' in (published / "results" / "index.html").read_text()
 
 
 def test_published_again_everything_stays_as_it_is(published):
@@ -126,7 +127,7 @@ def test_uncommitted_sources_publish_nothing(root, tmp_path):
     copy = shutil.copytree(root, tmp_path / "repository")
     with open(copy / "papers" / "toy" / "released.py", "a") as file:
         file.write("# changed\n")
-    assert_told(tell(copy, "publish", "toy", "--released"), 2, "are not committed")
+    assert_told(tell(copy, "publish", "toy", "--released"), 2, "papers/toy/released.py is not as in commit ")
     assert not (copy / "results").exists()
 
 
@@ -164,7 +165,7 @@ def test_an_altered_file_is_never_measured(copy, command):
             lambda record: record["weights"].update(name="other.txt"),
             "its weights are not the line.txt that the passport",
         ),
-        (lambda record: record["code"].update(committed=False), "its sources were not committed"),
+        (lambda record: record["code"].update(committed=False), "its sources were changed from those of commit "),
         (lambda record: record["data"]["files"].update({"clouds.csv": "0" * 64}), "clouds.csv was not the file"),
         (lambda record: record["data"].update(edition="other"), "its edition 'other' is not in the passport"),
         (lambda record: record.update(id="others"), "belongs at results/records/toy/released/others/clouds.json"),

@@ -190,21 +190,26 @@ def test_all_goes_on_where_the_numbers_of_a_paper_go_bad(root, tmp_path):
     assert [row["verdict"] for row in early["rows"]] == ["failed"] and toy["rows"][0]["n"] == 1
 
 
-def out_of_memory(source):
-    return source.replace("loss = F.cross", "raise torch.OutOfMemoryError('CUDA out of memory.'); loss = F.cross")
+FULL_MEMORIES = {
+    "of a GPU": ("raise torch.OutOfMemoryError('CUDA out of memory.')", "The GPU's memory is full."),
+    "of PyTorch on a CPU": ("torch.empty(2**50)", "The memory is full. Use a smaller --batch-size"),
+    "of Python": ("bytes(2**60)", "The memory is full. Use a smaller --batch-size"),
+    "of the system": ("raise OSError(12, 'Cannot allocate memory')", "The memory is full. Use a smaller --batch-size"),
+}
 
 
 def a_bug(source):
     return source.replace("loss = F.cross", "raise RuntimeError('out of memory'); loss = F.cross")
 
 
-def test_a_full_memory_of_the_gpu_ends_with_5_and_all_goes_on(root, tmp_path):
-    said = "The GPU's memory is full. Use a smaller --batch-size, or --device cpu."
-    with another_paper(root, "early", out_of_memory):
+@pytest.mark.parametrize("memory", FULL_MEMORIES)
+def test_a_full_memory_ends_with_5_and_all_goes_on(root, tmp_path, memory):
+    statement, said = FULL_MEMORIES[memory]
+    with another_paper(root, "early", lambda source: source.replace("loss = F.cross", f"{statement}; loss = F.cross")):
         alone = tell(root, "early", "--preset", "smoke", "--runs-dir", tmp_path)
         every = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
-    assert alone.code == 5 and alone.complaint[-1] == said and "Traceback" not in alone.err
-    assert every.code == 5 and f"early: {said}" in every.complaint and "Traceback" not in every.err
+    assert alone.code == 5 and said in alone.complaint[-1] and "Traceback" not in alone.err
+    assert every.code == 5 and f"early: {said}" in every.err and "Traceback" not in every.err
     assert every.complaint[-1] == "1 of 2 papers failed: early." and "toy / line, smoke" in every.out
 
 
@@ -260,11 +265,35 @@ def test_what_is_no_full_unmodified_run_on_real_data_is_not_published(root, tmp_
     assert results(root) == {}
 
 
+CANNOT = "What this run gives cannot be published: "
+
+
 def test_what_uncommitted_sources_gave_is_not_published(root, tmp_path):
     with changed(root / "papers" / "toy" / "model.py", lambda held: held + b"# changed\n"):
-        assert tell(root, "toy", "--runs-dir", tmp_path).code == 0
+        ended = tell(root, "toy", "--runs-dir", tmp_path)
+    assert ended.code == 0 and f"{CANNOT}papers/toy/model.py is not as in commit " in ended.complaint[0]
     ended = tell(root, "publish", "toy", "--runs-dir", tmp_path)
-    assert ended.code == 2 and "(its sources were not committed)" in ended.err
+    assert ended.code == 2 and "(its sources were changed from those of commit " in ended.err
+    assert results(root) == {}
+
+
+NO_COMMIT = {
+    "another user's clone": (
+        {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"},
+        "fatal: detected dubious ownership",
+    ),
+    "no .git": ({"GIT_DIR": "/nonexistent"}, "fatal: not a git repository"),
+    "no git": ({"PATH": "/nonexistent"}, "No such file or directory: git"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_COMMIT)
+def test_where_git_does_not_tell_the_commit_its_words_are_shown_at_the_start(root, tmp_path, kind):
+    env, said = NO_COMMIT[kind]
+    ended = tell(root, "toy", "--runs-dir", tmp_path, env=env)
+    assert ended.code == 0 and f"{CANNOT}git does not tell which commit this is ({said}" in ended.complaint[0]
+    ended = tell(root, "publish", "toy", "--runs-dir", tmp_path)
+    assert ended.code == 2 and "(its commit is unknown: git did not tell when it was made)" in ended.err
     assert results(root) == {}
 
 
@@ -416,6 +445,31 @@ def test_verify_with_a_wrong_folder_or_damaged_data_ends_with_3(published, tmp_p
     assert_told(tell(published, "verify", "--data-dir", nowhere), 3, f"--data-dir {nowhere}: no such folder.")
     with changed(published / "data" / "clouds" / "clouds.csv", lambda held: held[:-1]):
         assert_told(tell(published, "verify"), 3, "clouds.csv is not what its passport says")
+
+
+def test_verify_trains_a_seed_again(published):
+    """Of the sources that it ran from, whatever they are today."""
+    with changed(published / "papers" / "toy" / "data.py", lambda held: held + b"# changed\n"):
+        ended = tell(published, "verify", "toy", "--rerun", "1")
+    assert ended.code == 0, ended.out + ended.err
+    (line,) = [line for line in ended.out.splitlines() if "seed 1 of line" in line]
+    assert re.fullmatch(
+        r"ok        toy: seed 1 of line  trained again by the sources of [0-9a-f]{7}: the very bits of the record", line
+    )
+    assert "seed-1.json is trained again by the sources of" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rerun", "1"], "--rerun needs a paper"),
+        (["toy", "--variant", "line"], "--variant goes with --rerun."),
+        (["toy", "--rerun", "1", "--variant", "lime"], "Did you mean line?"),
+        (["toy", "--rerun", "7"], "No finished record of seed 7 of line is published."),
+    ],
+)
+def test_verify_says_which_seeds_can_be_trained_again(published, words, said):
+    assert_told(tell(published, "verify", *words), 2, said)
 
 
 DAMAGES = [

@@ -29,7 +29,7 @@ from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Pairs, load
 from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
-from papers.dscmr.train import VARIANTS, Recipe, chosen_epochs, order_of_epoch, recipe
+from papers.dscmr.train import VARIANTS, Recipe, metrics_of_curves, order_of_epoch, recipe
 from tests.contract import helpers
 from tests.contract.helpers import killed_after
 
@@ -384,6 +384,10 @@ def test_files_in_a_folder_of_their_own_are_read_from_there(tmp_path):
     assert len(load(data).train) == 30
 
 
+def from_1(count: int) -> np.ndarray:
+    return np.arange(count)[:, None] % 3 + 1
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -393,9 +397,16 @@ def test_files_in_a_folder_of_their_own_are_read_from_there(tmp_path):
         ({"train_img": np.array([["a"] * 12] * 30)}, "train_img is not an array of numbers"),
         ({"train_img": np.empty((0, 12))}, "train_img is not a matrix"),
         ({"test_img": np.ones((100, 13))}, "differ in length"),
-        ({"train_img_lab": np.full((30, 1), -1)}, "labels must be whole numbers"),
-        ({"train_img_lab": np.full((30, 1), 0.5)}, "labels must be whole numbers"),
-        ({"train_img_lab": np.zeros((30, 2))}, "labels must be whole numbers"),
+        (
+            {"train_img_lab": np.full((30, 1), -1)},
+            "labels count from 0 and leave none out, but these 4 ",
+        ),
+        ({"train_img_lab": np.full((30, 1), 0.5)}, "must be whole numbers, one in a row, not 0.5 to 0.5 in 1 column"),
+        ({"train_img_lab": np.zeros((30, 2))}, "must be whole numbers, one in a row, not 0 to 0 in 2 columns"),
+        ({"train_img_lab": np.full((30, 1), 99)}, "but these 4 classes go from 0 to 99"),
+        ({"train_img_lab": np.full((30, 1), 1e12)}, "but these 4 classes go from 0 to 1000000000000"),
+        ({"train_img_lab": np.full((30, 1), 1e300)}, "must be whole numbers, one in a row, not 1e\\+300 to"),
+        ({"train_img_lab": from_1(30), "test_img_lab": from_1(100)}, "but these 3 classes go from 1 to 3"),
         ({"test_pairs": 99}, "99 pairs to test on, but there should be 100"),
     ],
 )
@@ -598,11 +609,11 @@ def test_the_epochs_are_chosen_as_the_protocols_say():
         "test_map_t2i": [0.4, 0.59, 0.4, 0.5],
         "val_map_avg": [0.1, 0.2, 0.3, 0.4],
     }
-    chosen = chosen_epochs(curves)
+    chosen = metrics_of_curves(curves, Recipe())
     assert chosen["test-best"] == {"map_i2t": 0.41, "map_t2i": 0.59, "map_avg": 0.5}, "the earliest of equals"
     assert chosen["val-best"] == {"map_i2t": 0.3, "map_t2i": 0.5, "map_avg": 0.4}
     del curves["val_map_avg"]
-    assert set(chosen_epochs(curves)) == {"test-best"}, "no validation pairs, no choice by them"
+    assert set(metrics_of_curves(curves, Recipe())) == {"test-best"}, "no validation pairs, no choice by them"
 
 
 def test_the_record_holds_what_the_figures_need_and_is_small(pictured):

@@ -516,8 +516,12 @@ def small(monkeypatch):
 WRONG = {
     "cube of another shape": (lambda cube, truth: (cube[:-1], truth), r"shape \(19, 20, 30\), not \(20, 20, 30\)"),
     "truth of another shape": (lambda cube, truth: (cube, truth[:, :-1]), r"indian_pines_gt: has shape \(20, 19\)"),
-    "label out of range": (lambda cube, truth: (cube, truth * 17), r"labels \[17.0\], not 0 to 16"),
-    "label that is not whole": (lambda cube, truth: (cube, truth * 1.5), r"labels \[1.5\]"),
+    "label out of range": (
+        lambda cube, truth: (cube, truth * 17),
+        "from 17 to 17, where whole numbers from 0 to 16",
+    ),
+    "label that is not whole": (lambda cube, truth: (cube, truth * 1.5), "labels from 1.5 to 1.5, where"),
+    "a stray label": (lambda cube, truth: (cube, np.where(np.eye(20), 1e12, truth)), "from 1 to 1e\\+12, where"),
     "not a number": (lambda cube, truth: (cube * np.nan, truth), "holds values that are not numbers"),
 }
 
