@@ -86,27 +86,36 @@ def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedD
 
 
 class Classifier(nn.Module):
-    """A trained network that takes pictures as CIFAR-10 has them."""
+    """A trained network that takes pictures as they are."""
 
-    def __init__(self, network: CifarResNet, mean: Tensor):
+    def __init__(self, network: nn.Module, mean: Tensor):
         super().__init__()
         self.network = network
         self.register_buffer("mean", mean)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures (N, 3, 32, 32), uint8, to logits (N, 10)."""
+        """Pictures of CIFAR-10 (N, 3, 32, 32), or crops of larger ones such as (N, 3, 224, 224), uint8, to logits
+        (N, classes)."""
         return self.network(subtract_mean(images, self.mean))
 
 
-def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> Classifier:
-    """The network with these weights, for `load_pretrained`. The mean picture comes from the training data.
+def predictor(
+    weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, training_data: Callable[[], LocatedData]
+) -> Classifier:
+    """The network with these weights, for `load_pretrained`. CIFAR-10's mean picture comes from the training data.
 
     Raises:
         UsageError: the weights are another model's. DataError: CIFAR-10 is unavailable.
     """
-    model = build_model(recipe)
+    if isinstance(recipe, ImageNetRecipe):
+        weights = dict(weights)
+        mean = weights.pop(imagenet.MEAN, torch.zeros(3))[:, None, None]
+        model = imagenet.build_model(recipe, classes=len(weights["fc.bias"]))
+    else:
+        mean = mean_picture(hold_out(load(training_data()), recipe.held_out).train_images)
+        model = build_model(recipe)
     fit_weights(model, weights)
-    return Classifier(model, mean_picture(hold_out(load(training_data()), recipe.held_out).train_images))
+    return Classifier(model, mean)
 
 
 @torch.no_grad()

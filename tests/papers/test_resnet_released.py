@@ -12,6 +12,7 @@ from common.data.jitter import as_input
 from common.training.determinism import generator
 from common.training.weights import fit_weights
 from papers.resnet import imagenet
+from papers.resnet.eval import predictor
 from papers.resnet.imagenet import MEAN, VARIANTS
 from papers.resnet.released import read
 
@@ -34,6 +35,7 @@ def test_a_network_read_from_a_file_says_what_torchvisions_says(tmp_path, depth,
     theirs, file, recipe = torchvisions(depth), tmp_path / "weights.pth", VARIANTS[variant]
     torch.save({name: t for name, t in theirs.state_dict().items() if "num_batches" not in name}, file)  # as the oldest
     state = read(file, recipe)
+    ready = predictor(state, recipe, lambda: pytest.fail("no training data is needed"))
     mean = state.pop(MEAN)
     ours = imagenet.build_model(recipe, 1000)
     fit_weights(ours, state)
@@ -43,6 +45,7 @@ def test_a_network_read_from_a_file_says_what_torchvisions_says(tmp_path, depth,
     with torch.inference_mode():
         expected = theirs(normalised)
         said = ours.eval()(as_input(pixels, Colours(mean, torch.zeros(3, 3))))
+        assert torch.equal(ready.eval()(pixels), said)
     torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
