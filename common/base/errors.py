@@ -68,10 +68,12 @@ class Interrupted(UserError):
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """' Did you mean X?' where one of `words` is close to `word`, else ''."""
+    """' Did you mean X?' where one of `words` begins with `word` or is close to it, else ''."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(words), n=1)
+    known = list(words)
+    close = [longer for longer in known if word and longer.startswith(word)]
+    close = close or difflib.get_close_matches(word, known, n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
 
