@@ -1,14 +1,17 @@
 """A paper's rows, sorted for the pages that show them."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.base.metrics import METRICS
 from common.claims import verdict as v
+from common.claims.generations import processor
 from common.claims.ideas import IdeaRow, idea_rows
 from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
+from common.training.provenance import Environment
 from common.training.records import Record, ReleasedRecord, published_records, published_released
 
 
@@ -40,6 +43,7 @@ class Evidence:
     edition: str
     records: list[str]  # their paths below results/records, without the ending
     commits: list[str]  # that they ran from
+    environments: list[str]  # that they ran in
     command: str
 
 
@@ -137,13 +141,14 @@ class Comparison:
     @property
     def evidence(self) -> list[Evidence]:
         groups = dict.fromkeys((row.variant, row.edition, tuple(row.records)) for row in self.rows if row.edition)
-        commits = {record.name: record.code.short_commit for record in self.records}
+        by_name = {record.name: record for record in self.records}
         return [
             Evidence(
                 variant,
                 edition,
                 list(records),
-                list(dict.fromkeys(commits[name] for name in records)),
+                list(dict.fromkeys(by_name[name].code.short_commit for name in records)),
+                list(dict.fromkeys(described(by_name[name].environment) for name in records)),
                 self._command(variant, ",".join(map(seed_of, records))),
             )
             for variant, edition, records in groups
@@ -176,6 +181,50 @@ class Comparison:
         return [row for row in self.without_details().attempted if row.claim or row.verdict == v.FAILED]
 
     @property
+    def by_released(self) -> list[list[Row]]:
+        """What released weights were measured on: for each number the rows of all variants that have it."""
+        found: dict[tuple, list[Row]] = {}
+        for row in self.front_rows:
+            if row.released:
+                found.setdefault((row.released.record, row.protocol, row.metric), []).append(row)
+        return list(found.values())
+
+    @property
+    def lead(self) -> list[Row]:
+        """What speaks for the paper in one line: the printed numbers that one variant has, of the headline where there
+        are some, and what was measured of them. The lead variant, unless only others were measured."""
+        printed = [row for row in self.without_details().rows if row.printed]
+        told = [row for row in printed if row.metric in self.paper.headline] or printed
+
+        def place(variant: str) -> tuple[bool, ...]:
+            rows = [row for row in told if row.variant == variant]
+            settled, seen = any(row.claim and row.records for row in rows), any(row.summary for row in rows)
+            return not settled, not seen, variant != self.paper.lead_variant
+
+        variant = min((row.variant for row in told), key=place, default=None)
+        return [row for row in told if row.variant == variant]
+
+    @property
+    def anchors(self) -> list[str]:
+        """A name for each row that lasts: that of its claim, or else what was measured. The claim's first edition
+        has the name alone, so that it stays the same once the claim is measured."""
+        parts = [
+            [row.claim.id] if row.claim else [row.variant, row.protocol, row.metric, row.edition] for row in self.rows
+        ]
+        names = [".".join([self.paper.name, *filter(None, of)]) for of in parts]
+        return _unique(list(zip(names, (row.edition for row in self.rows), strict=True)))
+
+    @property
+    def ideas_standing(self) -> dict[str, int]:
+        """How many ideas have each verdict, in the order of paper.yaml."""
+        return dict(Counter(row.verdict for row in self.ideas))
+
+    @property
+    def idea_anchors(self) -> list[str]:
+        """A name for each row of the ideas that lasts, as `anchors` are."""
+        return _unique([(f"{self.paper.name}.{row.idea.id}", row.edition) for row in self.ideas])
+
+    @property
     def standing(self) -> dict[str, int]:
         """How many claims have each verdict, the best first; details do not count.
 
@@ -190,12 +239,16 @@ class Comparison:
         words = [(claim, row.released.verdict) for row, claim in self.claimed if row.released]
         return self._count(words, (v.CONFIRMED, v.NOT_CONFIRMED))
 
+    @property
+    def tried(self) -> int:
+        """How many of these claims have been measured, by training here or by released weights."""
+        return len({_evaluation(claim) for row, claim in self.claimed if row.records or row.released})
+
     def _count(self, words: list[tuple[Claim, str]], order: Sequence[str]) -> dict[str, int]:
         """How many claims have each word; `order` has the best first."""
         evaluations: dict[tuple, list[str]] = {}
         for claim, word in words:
-            evaluation = claim.variant, claim.protocol, METRICS[claim.metric].counted_on
-            evaluations.setdefault(evaluation, []).append(word)
+            evaluations.setdefault(_evaluation(claim), []).append(word)
         worst = [max(of_one, key=order.index) for of_one in evaluations.values()]
         return {word: worst.count(word) for word in order if word in worst}
 
@@ -253,3 +306,24 @@ def _comparison(paper: Paper, records: list[Record]) -> Comparison:
 
 def seed_of(record: str) -> str:
     return record.rsplit("seed-", 1)[1]
+
+
+def _unique(names: list[tuple[str, str | None]]) -> list[str]:
+    """The names, with their editions from the second time on."""
+    told: list[str] = []
+    for name, edition in names:
+        told.append(f"{name}.{edition}" if name in told else name)
+    return told
+
+
+def _evaluation(claim: Claim) -> tuple[str, str, str | None]:
+    """What the numbers that are one claim have in common."""
+    return claim.variant, claim.protocol, METRICS[claim.metric].counted_on
+
+
+def described(of: Environment) -> str:
+    """'Intel Xeon (AVX512), PyTorch 2.15.0, 2 threads, float32'"""
+    device = of.device if of.device != of.processor else None
+    threads = f"{of.threads} thread{'s' if of.threads > 1 else ''}"
+    compiled = of.compiled and f"compiled: {of.compiled}"
+    return ", ".join(filter(None, [device, processor(of), f"PyTorch {of.torch}", threads, of.precision, compiled]))

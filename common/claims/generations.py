@@ -9,6 +9,7 @@ from common.base.files import write_whole
 from common.base.schema import Checked, read
 from common.claims.papers import Paper
 from common.claims.rows import paper_rows
+from common.training.provenance import Environment
 from common.training.records import FinishedRecord, Record
 
 
@@ -65,7 +66,7 @@ def keep_generation(paper: Paper, replaced: Sequence[Record], by: Sequence[Recor
     rows = paper_rows(paper, list(replaced))
     told = [row for row in rows if row.summary and (row.printed or row.metric in paper.headline)]
     commits = list(dict.fromkeys(record.code.short_commit for record in replaced))
-    processors = list(dict.fromkeys(_processor(record) for record in replaced))
+    processors = list(dict.fromkeys(processor(record.environment) for record in replaced))
     new = [
         Generation(
             paper=paper.name,
@@ -87,8 +88,7 @@ def keep_generation(paper: Paper, replaced: Sequence[Record], by: Sequence[Recor
     write_whole(generations_file(), (json.dumps(content, indent=1) + "\n").encode())
 
 
-def _processor(record: Record) -> str:
-    used = record.environment
+def processor(used: Environment) -> str:
     return f"{used.processor} ({used.instruction_set})" if used.instruction_set else used.processor
 
 

@@ -20,6 +20,7 @@ from common.claims.verdict import LEAST_SEEDS
 from common.data.passports import Passport, find_passport
 
 NUMBER = r"-?\d+(\.\d+)?"
+MEASURED = r"\{([^{}]*)\}"  # in `why`: what was measured, as {variant/protocol/metric}
 
 
 class Variant(Checked):
@@ -69,6 +70,7 @@ class Claim(Checked):
     unverified: bool = False
     remark: str | None = None  # what else the paper says about the number
     detail: bool = False  # appears in results/README.md only, not on the pages that give the overview
+    source: str | None = None  # who printed the number, where that is not the paper: then it is a detail
 
     @property
     def value(self) -> float:
@@ -128,7 +130,18 @@ class Citation(Checked):
     year: int
     doi: str | None = None
     arxiv: str | None = None
+    code: Annotated[str, pydantic.Field(pattern="^https://")] | None = None  # the authors' own
     bibtex: str
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Where the paper and its code are, by what the links are called."""
+        links = {
+            f"doi:{self.doi}": f"https://doi.org/{self.doi}" if self.doi else None,
+            f"arXiv:{self.arxiv}": f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None,
+            "the authors' code": self.code,
+        }
+        return {name: address for name, address in links.items() if address}
 
 
 class Protocols(Checked):
@@ -167,7 +180,11 @@ class PaperFile(Checked):
     # The commit of this file at which seeds, printed numbers and margins were fixed; `verify` compares it with today's.
     frozen: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{40}$")] | None = None
     default_variant: str
+    lead_variant: str | None = None  # whose numbers speak for the paper in one line, where not the default's
     headline: list[str]  # the metrics that the front page shows where no claim covers what was measured
+    # One sentence: why what was measured differs from what is printed, or what may make it differ. `{variant/protocol/
+    # metric}` in it stands for what was measured.
+    why: Annotated[str, pydantic.Field(pattern=r"^\S[^\n]*\.$")] | None = None
     variants: dict[str, Variant]
     claims: list[Claim]
     ideas: list[Idea] = []
@@ -188,7 +205,9 @@ class Paper:
         self.citation = content.citation
         self.frozen = content.frozen
         self.default_variant = content.default_variant
+        self.lead_variant = content.lead_variant or content.default_variant
         self.headline = content.headline
+        self.why = content.why
         self.variants = content.variants
         self.claims = content.claims
         self.ideas = content.ideas
@@ -286,11 +305,17 @@ class Paper:
         def fault(text: str) -> UsageError:
             return UsageError(f"{self.file}: {text}")
 
-        if self.default_variant not in self.variants:
-            raise fault(f"default_variant: {self.default_variant!r} is not a variant")
+        for field, name in (("default_variant", self.default_variant), ("lead_variant", self.lead_variant)):
+            if name not in self.variants:
+                raise fault(f"{field}: {name!r} is not a variant")
         for name in self.headline:
             if name not in METRICS:
                 raise fault(f"headline: {name!r} is not a metric.{nearest(name, METRICS)}")
+        for place in re.findall(MEASURED, self.why or ""):
+            known: tuple[Collection[str], ...] = (self.variants, self.protocols, METRICS)
+            words = place.split("/")
+            if len(words) != len(known) or any(word not in of for word, of in zip(words, known, strict=True)):
+                raise fault(f"why: {{{place}}} is not a {{variant/protocol/metric}} of this paper")
         for name in self.variants:
             try:
                 passport = self.passport(name)
@@ -317,6 +342,8 @@ class Paper:
             splits = self.splits(claim.variant)
             if metric.counted_on not in (None, *splits):
                 raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, but there is no such split")
+            if claim.source and not claim.detail:
+                raise fault(f"{where}.detail: must be true, for {claim.source} is not the paper")
             rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")

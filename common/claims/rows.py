@@ -21,7 +21,7 @@ class RowAsDict(TypedDict):
     them from: the mean and its 90 % interval (low, high), the 95 % prediction interval of one more run (next_low,
     next_high), the mean minus the printed number and its interval, and the 90 % bootstrap interval of the mean over the
     test examples (examples_low, examples_high). What is reported is given as a number, and as it is printed: the
-    digits of "9.90" say more than 9.9."""
+    digits of "9.90" say more than 9.9. The source is who printed it, where that is not the paper."""
 
     paper: str
     claim: str | None
@@ -51,6 +51,7 @@ class RowAsDict(TypedDict):
     released_verdict: str | None
     released_record: str | None
     reported_text: str | None
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Row:
             "released_verdict": released.verdict if released else None,
             "released_record": released.record if released else None,
             "reported_text": printed.reported if printed else None,
+            "source": printed.source if printed else None,
         }
 
 
@@ -324,12 +326,13 @@ def with_unit(value: str, metric: str) -> str:
 
 
 def reported_as(of: Row | Claim) -> str:
-    """The printed value and, where it counts, its margin as the tables print them, '–' where there is none."""
-    if isinstance(of, Row):
-        if of.claim is None:
-            return with_unit(of.printed.reported, of.printed.metric) if of.printed else "–"
-        of = of.claim
-    return with_unit(f"{of.reported} ± {of.tolerance:g}", of.metric)
+    """The printed value and, where it counts, its margin as the tables print them, '–' where there is none; and who
+    printed it, where that is not the paper."""
+    claim = of.printed if isinstance(of, Row) else of
+    if claim is None:
+        return "–"
+    margin = f" ± {claim.tolerance:g}" if isinstance(of, Claim) or of.claim else ""
+    return with_unit(f"{claim.reported}{margin}", claim.metric) + (f" ({claim.source})" if claim.source else "")
 
 
 def measured(row: Row) -> str:

@@ -60,7 +60,10 @@ class Summary:
 
 
 def summarise(
-    values: list[float], count: float = 0.0, value_range: tuple[float, float] = (-math.inf, math.inf)
+    values: list[float],
+    count: float = 0.0,
+    value_range: tuple[float, float] = (-math.inf, math.inf),
+    next_run: float = NEXT_RUN,
 ) -> Summary:
     """Summary of at least one value.
 
@@ -69,6 +72,7 @@ def summarise(
             still differ by less than one, so the intervals add half a count to their spread, in quadrature: the
             largest spread of a value that falls on one of two neighbouring counts. So none has zero width.
         value_range: where intervals are cut off, since no mean and no run can lie beyond.
+        next_run: the level of the prediction interval.
     """
     n = len(values)
     if n == 1:
@@ -80,7 +84,7 @@ def summarise(
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     width = math.hypot(sd, count / 2)
     half = _t(CONFIDENCE, n) * width / math.sqrt(n)
-    half_next = _t(NEXT_RUN, n) * width * math.sqrt(1 + 1 / n)
+    half_next = _t(next_run, n) * width * math.sqrt(1 + 1 / n)
     least, most = value_range
     spread = Spread(
         sd,

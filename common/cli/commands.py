@@ -3,6 +3,7 @@
 Nothing here imports torch until a command needs it.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -64,9 +65,16 @@ class PaperCommand(click.Command):
         """Only here does help need the recipe, and with it torch."""
         from common.training.recipes import described_fields
 
-        recipe = load_paper(self.paper).module("train").Recipe
-        with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl(described_fields(recipe))
+        paper = load_paper(self.paper)
+        variants: dict[type, list[str]] = {}  # by the kind of their recipe
+        for variant in paper.variants:
+            with contextlib.suppress(UsageError):  # one that is not built
+                variants.setdefault(type(paper.module("train").recipe(variant, "full")), []).append(variant)
+        for recipe, names in variants.items():
+            whose = f" of {names[0]} and the like" if len(variants) > 1 else ""
+            title = f"Any field of the recipe{whose} (the run is then marked modified and never published)"
+            with formatter.section(title):
+                formatter.write_dl(described_fields(recipe))
 
 
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -116,7 +124,8 @@ def _run_and_show(paper: Paper, show: Callable[["Closing"], None], check: bool, 
 
     context = click.get_current_context()
     known = [option.opts[0] for option in RUN_OPTIONS]
-    closing = close(paper, run_seeds(paper, context.args, context.obj, options=known, **options))
+    records = run_seeds(paper, context.args, context.obj, options=known, **options)
+    closing = close(paper, records, options["runs_dir"], context.obj)
     show(closing)
     say_what_it_is_not(closing)
     closing.require_no_failure()
@@ -181,6 +190,18 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
 
 
 # ---- the other commands ----------------------------------------------------
+
+
+@front.command("list", params=[JSON_OPTION])
+@click.argument("paper", required=False)
+def list_variants(paper: str | None, as_json: bool) -> None:
+    """The variants of a paper: what each is, its data, the time it takes; without a name, every paper in a line."""
+    from common.cli.listing import show_papers, show_variants
+
+    if paper:
+        show_variants(load_paper(paper), as_json)
+    else:
+        show_papers(as_json)
 
 
 @front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
@@ -276,21 +297,40 @@ def table(as_json: bool) -> None:
 
 @front.command(params=[DATA_DIR_OPTION, JSON_OPTION])
 @click.argument("paper", required=False)
-def verify(paper: str | None, data_dir: Path | None, as_json: bool) -> None:
-    """Check records, re-measure published weights, rebuild tables, self-check determinism."""
+@click.option("--rerun", "seed", type=click.IntRange(0), help="Train this published seed again too, and compare.")
+@click.option("--variant", help="Whose seed --rerun trains.  [default: the paper's]")
+def verify(paper: str | None, seed: int | None, variant: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Check records against each other, the git history, weights, figures and tables; self-check determinism."""
     from common.publishing.verify import verify_papers
 
-    verify_papers([load_paper(paper)] if paper else [load_paper(name) for name in find_papers()], data_dir, as_json)
+    papers = [load_paper(paper)] if paper else [load_paper(name) for name in find_papers()]
+    if seed is None and variant:
+        raise UsageError("--variant goes with --rerun.")
+    if seed is not None and not paper:
+        raise UsageError("--rerun needs a paper: bash reproduce.sh verify PAPER --rerun SEED.")
+    again = None if seed is None else (papers[0].variant(variant), seed)
+    verify_papers(papers, data_dir, as_json, again)
 
 
 @front.command(params=[JSON_OPTION])
 @click.argument("paper")
-def cite(paper: str, as_json: bool) -> None:
+@click.option("--claim", metavar="ID", help="And of what was measured of a claim; results/comparison.csv has the ids.")
+def cite(paper: str, claim: str | None, as_json: bool) -> None:
     """BibTeX of the paper and of this reproduction."""
-    from common.cli.listing import bibtex
+    from common.cli.citing import bibtex
 
-    entries = bibtex(load_paper(paper))
+    entries = bibtex(load_paper(paper), claim)
     click.echo(json.dumps(entries) if as_json else "\n\n".join(entries))
+
+
+@front.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("curves.png"), show_default=True)
+def plot(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the curves of runs beside those of the published seeds; RUN is a folder below runs/."""
+    from common.cli.plot import plot_runs
+
+    plot_runs(list(runs), output)
 
 
 @front.command(params=[JSON_OPTION])

@@ -18,7 +18,7 @@ from common.base.errors import MachineError, UsageError
 from common.base.files import write_whole
 from common.base.progress import say, warn
 from common.claims.papers import Paper
-from common.publishing.measure import variant_of, with_weights
+from common.publishing.measure import recipe_of, variant_of, with_weights
 from common.training.weights import load_weights
 
 READ = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # for others PIL does not say how many bits it cuts off
@@ -75,7 +75,8 @@ def restore_image(
     loaded, variant = load_weights(file), variant_of(paper, variant, file)
     train = paper.module("train")
     make_deterministic(0)
-    restored = restore(loaded, train.recipe(variant, "full"), picture, choose_device(device, paper.name, train.DEVICES))
+    recipe = recipe_of(paper, variant, file)
+    restored = restore(loaded, recipe, picture, choose_device(device, paper.name, train.DEVICES))
     write_whole(output, encoded(output, restored, profile), "Name another place with --output.")
     say(f"{output}: {image} restored by {paper.name} / {variant}")
 

@@ -1,5 +1,6 @@
 """Figures of every paper, in one style, the same byte for byte when drawn again."""
 
+import ast
 import io
 from collections.abc import Callable
 from functools import cache, partial
@@ -37,47 +38,70 @@ STYLE: "dict[RcKeyType, Any]" = {
 
 
 def draw_all() -> list[Path]:
-    """Draw every paper's figures from its published records, and all claims in one.
+    """Draw every paper's figures from its published records, and all claims in one. A figure that cannot be drawn
+    again is left as it is."""
+    drawn: dict[Path, bytes | None] = {}
+    for name in find_papers():
+        drawn |= draw_figures(load_paper(name))
+    drawn |= draw_forest()
+    for path, picture in drawn.items():
+        if picture is None:
+            say(f"{path.relative_to(paths.ROOT)} is left as it is: what it is drawn from is not here")
+        else:
+            write_whole(path, picture)
+    return [path for path, picture in drawn.items() if picture is not None]
+
+
+def draw_figures(paper: Paper, data_dir: Path | None = None) -> dict[Path, bytes | None]:
+    """A paper's figures as PNG, by the file that each belongs to; None where what it is drawn from is not here.
 
     A paper's figures.py has FIGURES, a dict from name to a function
     (records, data) -> matplotlib Figure, or None where it lacks what it needs:
     `records` are the finished ones of the paper, and `data(dataset)` gives the
-    located data of one of its datasets, None where that is not found here. A
-    figure that cannot be drawn again is left as it is.
+    located data of one of its datasets, None where that is not found here.
     """
-    written = []
-    for name in find_papers():
-        paper = load_paper(name)
-        records = [record for record in published_records(name) if isinstance(record, FinishedRecord)]
-        if not (paper.has_figures and records):
-            continue
-        data = _data_of(paper)
-        for figure_name, draw in paper.module("figures").FIGURES.items():
-            path = paths.FIGURES / name / f"{figure_name}.png"
-            if _draw(partial(draw, records, data), path):
-                written.append(path)
-            else:
-                say(f"{path.relative_to(paths.ROOT)} is left as it is: what it is drawn from is not here")
-    path = paths.FIGURES / FOREST
-    if _draw(lambda: forest(all_comparisons()), path):
-        written.append(path)
-    return written
+    records = [record for record in published_records(paper.name) if isinstance(record, FinishedRecord)]
+    if not (paper.has_figures and records):
+        return {}
+    data = _data_of(paper, data_dir)
+    return {
+        paths.FIGURES / paper.name / f"{name}.png": _drawn(partial(draw, records, data))
+        for name, draw in paper.module("figures").FIGURES.items()
+    }
 
 
-def _data_of(paper: Paper) -> Data:
+def draw_forest() -> dict[Path, bytes]:
+    """All claims in one figure, by its file; none where nothing was measured."""
+    picture = _drawn(lambda: forest(all_comparisons()))
+    return {paths.FIGURES / FOREST: picture} if picture else {}
+
+
+def figures_of(paper: Paper) -> dict[str, str]:
+    """The figures that are there, in the order of figures.py, and what each shows: the docstring of the function that
+    draws it and has its name. Nothing is imported for it: that would need torch."""
+    told = {}
+    if paper.has_figures:
+        functions = ast.parse((paper.folder / "figures.py").read_text(encoding="utf-8")).body
+        told = {of.name: ast.get_docstring(of) for of in functions if isinstance(of, ast.FunctionDef)}
+    drawn = {file.stem for file in (paths.FIGURES / paper.name).glob("*.png")}
+    ordered = [*(name for name in told if name in drawn), *sorted(drawn - told.keys())]
+    return {name: " ".join((told.get(name) or name.replace("_", " ")).split()) for name in ordered}
+
+
+def _data_of(paper: Paper, data_dir: Path | None) -> Data:
     """What finds the paper's datasets: each once, and only when a figure asks for it."""
 
     @cache
     def data(dataset: str) -> LocatedData | None:
         try:
-            return locate(find_passport(dataset, paper.folder))
+            return locate(find_passport(dataset, paper.folder), data_dir)
         except DataError:
             return None
 
     return data
 
 
-def _draw(draw: Callable, path: Path) -> bool:
+def _drawn(draw: Callable) -> bytes | None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -86,10 +110,9 @@ def _draw(draw: Callable, path: Path) -> bool:
     with plt.rc_context(STYLE):
         figure = draw()
         if figure is None:
-            return False
+            return None
         picture = io.BytesIO()
         # Without metadata: it would name the version and so change the bytes.
         figure.savefig(picture, format="png", metadata={"Software": None}, bbox_inches="tight")
         plt.close(figure)
-    write_whole(path, picture.getvalue())
-    return True
+    return picture.getvalue()

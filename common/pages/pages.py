@@ -1,4 +1,4 @@
-"""The generated Markdown: results/README.md, and the blocks on the front page and on the papers' pages."""
+"""The generated Markdown: results/README.md, and the blocks of the front page and of the papers' pages."""
 
 from common.base import paths
 from common.base.metrics import METRICS
@@ -19,7 +19,8 @@ from common.claims.rows import (
     reported_as,
     with_unit,
 )
-from common.pages.figures import FOREST
+from common.pages.figures import FOREST, figures_of
+from common.pages.in_short import coverage, in_short, in_words
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
 RELEASED_COLUMN = "released weights, measured here"
@@ -47,7 +48,7 @@ def results_page(comparisons: list[Comparison]) -> str:
     parts += filter(None, [_forest("")])
     for comparison in comparisons:
         citation = comparison.paper.citation
-        parts.append(f"## {comparison.paper.name}: {citation.title} ({citation.year})")
+        parts += [f"## {comparison.paper.name}: {citation.title} ({citation.year})", _cited(comparison.paper)]
         parts += _measured(comparison, comparison.attempted, everything=True)
         parts += _evidence(comparison)
         parts += _ideas(comparison, everything=True)
@@ -55,8 +56,23 @@ def results_page(comparisons: list[Comparison]) -> str:
     return "\n\n".join([*parts, "## The power of a verdict", power_table()]) + "\n"
 
 
+def paper_blocks(comparison: Comparison, page: str) -> dict[str, str]:
+    """What is generated on a paper's page, by the name of its markers; `page` is the page without its results."""
+    return {
+        "in short": short_block(comparison),
+        "reported": reported_block(comparison.paper),
+        "results": paper_block(comparison, page),
+    }
+
+
+def front_blocks(comparisons: list[Comparison]) -> dict[str, str]:
+    """What is generated on the front page, by the name of its markers."""
+    return {"coverage": coverage_block(comparisons), "results": front_block(comparisons), "power": power_table()}
+
+
 def paper_block(comparison: Comparison, page: str) -> str:
-    """The text between the markers of a paper's page; figures that its other text, `page`, shows are left out."""
+    """The text between the markers `results` of a paper's page; figures that its other text, `page`, shows are left
+    out."""
     overview = comparison.without_details()
     parts = [*_measured(overview, overview.attempted), *_ideas(comparison)]
     parts += [*_not_attempted(overview), *_also_reported(comparison)]
@@ -65,40 +81,120 @@ def paper_block(comparison: Comparison, page: str) -> str:
     parts += _earlier_generations(comparison)
     parts += _links(comparison.paper)
     folder = f"../../results/figures/{comparison.paper.name}"
-    pictures = sorted((paths.FIGURES / comparison.paper.name).glob("*.png"))
-    parts += [
-        f"![{p.stem.replace('_', ' ')}]({folder}/{p.name})" for p in pictures if f"({folder}/{p.name})" not in page
-    ]
+    for name, caption in figures_of(comparison.paper).items():
+        if f"({folder}/{name}.png)" not in page:
+            parts.append(f"![{caption}]({folder}/{name}.png)\n*{caption}*")
     return "\n\n".join(parts)
 
 
 def front_block(comparisons: list[Comparison]) -> str:
-    """The text between the markers of the front page."""
-    verdicts = [[_link(c), *_cells(row), _released(row)] for c in comparisons for row in c.front_rows]
+    """The text between the markers `results` of the front page."""
+    verdicts = [[_link(c), *_cells(row)] for c in comparisons for row in c.front_rows if row.records]
     ideas = [[_link(c), *_idea_cells(row, "results/")] for c in comparisons for row in c.ideas]
     beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
+    released = [_by_released(c, rows) for c in comparisons for rows in c.by_released]
     standing = [
         [
             _link(c),
             str(sum(c.standing.values())),
             str(len(c.claimed)),
-            _in_words(c.standing),
-            _in_words(c.released_standing) or "–",
+            in_words(c.standing),
+            in_words(c.released_standing) or "–",
         ]
         for c in comparisons
     ]
+    beside_columns = ["paper", "variant", "edition", "metric", "here, by protocol"]
+    released_columns = ["paper", "network of", "metric", "protocol", "paper says", RELEASED_COLUMN]
     parts = [
-        markdown_table(verdicts, ["paper", *COLUMNS, RELEASED_COLUMN]),
+        markdown_table(verdicts, ["paper", *COLUMNS]) if verdicts else "",
         _forest("results/"),
-        ABOUT_IDEAS if ideas else "",
-        markdown_table(ideas, ["paper", *IDEA_COLUMNS]) if ideas else "",
-        "What was measured where the paper prints nothing, or on data other than the paper's:" if beside else "",
-        markdown_table(beside, ["paper", "variant", "edition", "metric", "here, by protocol"]) if beside else "",
-        "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa "
-        "of the same runs) are one claim, which has the worst of their verdicts:",
-        markdown_table(standing, ["paper", "claims", "numbers", "claim verdicts", "claims, by released weights"]),
+        _titled(ABOUT_IDEAS, ideas, ["paper", *IDEA_COLUMNS]),
+        _titled("Weights that the authors or a library released, under our evaluation:", released, released_columns),
+        _titled(
+            "What was measured where the paper prints nothing, or on data other than the paper's:",
+            beside,
+            beside_columns,
+        ),
+        _titled(
+            "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and "
+            "kappa of the same runs) are one claim, which has the worst of their verdicts:",
+            standing,
+            ["paper", "claims", "numbers", "claim verdicts", "claims, by released weights"],
+        ),
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _titled(title: str, lines: list[list[str]], columns: list[str]) -> str:
+    return f"{title}\n\n{markdown_table(lines, columns)}" if lines else ""
+
+
+def coverage_block(comparisons: list[Comparison]) -> str:
+    """The first paragraph of the front page."""
+    return (
+        "Classic deep-learning papers, each rebuilt in PyTorch from its text (or, where the text was not available, "
+        "from the authors' code: its page says so), run, and measured against what it printed, with a verdict that a "
+        f"statistician would sign. {coverage(comparisons)}"
+    )
+
+
+def short_block(comparison: Comparison) -> str:
+    """How a paper's page begins: three lines, then what and where the paper is."""
+    short = in_short(comparison)
+    found = "; ".join(of.text + (f": **{of.verdict}**" if of.verdict else "") for of in short.measured)
+    lines = [
+        f"- *Claimed*: {short.claimed}.",
+        f"- *Measured here*: {found}. All claims: {standing_in_words(comparison)}.",
+        f"- *Why it differs*: {short.why}",
+    ]
+    return "\n".join(lines) + f"\n\n{_cited(comparison.paper)}"
+
+
+def reported_block(paper: Paper) -> str:
+    """What the paper reports: a line for each evaluation of a variant, a column for each metric. Details are left to
+    results/README.md."""
+    claims = [claim for claim in paper.claims if not claim.detail]
+    metrics = [name for name in METRICS if any(claim.metric == name for claim in claims)]
+    evaluations: dict[tuple[str, str], list[Claim]] = {}
+    for claim in claims:
+        evaluations.setdefault((claim.variant, claim.protocol), []).append(claim)
+    variants: dict[tuple[str, ...], list[str]] = {}  # of the same numbers
+    for (variant, protocol), numbers in evaluations.items():
+        by_metric = {claim.metric: _printed(claim) for claim in numbers}
+        places = "; ".join(dict.fromkeys(claim.where for claim in numbers))
+        line = (protocol, *(by_metric.get(metric, "–") for metric in metrics), places)
+        variants.setdefault(line, []).append(variant)
+    if not variants:
+        return "The paper prints no number that is a claim here."
+    lines = [[", ".join(names), *line] for line, names in variants.items()]
+    columns = ["variant", "protocol", *(METRICS[name].label for name in metrics), "printed in"]
+    used = paper.meanings({claim.protocol for claim in claims})
+    notes = [f"- *{name}*: {text}" for name, text in used.items()]
+    notes += [f"- *{c.variant}*, {METRICS[c.metric].label}: {c.remark}" for c in claims if c.remark]
+    if any(claim.unverified for claim in claims):
+        notes.append(UNVERIFIED_NOTE)
+    if details := len(paper.claims) - len(claims):
+        notes.append(f"- In detail, {details} more: [results/README.md](../../results/README.md).")
+    return markdown_table(lines, columns) + "\n\n" + "\n".join(notes)
+
+
+def _printed(claim: Claim) -> str:
+    """The number as it is printed, with the spread that the paper gives."""
+    spread = f" ± {claim.spread.sd:g}" if claim.spread else ""
+    return with_unit(f"{claim.reported}{spread}", claim.metric) + (f" ({UNVERIFIED})" if claim.unverified else "")
+
+
+def standing_in_words(comparison: Comparison) -> str:
+    """'27 not attempted; by released weights 13 confirmed'"""
+    by_released = [f"by released weights {in_words(of)}"] if (of := comparison.released_standing) else []
+    return "; ".join([in_words(comparison.standing) or "none", *by_released])
+
+
+def _cited(paper: Paper) -> str:
+    """Authors, title, venue and year, and where the paper and its code are."""
+    of = paper.citation
+    links = "".join(f" [{name}]({address})." for name, address in of.links.items())
+    return f"{', '.join(of.authors)}, *{of.title}*, {of.venue}, {of.year}.{links}"
 
 
 def _forest(results: str) -> str:
@@ -128,8 +224,18 @@ def _printed_for_other_data(row: Row) -> str:
     return f", where the paper prints {reported_as(row)} for its own data" if row.printed else ""
 
 
-def _in_words(standing: dict[str, int]) -> str:
-    return ", ".join(f"{count} {word}" for word, count in standing.items())
+def _by_released(comparison: Comparison, rows: list[Row]) -> list[str]:
+    """The line of one number that released weights were measured on, for all variants that have it."""
+    first = rows[0]
+    variants = ", ".join(row.variant for row in rows)
+    return [
+        _link(comparison),
+        variants,
+        label(first),
+        first.protocol or "–",
+        reported_as(first),
+        _released(first),
+    ]
 
 
 # ---- parts ---------------------------------------------------------------------
@@ -146,14 +252,14 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
     if any(row.note.startswith(UNVERIFIED) for row in rows):
         notes.append(UNVERIFIED_NOTE)
     notes += [_over_examples(row, *row.over_examples) for row in rows if row.over_examples]
-    remarked = [(row, row.claim.remark) for row in rows if row.claim and row.claim.remark]
-    notes += [f"- *{row.variant}*, {label(row)}: {remark}" for row, remark in remarked]
     lines, columns = [_cells(row) for row in rows], COLUMNS
     if any(row.released for row in rows):
         columns = [*columns, RELEASED_COLUMN]
         lines = [[*line, _released(row)] for line, row in zip(lines, rows, strict=True)]
         notes += [f"- {_by_whom(of)}: `{of.command}`" for of in comparison.released_evidence]
     if everything:
+        remarked = [(row, row.claim.remark) for row in rows if row.claim and row.claim.remark]
+        notes += [f"- *{row.variant}*, {label(row)}: {remark}" for row, remark in remarked]
         used = {row.protocol for row in rows if row.protocol}
         notes += [f"- *{name}*: {text}" for name, text in comparison.paper.meanings(used).items()]
         columns = [*columns, "printed in"]

@@ -1,10 +1,13 @@
 """What a published record must be: `publish` accepts nothing else, `verify` checks that it still holds."""
 
 import math
+from collections import Counter
+from collections.abc import Hashable
 
 from common.base import paths
 from common.claims.papers import Paper
 from common.data.passports import Passport
+from common.publishing.plausible import environment_faults, on_cpu
 from common.training.provenance import hash_of, recipe_hash
 from common.training.records import (
     Code,
@@ -31,15 +34,20 @@ def paper_faults(paper: Paper) -> list[str]:
     faults: list[tuple[Record | ReleasedRecord, str]]
     faults = [(record, fault) for record in records for fault in record_faults(paper, record)]
     faults += [(record, fault) for record in published_released(paper.name) for fault in released_faults(paper, record)]
-    of_records = [f"{record.path().relative_to(paths.ROOT)}: {fault}" for record, fault in faults]
-    return [*of_records, *_missing_seeds(records), *_stray_weights(paper, records)]
+    of_records = [f"{place(record)}: {fault}" for record, fault in faults]
+    return [*of_records, *_missing_seeds(records), *_copies(records), *_stray_weights(paper, records)]
+
+
+def place(record: Record | ReleasedRecord) -> str:
+    """A record's file, as messages name it."""
+    return record.path().relative_to(paths.ROOT).as_posix()
 
 
 def record_faults(paper: Paper, record: Record) -> list[str]:
     """What is wrong with one record that was measured again."""
     if why := why_not(paper, record):
         return [why]
-    return [*run_faults(paper, record), *number_faults(record)]
+    return [*run_faults(paper, record), *number_faults(paper, record)]
 
 
 def why_not(paper: Paper, record: Record) -> str:
@@ -72,9 +80,10 @@ def released_faults(paper: Paper, record: ReleasedRecord) -> list[str]:
         return [f"measured on {record.data.dataset}, which paper.yaml does not name for {record.id}"]
     faults = list(filter(None, [_uncommitted(record.code)]))
     editions = paper.dataset(released.dataset).editions.values()
-    known = [edition.files[released.file].sha256 for edition in editions if released.file in edition.files]
-    if record.weights.name != released.file or record.weights.sha256 not in known:
+    known = [edition.files[released.file] for edition in editions if released.file in edition.files]
+    if record.weights.name != released.file or not any(file.has(record.weights.sha256) for file in known):
         faults.append(f"its weights are not the {released.file} that the passport of {released.dataset} names")
+    faults += environment_faults(paper, record.environment, {"precision": "float32"})
     return faults + _data_faults(paper.dataset(record.data.dataset), record.data)
 
 
@@ -97,8 +106,8 @@ def differences(measured: Metrics, recorded: Metrics) -> list[str]:
 
 
 def run_faults(paper: Paper, record: Record) -> list[str]:
-    """Where recipe and data are not those of the paper's files today."""
-    faults = []
+    """Where recipe and data are not those of the paper's files today, or the environment cannot be."""
+    faults = [*environment_faults(paper, record.environment, record.recipe)]
     if record.recipe_hash != hash_of(record.recipe):
         faults.append("its recipe does not match its hash")
     if hash_of(record.recipe) != recipe_hash(paper.module("train").recipe(record.variant, "full")):
@@ -119,16 +128,36 @@ def _data_faults(passport: Passport, data: FilesUsed) -> list[str]:
     return [f"{name} was not the file that its passport names" for name in others]
 
 
-def number_faults(record: Record) -> list[str]:
+def number_faults(paper: Paper, record: Record) -> list[str]:
     """Where the numbers of one record contradict each other."""
     if isinstance(record, FailedRecord):
         return []
+    faults = _curve_faults(paper, record)
     if not record.remeasured:
-        return ["its weights were not measured again"]
+        return [*faults, "its weights were not measured again"]
     # On anything but a CPU a sum may be rounded in another way.
-    on_cpu = record.environment.device == record.environment.processor
-    disagreements = _disagreements(record, record.remeasured) if on_cpu else []
-    return [*disagreements, *_matrix_faults(record, record.remeasured)]
+    faults += _disagreements(record, record.remeasured) if on_cpu(record.environment) else []
+    return [*faults, *_matrix_faults(record, record.remeasured)]
+
+
+def _curve_faults(paper: Paper, record: FinishedRecord) -> list[str]:
+    """Where a number is not the point of a curve that it was taken from, as the paper's train.py says. One that eval.py
+    measured once more, in its own arithmetic, may be off by an example."""
+    train = paper.module("train")
+    if not hasattr(train, "metrics_of_curves"):
+        return []
+    try:
+        points: Metrics = train.metrics_of_curves(record.curves, train.recipe(record.variant, "full"))
+    except (LookupError, ValueError):
+        return ["its curves lack a point that a number of it is taken from"]
+    faults = []
+    for protocol, values in points.items():
+        for metric, point in values.items():
+            recorded = record.metrics.get(protocol, {}).get(metric, math.nan)
+            off = paper.count(record.variant, metric) if protocol in (record.remeasured or {}) else 0.0
+            if not abs(recorded - point) <= off + 1e-9:
+                faults.append(f"{metric} ({protocol}) is {recorded}, but its curve has {point}")
+    return faults
 
 
 def _disagreements(record: FinishedRecord, remeasured: Metrics) -> list[str]:
@@ -142,21 +171,27 @@ def _disagreements(record: FinishedRecord, remeasured: Metrics) -> list[str]:
 
 
 def _matrix_faults(record: FinishedRecord, remeasured: Metrics) -> list[str]:
-    """eval.py hands over confusion matrix and metrics together: where it measures a single protocol, both are of it."""
+    """eval.py hands over confusion matrix and metrics together: where it measures a single protocol, both are of it;
+    and so is the list of what was misclassified: which example, its class, what it was taken for."""
     matrix = record.details.get("confusion_matrix")
     if matrix is None or len(remeasured) != 1:
         return []
     try:
         right = 100 * sum(row[k] for k, row in enumerate(matrix)) / sum(map(sum, matrix))
-    except (TypeError, LookupError, ZeroDivisionError):
+        confused = Counter({(i, k): row[k] for i, row in enumerate(matrix) for k in range(len(matrix)) if i != k})
+        listed = Counter((of, taken_for) for _, of, taken_for in record.details.get("misclassified", []))
+    except (TypeError, ValueError, LookupError, ZeroDivisionError):
         return ["its confusion matrix has no count for each pair of classes"]
     (protocol,) = remeasured
     given = {"oa": right, "test_error": 100 - right, "top1_error": 100 - right}
-    return [
+    faults = [
         f"{metric} ({protocol}) is {value}, but its confusion matrix gives {given[metric]}"
         for metric, value in record.metrics.get(protocol, {}).items()
         if metric in given and not math.isclose(value, given[metric], abs_tol=1e-9)
     ]
+    if "misclassified" in record.details and listed != confused:
+        faults.append("its list of what was misclassified is not that of its confusion matrix")
+    return faults
 
 
 def _missing_seeds(records: list[Record]) -> list[str]:
@@ -170,12 +205,34 @@ def _missing_seeds(records: list[Record]) -> list[str]:
     ]
 
 
+def _copies(records: list[Record]) -> list[str]:
+    """Records that share what no two runs can: the final weights, the curves, or how long it took to the last digit.
+    Only the same seed of the same variant, on another edition with the same content, ends with the same weights."""
+    first: dict[tuple[str, Hashable], FinishedRecord] = {}
+    faults = []
+    for record in records:
+        if isinstance(record, FinishedRecord):
+            curves = tuple(sorted((name, tuple(curve)) for name, curve in record.curves.items()))
+            unique = {"weights": record.weights.sha256, "curves": curves, "times": record.times.model_dump_json()}
+            for what, content in unique.items():
+                other = first.setdefault((what, content), record)
+                if content and (other.variant, other.seed) != (record.variant, record.seed):
+                    faults.append(f"{place(record)}: has the {what} of {place(other)}")
+    return faults
+
+
 def _stray_weights(paper: Paper, records: list[Record]) -> list[str]:
-    """What breaks this rule: each published weights file belongs to one record, and each that a record names exists."""
-    named = [record.weights.file for record in records if record.weights and record.weights.file]
+    """What breaks this rule: each published weights file belongs to one record, whose variant it is called after, and
+    each that a record names exists."""
+    pairs = [(record, record.weights.file) for record in records if record.weights and record.weights.file]
+    named = [file for _, file in pairs]
     files = (paths.WEIGHTS / paper.name).rglob("*.safetensors")
-    there = {str(file.relative_to(paths.ROOT)) for file in files}
-    wrong = [file for file in sorted({*named, *there}) if file not in there or named.count(file) != 1]
-    return [
-        f"{file}: {'is not there' if file not in there else 'does not belong to exactly one record'}" for file in wrong
-    ]
+    there = {file.relative_to(paths.ROOT).as_posix() for file in files}
+    missing = [f"{file}: is not there" for file in sorted({*named} - there)]
+    shared = [f"{file}: does not belong to exactly one record" for file in sorted(there) if named.count(file) != 1]
+    misnamed = [f"{place(of)}: {file} is not called {of.variant}" for of, file in pairs if _misnamed(of, file)]
+    return [*missing, *shared, *misnamed]
+
+
+def _misnamed(record: Record, file: str) -> bool:
+    return paths.ROOT / file != paths.WEIGHTS / record.paper / f"{record.variant}.safetensors"

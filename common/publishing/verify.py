@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -14,40 +15,60 @@ from common.base.progress import say
 from common.claims.papers import Paper
 from common.data.find import real_data
 from common.data.passports import LocatedData, locate, search_folders
+from common.pages.figures import draw_figures, draw_forest
 from common.pages.tables import tables
 from common.publishing.checks import differences, paper_faults
-from common.publishing.frozen import NoHistory, counting_records, frozen_faults
-from common.publishing.measure import measure_record, same_data, with_weights
+from common.publishing.frozen import counting_records, frozen_faults
+from common.publishing.history import NoHistory, by_commit, edit_faults, source_faults
+from common.publishing.measure import measure_record, same_data, weights_faults, with_weights
+from common.publishing.plausible import pinned
 from common.publishing.released import measure_weights
+from common.publishing.rerun import records_of, rerun
 from common.training.records import FinishedRecord, published_records, published_released
 
 PASSED, WRONG, SKIPPED = "ok", "WRONG", "skipped"
 Finding = tuple[str, str, str]  # state, what was checked, what was found
 
 
-def verify_papers(papers: list[Paper], data_dir: Path | None, as_json: bool) -> None:
+def verify_papers(
+    papers: list[Paper], data_dir: Path | None, as_json: bool, again: tuple[str, int] | None = None
+) -> None:
     """Check every paper, print what was found.
+
+    Args:
+        again: a variant and a seed of the only paper, to be trained again too.
 
     Raises:
         CheckFailed: a check failed.
+        UsageError: no such seed is published.
         DataError: the data is damaged, or `data_dir` is not there.
+        UserError: what is to be trained again cannot be.
     """
     search_folders(data_dir)  # a mistyped folder says nothing about weights
+    seed_again = records_of(papers[0], *again) if again else []
     findings: list[Finding] = []
     checks: list[tuple[str, Callable[[], list[Finding]]]]
     checks = [
         (f"{paper.name}: {what}", partial(check, paper, data_dir)) for paper in papers for what, check in CHECKS.items()
     ]
-    for what, check in [*checks, ("tables", _tables)]:
+    checks += [("tables", _tables), ("figures", _forest)]
+    for what, check in checks:
         for finding in _found(what, check):
             findings.append(finding)
-            if not as_json:
-                click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
+            _show(finding, as_json)
+    if seed_again:
+        findings.append(_rerun(papers[0], seed_again, data_dir))
+        _show(findings[-1], as_json)
     if as_json:
         click.echo(json.dumps([dict(zip(("state", "check", "found"), f, strict=True)) for f in findings], indent=1))
     wrong = [finding for finding in findings if finding[0] == WRONG]
     if wrong:
         raise CheckFailed(f"verify: {len(wrong)} of {len(findings)} checks failed.")
+
+
+def _show(finding: Finding, as_json: bool) -> None:
+    if not as_json:
+        click.echo("  ".join((f"{finding[0]:8}", *finding[1:])))
 
 
 def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
@@ -65,18 +86,37 @@ def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
     return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, read)]
 
 
+def _sources(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """Whether the records ran from the commits that they name."""
+    findings = []
+    for commit, records in by_commit(paper).items():
+        what, ran = f"{paper.name}: sources of {commit[:7]}", f"those of {len(records)} records"
+        findings += _by_history(what, partial(source_faults, paper, commit, records), ran)
+    return findings
+
+
+def _edits(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """Whether the records are as they were committed."""
+    as_committed = "no record contradicts what was committed before, and no seed has been left out since"
+    return _by_history(f"{paper.name}: history", partial(edit_faults, paper), as_committed)
+
+
 def _claims(paper: Paper, data_dir: Path | None) -> list[Finding]:
     """Whether what the claims are judged by was fixed before the runs."""
-    what = f"{paper.name}: claims"
-    try:
-        faults = frozen_faults(paper)
-    except NoHistory as why:
-        return [(SKIPPED, what, str(why))]
     ran = (
         f"none of {len(counting_records(paper))} records ran under seeds, printed numbers or margins other than today's"
     )
     since = f", which are those of {paper.frozen[:7]}" if paper.frozen else ""
-    return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, ran + since)]
+    return _by_history(f"{paper.name}: claims", partial(frozen_faults, paper), ran + since)
+
+
+def _by_history(what: str, faults_of: Callable[[], list[str]], passed: str) -> list[Finding]:
+    """What a check finds that asks the git history; skipped where that cannot tell."""
+    try:
+        faults = faults_of()
+    except NoHistory as why:
+        return [(SKIPPED, what, str(why))]
+    return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, passed)]
 
 
 def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
@@ -87,6 +127,9 @@ def _weights(paper: Paper, data_dir: Path | None) -> list[Finding]:
     findings: list[Finding] = []
     by_dataset: dict[str, dict[str, FinishedRecord]] = {}
     for file, record in with_weights(paper).items():
+        if faults := weights_faults(record, paths.ROOT / file):
+            findings += [(WRONG, f"{paper.name}: {file}", fault) for fault in faults]
+            continue
         by_dataset.setdefault(paper.passport(record.variant).name, {})[file] = record
     for dataset, records in by_dataset.items():
         try:
@@ -180,10 +223,51 @@ def _tables() -> list[Finding]:
     return findings
 
 
+def _figures(paper: Paper, data_dir: Path | None) -> list[Finding]:
+    """Whether the paper's figures are what the records give, by today's figures.py."""
+    known = paper.module("figures").FIGURES if paper.has_figures else {}
+    drawn = draw_figures(paper, data_dir)
+    there = set((paths.FIGURES / paper.name).glob("*"))
+    return [
+        _figure(path, drawn.get(path)) if path.stem in known else (WRONG, _named(path), "no figure is called that")
+        for path in sorted(there | drawn.keys())
+    ]
+
+
+def _forest() -> list[Finding]:
+    return [_figure(path, picture) for path, picture in draw_forest().items()]
+
+
+def _figure(path: Path, picture: bytes | None) -> Finding:
+    what = _named(path)
+    if picture is None:
+        return SKIPPED, what, "what it is drawn from is not here"
+    if path.exists() and path.read_bytes() == picture:
+        return PASSED, what, "drawn again byte for byte"
+    drawn_by = {package: version(package) for package in ("matplotlib", "pillow")}
+    others = [f"{name} {here}, not {pinned(name)}" for name, here in drawn_by.items() if here != pinned(name)]
+    if path.exists() and others:
+        return SKIPPED, what, f"comes out with other bytes, but drawn by {' and '.join(others)}"
+    return WRONG, what, "is not what the records give; run `bash reproduce.sh table`"
+
+
+def _named(path: Path) -> str:
+    return f"figure {path.relative_to(paths.ROOT).as_posix()}"
+
+
+def _rerun(paper: Paper, records: list[FinishedRecord], data_dir: Path | None) -> Finding:
+    stands, found = rerun(paper, records, data_dir)
+    state = {True: PASSED, False: WRONG, None: SKIPPED}[stands]
+    return state, f"{paper.name}: seed {records[0].seed} of {records[0].variant}", found
+
+
 CHECKS = {
     "records": _records,
+    "sources": _sources,
+    "history": _edits,
     "claims": _claims,
     "weights": _weights,
     "released weights": _released,
+    "figures": _figures,
     "determinism": _determinism,
 }

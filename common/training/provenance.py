@@ -46,34 +46,39 @@ def recipe_hash(recipe: "DataclassInstance") -> str:
     return hash_of(dataclasses.asdict(recipe))
 
 
-def source_files(paper: str) -> list[Path]:
+def source_files(paper: str, root: Path | None = None) -> list[Path]:
     """What makes a paper's numbers: its train.py and eval.py, released.py where it has one, everything that
-    these import from its own folder and from common, and the C files in its folder."""
-    folder = paths.PAPERS / paper
+    these import from its own folder and from common, and the C files in its folder.
+
+    Args:
+        root: of a copy of the repository, as it was at another commit.  [default: this repository]
+    """
+    root = root or paths.ROOT
+    folder = root / "papers" / paper
     waiting = [folder / "train.py", folder / "eval.py", *folder.glob("released.py")]
     found: set[Path] = set(folder.glob("*.c"))
     while waiting:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += _imported(file, paper)
+            waiting += _imported(file, paper, root)
     return sorted(found)
 
 
-def _imported(file: Path, paper: str) -> list[Path]:
+def _imported(file: Path, paper: str, root: Path) -> list[Path]:
     names = []
     tree = ast.parse(file.read_text(encoding="utf-8"))
     # What a module does when it is run as a command is not part of what makes the numbers.
     tree.body = [node for node in tree.body if not _asks_for_main(node)]
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            package = file.relative_to(paths.ROOT).parts[: -node.level] if node.level else ()
+            package = file.relative_to(root).parts[: -node.level] if node.level else ()
             module = ".".join([*package, *filter(None, [node.module])])
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     ours = [name for name in names if name.startswith(("common.", f"papers.{paper}."))]
-    files = [paths.ROOT / (name.replace(".", "/") + ".py") for name in ours]
+    files = [root / (name.replace(".", "/") + ".py") for name in ours]
     return [path for path in files if path.exists()]
 
 
@@ -81,11 +86,11 @@ def _asks_for_main(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
 
 
-def source_hash(paper: str) -> str:
+def source_hash(paper: str, root: Path | None = None) -> str:
     """One hash over the names and the content of `source_files`."""
     digest = hashlib.sha256()
-    for file in source_files(paper):
-        name = str(file.relative_to(paths.ROOT))
+    for file in source_files(paper, root):
+        name = str(file.relative_to(root or paths.ROOT))
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 

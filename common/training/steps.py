@@ -1,4 +1,4 @@
-"""A training step made fast: compiled by torch.compile where that pays, replayed as a CUDA graph on a GPU.
+"""A training step made fast: compiled by torch.compile on a CPU, replayed as a CUDA graph on a GPU.
 
 The step as it is written is the reference. A CUDA graph of it holds the very same kernels, and gives its bits; what
 torch.compile makes of it rounds differently. Where neither can be had, the step runs as it is written.
@@ -9,8 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from importlib import metadata
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +34,18 @@ def plain_step(loss: Loss, model: nn.Module) -> Step:
     return step
 
 
+def gradient_of(model: nn.Module) -> Tensor:
+    """The gradients of all parameters as one vector, which several processes add up at once."""
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+
+
+def put_gradient(model: nn.Module, gradient: Tensor) -> None:
+    """Write a vector of `gradient_of` back to the parameters."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    for kept, new in zip(gradients, gradient.split([kept.numel() for kept in gradients]), strict=True):
+        kept.copy_(new.view(kept.shape))
+
+
 def fast_step(
     loss: Loss, model: nn.Module, examples: Iterable[Batch], compiled: bool = True
 ) -> tuple[Step, str | None]:
@@ -47,35 +57,28 @@ def fast_step(
     Args:
         loss: it calls the model, and waits for nothing that a GPU computes.
         examples: a batch of each shape, on the device that trains. The model is left as it was.
-        compiled: whether compiling is worth its time, some minutes on a CPU.
+        compiled: whether compiling is worth its time on a CPU, some minutes.
     """
     on_gpu = next(model.parameters()).is_cuda
-    ways = [_compiled] * compiled + [_captured] * on_gpu
-    examples = list(examples) if ways else []
+    if not (on_gpu or compiled):
+        return plain_step(loss, model), None
     before = copy.deepcopy(model.state_dict())
-    for way in ways:
-        try:
-            return way(loss, model, examples, on_gpu)
-        except (RuntimeError, OSError) as error:  # the compiler's own errors are RuntimeErrors
-            reason = next(filter(None, (line.strip() for line in str(error).splitlines())), type(error).__name__)
-            name = "torch.compile" if way is _compiled else "a CUDA graph"
-            warn(f"{name} cannot be used ({reason}): the training step runs as it is written, and slower.")
-        finally:
-            model.load_state_dict(before)
-            model.zero_grad()
-    return plain_step(loss, model), None
+    try:
+        return (_captured if on_gpu else _compiled)(loss, model, examples)
+    except (RuntimeError, OSError) as error:  # the compiler's own errors are RuntimeErrors
+        reason = next(filter(None, (line.strip() for line in str(error).splitlines())), type(error).__name__)
+        how = "a CUDA graph" if on_gpu else "torch.compile"
+        warn(f"{how} cannot be used ({reason}): the training step runs as it is written, and slower.")
+        return plain_step(loss, model), None
+    finally:
+        model.load_state_dict(before)
+        model.zero_grad()
 
 
-def _compiled(loss: Loss, model: nn.Module, examples: list[Batch], on_gpu: bool) -> tuple[Step, str]:
+def _compiled(loss: Loss, model: nn.Module, examples: Iterable[Batch]) -> tuple[Step, str]:
     say("compiling the training step: this may take some minutes the first time")
     torch.compiler.reset()  # what an earlier run in this process compiled counts towards a limit
-    # On a GPU kernels are otherwise chosen by timing some, and the choice, which rounding depends on, may change.
-    how: dict[str, Any] = {"options": {"deterministic": True}} if on_gpu else {}
-    compiled = torch.compile(loss, fullgraph=True, dynamic=False, **how)
-    if on_gpu:
-        step, captured = _captured(compiled, model, examples, on_gpu)
-        return step, f"{captured}, by torch.compile and triton {metadata.version('triton')}"
-    step = plain_step(compiled, model)
+    step = plain_step(torch.compile(loss, fullgraph=True, dynamic=False), model)
     for batch in examples:
         step(*batch)
     return step, f"training step by torch.compile and {_compiler()}"
@@ -88,7 +91,7 @@ def _compiler() -> str:
     return said.stdout.splitlines()[0]
 
 
-def _captured(loss: Loss, model: nn.Module, examples: list[Batch], on_gpu: bool) -> tuple[Step, str]:
+def _captured(loss: Loss, model: nn.Module, examples: Iterable[Batch]) -> tuple[Step, str]:
     graphs = {batch[0].shape: CapturedStep(plain_step(loss, model), model, batch) for batch in examples}
     return lambda *batch: graphs[batch[0].shape](*batch), "training step as a CUDA graph"
 

@@ -125,7 +125,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     return Trained(
         weights=copied(model),
         split=pairs.split_hash(),
-        metrics=chosen_epochs(run.curves),
+        metrics=metrics_of_curves(run.curves, recipe),
         details={
             "test_labels": pairs.test.labels.tolist(),
             "tsne_before": tsne(*represent(initial_model(pairs, run.seed), pairs.test)),
@@ -163,7 +163,7 @@ def measure(J: Backpropagation, pairs: Pairs) -> dict[str, float]:
     }
 
 
-def chosen_epochs(curves: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+def metrics_of_curves(curves: dict[str, list[float]], recipe: Recipe) -> dict[str, dict[str, float]]:
     """Test mAP at the epoch with the best average mAP on the test pairs, and at the one with the best
     on the validation pairs; the earliest, where several tie."""
     metrics = {}

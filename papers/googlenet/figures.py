@@ -31,8 +31,8 @@ ARROW = {"arrowstyle": "->", "color": "#555555", "linewidth": 0.7, "shrinkA": 0,
 
 
 def network(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Fig. 3, from the modules themselves: kernels, strides and filters; below each module what it gives for a picture
-    of 224 pixels."""
+    """The network of the paper's Fig. 3, drawn from the modules themselves: kernels, strides and filters; below each
+    module what it gives for a picture of 224 pixels."""
     model = GoogLeNet(1000)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_children():
@@ -129,6 +129,8 @@ def gradient_norms(records: list[FinishedRecord], data: Data) -> Figure | None:
         axis.set(title=f"epoch {epoch}", yscale="log")
     axes[0].set_ylabel("norm of the gradient, mean over the epoch")
     axes[0].legend(fontsize=7)
+    first = [f"{np.mean([r.curves[names[0]] for r in group]):.2g} ({variant})" for variant, group in groups.items()]
+    figure.suptitle(f"Mean norm in {names[0].removeprefix(GRADIENT)}: {', '.join(first)}", fontsize=10)
     figure.tight_layout()
     return figure
 
@@ -146,6 +148,8 @@ def error_against_epochs(records: list[FinishedRecord], data: Data) -> Figure | 
             axis.plot(epochs, record.curves["train_error"], linestyle="--", linewidth=0.6, **look)
             label = variant if record is group[0] else None
             axis.plot(epochs, record.curves["test_error"], linewidth=1.3, label=label, **look)
+    ends = [f"{np.mean([r.curves['test_error'][-1] for r in group]):.1f} % ({name})" for name, group in groups.items()]
+    axis.set_title(f"Test error ends at {', '.join(ends)}", fontsize=9)
     axis.set(xlabel="epoch", ylabel="error (%): test bold, training dashed", ylim=(0, 85))
     axis.legend(fontsize=7)
     figure.tight_layout()

@@ -159,8 +159,13 @@ def train(run: Run, recipe: Recipe) -> Trained:
     return Trained(
         weights=without_heads(copied(average.module)),
         split=split_hash(**{side: [flowers.names[number] for number in part] for side, part in names.items()}),
-        metrics={"training": {"gradient_norm": fmean(run.curves["gradient_conv1"])}},
+        metrics=metrics_of_curves(run.curves, recipe),
     )
+
+
+def metrics_of_curves(curves: dict[str, list[float]], recipe: Recipe) -> dict[str, dict[str, float]]:
+    """The gradient that reaches the first layer, mean over all epochs."""
+    return {"training": {"gradient_norm": fmean(curves["gradient_conv1"])}}
 
 
 def mean_colour(pictures: Sequence[Tensor]) -> Tensor:

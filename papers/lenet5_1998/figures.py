@@ -16,7 +16,8 @@ LARGEST_SHOWN = 120  # misclassified digits
 
 
 def error_against_passes(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Fig. 5: training and test error after each pass, every seed and their mean."""
+    """Test and training error of lenet5 after each pass, as in the paper's Fig. 5: every seed thin, their mean bold.
+    The bands are the printed numbers with the margins within which they count as reproduced."""
     runs = [record for record in records if record.variant == VARIANT]
     if not runs:
         return None
@@ -36,23 +37,28 @@ def error_against_passes(records: list[FinishedRecord], data: Data) -> Figure | 
     claims = {claim.metric: claim for claim in load_paper(runs[0].paper).claims if claim.variant == VARIANT}
     for name, label, color in (("test_error", "test", "C0"), ("train_error", "training", "C1")):
         claim = claims[name]
+        low, high = claim.value - claim.tolerance, claim.value + claim.tolerance
+        axes.axhspan(low, high, color=color, alpha=0.12, linewidth=0)
         axes.axhline(claim.value, color=color, linewidth=0.8, linestyle=":")
         text = f"paper: {claim.reported} % {label}"
-        axes.text(passes[-1], claim.value, text, ha="right", va="bottom", fontsize=8, color=color)
-    axes.set(xlabel="training set passes", ylabel="error (%)", ylim=(0, None), xticks=passes[1::2])
+        axes.text(passes[-1], high, text, ha="right", va="bottom", fontsize=8, color=color)
+    end = {name: np.mean([run.curves[name][-1] for run in runs]) for name in claims}
+    title = f"lenet5 ends at {end['test_error']:.2f} % test and {end['train_error']:.2f} % training error"
+    axes.set(xlabel="training set passes", ylabel="error (%)", ylim=(0, None), xticks=passes[1::2], title=title)
     axes.legend(loc="upper right")
     return figure
 
 
 def misclassified_digits(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Fig. 8: the test digits that the published weights misclassify, each with
-    the right answer (left) and the network's (right)."""
+    """The test digits that the published weights of lenet5-distorted get wrong, as in the paper's Fig. 8. Above each
+    the right answer, then the network's."""
     from papers.lenet5_1998.data import load
 
     record, mnist = _published(records, DISTORTED), data(DATASET)
     if record is None or mnist is None:
         return None
-    wrong = record.details["misclassified"][:LARGEST_SHOWN]
+    missed = record.details["misclassified"]
+    wrong = missed[:LARGEST_SHOWN]
     images = load(mnist).test_images.numpy()
     columns = 12
     rows = -(-len(wrong) // columns)
@@ -63,11 +69,13 @@ def misclassified_digits(records: list[FinishedRecord], data: Data) -> Figure | 
         axis.imshow(255 - images[index], cmap="gray", vmin=0, vmax=255)
         axis.set_title(f"{label} → {predicted}", fontsize=7, pad=1.5)
     figure.subplots_adjust(wspace=0.1, hspace=0.35)
+    title = f"{DISTORTED}, seed {record.seed}, gets {len(missed)} of {len(images):,} test digits wrong"
+    figure.suptitle(title, fontsize=10, y=0.96)
     return figure
 
 
 def c1_kernels(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """The six 5x5 kernels of C1 of the published weights."""
+    """The kernels of C1 in the published weights of lenet5, one for each map; grey is positive, red negative."""
     from safetensors.numpy import load_file
 
     record = _published(records, VARIANT)
@@ -82,6 +90,7 @@ def c1_kernels(records: list[FinishedRecord], data: Data) -> Figure | None:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
     figure.colorbar(picture, ax=axes, fraction=0.02, pad=0.02)
+    figure.suptitle(f"What C1 of {VARIANT}, seed {record.seed}, has learned to look for", fontsize=10, y=1.1)
     return figure
 
 

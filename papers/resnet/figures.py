@@ -13,8 +13,8 @@ FULL = VARIANTS["resnet20"].iterations  # whose errors are shown up to 20 %, as 
 
 
 def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Fig. 6: training error (dashed), of the pictures as they come, and test error (bold), of every seed; one row
-    for each length of the schedule."""
+    """Training error (dashed), of the pictures as they come, and test error (bold) of every seed, as in the paper's
+    Fig. 6; one row for each length of the schedule. The titles give the mean training error at the end."""
     lengths = sorted({record.recipe["iterations"] for record in records}, reverse=True)
     depths = sorted({record.recipe["depth"] for record in records})
     if not lengths:
@@ -29,7 +29,8 @@ def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figur
                 label = None if record.seed else f"{kind}-{depth}"
                 axis.plot(x, record.curves["train_error"], linestyle="--", linewidth=0.7, **look)
                 axis.plot(x, record.curves["test_error"], linewidth=1.4, label=label, **look)
-            axis.set(title=title, xlabel="iterations (thousands)", xlim=(0, length / 1000))
+            axis.set(xlabel="iterations (thousands)", xlim=(0, length / 1000))
+            axis.set_title(title + (f":\n{_ends(shown)}" if shown else ""), fontsize=9)
             if shown:
                 axis.legend(loc="upper right", fontsize=7)
         row[0].set(ylabel="error (%): test bold, training dashed", ylim=(0, 20 if length == FULL else 40))
@@ -38,15 +39,17 @@ def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figur
 
 
 def layer_responses(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Fig. 7: the standard deviation of what each 3x3 layer gives on the test set after batch normalization, mean
-    over the seeds; in the order of the layers, and sorted."""
+    """The standard deviation of what each 3x3 layer gives on the test set after batch normalization, as in the paper's
+    Fig. 7: mean over the seeds, in the order of the layers, and sorted."""
     variants = sorted({record.variant for record in records if record.details.get("layer_responses")})
     if not variants:
         return None
+    means = []
     figure, (in_order, by_size) = plt.subplots(2, 1, figsize=(7.2, 5.0))
     for number, variant in enumerate(variants):
         responses = [record.details["layer_responses"] for record in records if record.variant == variant]
         mean = np.mean(responses, axis=0)
+        means.append(f"{mean.mean():.2f} ({variant})")
         places = np.arange(1, len(mean) + 1)
         style = "--" if kind_of(next(r for r in records if r.variant == variant)) == "plain" else "-"
         look = {"color": plt.get_cmap("tab10")(number % 10), "linestyle": style, "linewidth": 1}
@@ -54,9 +57,22 @@ def layer_responses(records: list[FinishedRecord], data: Data) -> Figure | None:
         by_size.plot(places, np.sort(mean)[::-1], **look)
     in_order.set(xlabel="layer, in its place", ylabel="standard deviation")
     by_size.set(xlabel="layers, sorted by their responses", ylabel="standard deviation")
+    in_order.set_title(f"Mean response of a layer: {', '.join(means)}", fontsize=9, wrap=True)
     in_order.legend(fontsize=7, ncol=2)
     figure.tight_layout()
     return figure
+
+
+def _ends(records: list[FinishedRecord]) -> str:
+    """'20 layers end at 2.31 %, 56 at 4.02 %'"""
+    by_depth: dict[int, list[float]] = {}
+    for record in sorted(records, key=lambda record: record.recipe["depth"]):
+        by_depth.setdefault(record.recipe["depth"], []).append(record.curves["train_error"][-1])
+    shown = [
+        f"{depth}{' layers end' if not k else ''} at {np.mean(of):.2f} %"
+        for k, (depth, of) in enumerate(by_depth.items())
+    ]
+    return ", ".join(shown)
 
 
 def kind_of(record: FinishedRecord) -> str:

@@ -34,12 +34,16 @@ def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figur
     shown = [name for name in plain if any(r.variant.removeprefix("se-") == name for r in records)]
     figure, (axes,) = plt.subplots(1, len(shown), figsize=(max(4.2, 3.6 * len(shown)), 3.2), sharey=True, squeeze=False)
     for axis, name in zip(axes, shown, strict=True):
+        ends = []
         for variant, colour in ((name, "C0"), (f"se-{name}", "C1")):
-            for record in (r for r in records if r.variant == variant):
+            runs = [record for record in records if record.variant == variant]
+            ends += [f"{np.mean([run.curves['test_error'][-1] for run in runs]):.2f} % ({variant})"] if runs else []
+            for record in runs:
                 x = np.array(record.curves["iteration"]) / 1000
                 axis.plot(x, record.curves["train_error"], color=colour, linestyle="--", linewidth=0.7, alpha=0.8)
                 label = None if record.seed else variant
                 axis.plot(x, record.curves["test_error"], color=colour, linewidth=1.2, alpha=0.8, label=label)
+        axis.set_title("test error ends at\n" + ", ".join(ends), fontsize=8)
         axis.set(xlabel="iterations (thousands)", xlim=(0, FULL / 1000), ylim=(0, 20))
         axis.legend(loc="upper right", fontsize=7)
     axes[0].set_ylabel("error (%): test bold, training dashed")
@@ -56,6 +60,11 @@ def gates_by_depth(records: list[FinishedRecord], data: Data) -> Figure | None:
     variants = [name for name in VARIANTS if any(record.variant == name for record in gated)]
     figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.8))
     labels = "mean gate", "deviation from class to class", "deviation within a class"
+    most = []
+    for variant in variants:
+        apart = np.mean([np.array(r.details["gates"])[:, 1] for r in gated if r.variant == variant], axis=0)
+        most.append(f"block {apart.argmax() + 1} of {len(apart)} ({variant})")
+    figure.suptitle(f"Gates tell classes apart most in {', '.join(most)}", fontsize=9)
     for record in gated:
         blocks = np.array(record.details["gates"])
         depth = (np.arange(len(blocks)) + 0.5) / len(blocks)
@@ -73,7 +82,8 @@ def gates_by_depth(records: list[FinishedRecord], data: Data) -> Figure | None:
 
 
 def gates_of_classes(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Fig. 6: the mean gate of maps of every block, over 50 test pictures of each class, and over all of them."""
+    """The mean gate of maps of every block, over 50 test pictures of each class and over all of them, as in the paper's
+    Fig. 6; of the published weights."""
     measured = gates_of_published_weights(records, data)
     if measured is None:
         return None
@@ -95,13 +105,17 @@ def gates_of_classes(records: list[FinishedRecord], data: Data) -> Figure | None
     for axis in axes[:, 0]:
         axis.set_ylabel("gate", fontsize=8)
     handles, names = axes[0, 0].get_legend_handles_labels()
+    deviations = [float(gates.mean.std(0).mean()) for gates in measured.values()]
+    title = f"gates deviate by {deviations[0]:.3f} in the first block, {deviations[-1]:.3f} in the last"
+    figure.suptitle(f"From class to class {title} ({SHOWN})", fontsize=9)
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.legend(handles, names, loc="lower center", ncol=6, fontsize=7)
     return figure
 
 
 def gates_within_classes(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Fig. 7: mean and standard deviation over the pictures of a class, for two classes, in each stage's last block."""
+    """Mean and standard deviation of the gates over the pictures of a class, for two classes, in each stage's last
+    block, as in the paper's Fig. 7; of the published weights. The titles give how far the means lie apart."""
     measured = gates_of_published_weights(records, data)
     if measured is None:
         return None
@@ -113,8 +127,9 @@ def gates_within_classes(records: list[FinishedRecord], data: Data) -> Figure | 
             mean, deviation = gates.mean[number][maps].numpy(), gates.deviation[number][maps].numpy()
             axis.plot(maps, mean, color=colour, linewidth=1, label=CLASSES[number])
             axis.fill_between(maps, mean - deviation, mean + deviation, color=colour, alpha=0.25, linewidth=0)
-        axis.set(title=name, xlabel="map", ylim=(0, 1))
-        axis.title.set_fontsize(8)
+        apart = float((gates.mean[TWO[0]] - gates.mean[TWO[1]]).abs().mean())
+        axis.set(xlabel="map", ylim=(0, 1))
+        axis.set_title(f"{name}: {apart:.3f} apart", fontsize=8)
     axes[0].set_ylabel("gate: mean, ± standard deviation", fontsize=8)
     axes[0].legend(loc="lower left", fontsize=7)
     figure.tight_layout()

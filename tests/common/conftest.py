@@ -1,7 +1,9 @@
 """A made-up repository: toy papers, a toy dataset, and records of runs that nobody made."""
 
 import copy
+import functools
 import hashlib
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import pytest
 import yaml
 
 from common.base import paths
+from common.claims import verdict
 from common.claims.papers import Claim, Paper, load_paper
 from common.data.passports import Passport, find_passport
+from common.pages.tables import BEGIN, END
 from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord, make_record, write_record
+from tests.repository import move_to
 
 # By edition: what the files of the dataset "shapes" hold. Sizes are no whole kilobytes.
 SHAPES = {
@@ -20,6 +25,7 @@ SHAPES = {
     "resized": {"train.bin": b"oval" * 700, "test.bin": b"rectangle" * 300},
 }
 EQUIVALENT = ("official", "bundle")
+PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"  # of a paper or in front, with one generated block
 
 
 def _file(content: bytes, urls: tuple[str, ...]) -> dict:
@@ -153,24 +159,23 @@ class Toy:
 @pytest.fixture
 def toy(tmp_path, monkeypatch) -> Toy:
     root = tmp_path / "repository"
-    results = root / "results"
-    places = {
-        "ROOT": root,
-        "PAPERS": root / "papers",
-        "PASSPORTS": root / "common" / "data" / "passports",
-        "RESULTS": results,
-        "RECORDS": results / "records",
-        "WEIGHTS": results / "weights",
-        "FIGURES": results / "figures",
-        "DATA": root / "data",
-        "RUNS": root / "runs",
-    }
-    for name, place in places.items():
-        monkeypatch.setattr(paths, name, place)
-    monkeypatch.delenv("REPRO_DATA", raising=False)
+    move_to(root, monkeypatch)
     toy = Toy(root)
     toy.passport()
     return toy
+
+
+@pytest.fixture
+def git(toy):
+    """Runs git in the toy repository."""
+
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@y")
+        done = subprocess.run(["git", *identity, *words], cwd=toy.root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    return git
 
 
 @pytest.fixture
@@ -192,7 +197,7 @@ def record() -> Callable[..., Record]:
             "data": {"dataset": "shapes", "edition": edition, "files": {"train.bin": "cd" * 32}, "split": "ef" * 32},
             "code": {"commit": "12" * 20, "committed": True, "sources": "34" * 32},
             "environment": {
-                "python": "3.11.0", "torch": "2.0", "numpy": "2.0", "system": "Linux x86_64", "processor": "abacus",
+                "python": "3.11.0", "torch": "2.0.0", "numpy": "2.0", "system": "Linux x86_64", "processor": "abacus",
                 "device": "abacus", "threads": 1, "precision": "float32", "compiled": None,
                 "deterministic": {"tf32": False, "cublas_workspace": ":4096:8"},
             },
@@ -236,3 +241,33 @@ def failed_record(record) -> Callable[..., Record]:
         return record(seed, failure=failure, metrics={}, weights=None, curves={}, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def power():
+    return functools.cache(verdict.power)
+
+
+@pytest.fixture
+def records(record, failed_record) -> list:
+    return [
+        *(record(k, value) for k, value in enumerate((0.9, 0.95, 1.0))),
+        *(record(k, 31.0 + k, "psnr", variant="wide") for k in range(2)),
+        *(record(k, 3.0 + k / 3, edition="resized") for k in range(3)),
+        failed_record(0, "the loss is <nan> & 100 % wrong", paper="beta_2010"),
+    ]
+
+
+@pytest.fixture
+def world(toy, records, monkeypatch, power):
+    """Two papers, one with a page that has markers and one with a page that has none, and a front page."""
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    content["claims"][1]["unverified"] = True
+    for name in ("alpha_2001", "beta_2010"):
+        toy.paper(name, content)
+    for folder in (toy.root, paths.PAPERS / "alpha_2001"):
+        (folder / "README.md").write_text(PAGE)
+    (paths.PAPERS / "beta_2010" / "README.md").write_text("# Bare\n")
+    toy.publish(*records)
+    return toy

@@ -10,6 +10,7 @@ import pytest
 from common.base import paths
 from common.claims.papers import Paper
 from common.publishing.checks import differences, paper_faults, record_faults, released_faults, same
+from common.publishing.plausible import environment_faults
 from common.training.provenance import hash_of
 from common.training.records import make_record
 
@@ -22,9 +23,19 @@ class Recipe:
 
 @pytest.fixture
 def paper(toy, monkeypatch) -> Paper:
-    train = SimpleNamespace(recipe=lambda variant, preset: Recipe())
+    train = SimpleNamespace(
+        recipe=lambda variant, preset: Recipe(),
+        DEVICES=("cpu", "cuda"),
+        metrics_of_curves=lambda curves, recipe: point(curves),
+    )
     monkeypatch.setattr(Paper, "module", lambda paper, name: train)
+    (toy.root / "requirements.txt").write_text("torch==2.9.1  # the models\n")
     return toy.paper()
+
+
+def point(curves) -> dict:
+    """What the paper takes from a curve, where it is drawn."""
+    return {"best": {"train_error": min(curves["train_error"])}} if "train_error" in curves else {}
 
 
 @pytest.fixture
@@ -39,6 +50,9 @@ def sound(toy, record):
             "data": {"dataset": "shapes", "edition": "official", "files": files, "split": "ef" * 32},
             "remeasured": {"last": {"test_error": 0.95}},
             "details": {"confusion_matrix": [[9000, 30], [65, 905]]},
+            "curves": {"loss": [1.0, 0.5 + seed]},
+            "weights": {"sha256": f"{seed:02}" * 32},
+            "times": {"wall_seconds": 60.0, "training_seconds": 50.0 + seed, "samples_per_second": 3.5},
         }
         return record(seed, **fields | changes)
 
@@ -52,6 +66,31 @@ def other_recipe(c):
 
 def measures(protocol="last", **values):
     return lambda c: c["metrics"].setdefault(protocol, {}).update(values)
+
+
+def runs_on(**changes):
+    return lambda c: c["environment"].update(changes)
+
+
+def on_avx2(precision, **recipe):
+    """A recipe with this precision wanted, and the precision that the record says it got."""
+
+    def change(c):
+        c["environment"].update(instruction_set="AVX2", precision=precision)
+        c["recipe"].update(recipe)
+
+    return change
+
+
+def missed(*pairs):
+    """A test set of 100 of which these were misclassified: each its class and what it was taken for."""
+
+    def change(c):
+        c["metrics"]["last"]["test_error"] = c["remeasured"]["last"]["test_error"] = 2.0
+        misclassified = [[number, *pair] for number, pair in enumerate(pairs)]
+        c.update(details={"confusion_matrix": [[49, 1], [1, 49]], "misclassified": misclassified})
+
+    return change
 
 
 NO_COMMIT = "its commit is unknown: git did not tell when it was made"
@@ -97,6 +136,40 @@ FAULTS = {
         lambda c: c.update(details={"confusion_matrix": [[1, 2], "12"]}),
         "its confusion matrix has no count for each pair of classes",
     ),
+    "another list": (
+        missed((0, 1), (0, 1)),
+        "its list of what was misclassified is not that of its confusion matrix",
+    ),
+    "another epoch": (
+        lambda c: (c["curves"].update(train_error=[3.0, 2.0]), measures("best", train_error=1.0)(c)),
+        "train_error (best) is 1.0, but its curve has 2.0",
+    ),
+    "no such epoch": (
+        lambda c: c["curves"].update(train_error=[]),
+        "its curves lack a point that a number of it is taken from",
+    ),
+    "a coming torch": (runs_on(torch="2.10.0"), "torch 2.10.0 is not a version that requirements.txt knows of"),
+    "no torch": (runs_on(torch="newest"), "torch newest is not a version that requirements.txt knows of"),
+    "another processor's instructions": (
+        runs_on(system="Darwin arm64", instruction_set="AVX512"),
+        "a processor of Darwin arm64 has no AVX512",
+    ),
+    "units without AVX-512": (
+        runs_on(instruction_set="AVX2 with avx512_bf16"),
+        "a processor of Linux x86_64 has no AVX2 with avx512_bf16",
+    ),
+    "bfloat16 without units": (
+        on_avx2("bfloat16"),
+        "its precision is bfloat16, but on that device its recipe gives float32",
+    ),
+    "other flags": (
+        lambda c: c["environment"]["deterministic"].update(tf32=True),
+        "its flags are not those of a deterministic run",
+    ),
+    "several processes": (
+        runs_on(processes=2),
+        "was trained by 2 processes, but alpha_2001 trains in one",
+    ),
     "empty matrix": (
         lambda c: c.update(details={"confusion_matrix": []}),
         "its confusion matrix has no count for each pair of classes",
@@ -111,6 +184,10 @@ SOUND = {
         c["environment"].update(device="a GPU"),
         c["remeasured"]["last"].update(test_error=0.96),
     ),
+    "what was misclassified": missed((0, 1), (1, 0)),
+    "the best epoch": lambda c: (c["curves"].update(train_error=[3.0, 2.0]), measures("best", train_error=2.0)(c)),
+    "an older torch": runs_on(torch="2.8.2+cu130"),
+    "with units": runs_on(instruction_set="AVX512 with avx512_bf16", precision="bfloat16"),
     "matrix of one of several protocols": lambda c: (
         c["remeasured"].update(best={"test_error": 3.0}),
         c.update(details={"confusion_matrix": [[1]]}),
@@ -163,24 +240,89 @@ def test_a_seed_that_is_left_out_is_missed(toy, paper, sound):
     assert paper_faults(paper) == ["plain (official): seeds 0, 2 leave one out"]
 
 
-def test_weights_are_those_of_one_record(toy, paper, sound):
-    def named(seed, file):
-        return sound(seed, weights={"sha256": "56" * 32, "file": f"results/weights/alpha_2001/{file}.safetensors"})
+SHARED = {
+    "weights": {"weights": {"sha256": "00" * 32}},
+    "curves": {"curves": {"loss": [1.0, 0.5]}},
+    "times": {"times": {"wall_seconds": 60.0, "training_seconds": 50.0, "samples_per_second": 3.5}},
+}
+
+
+@pytest.mark.parametrize("what", SHARED)
+def test_no_two_runs_share_what_no_two_can(toy, paper, sound, what):
+    toy.publish(sound(0), sound(1, **SHARED[what]))
+    folder = "results/records/alpha_2001/plain/official"
+    assert paper_faults(paper) == [f"{folder}/seed-1.json: has the {what} of {folder}/seed-0.json"]
+
+
+def test_a_seed_may_end_with_the_same_weights_on_another_edition(toy, paper, sound):
+    bundle = {"shapes.npz": hashlib.sha256(toy.content("shapes.npz", "bundle")).hexdigest()}
+    data = {"dataset": "shapes", "edition": "bundle", "files": bundle, "split": "ef" * 32}
+    toy.publish(sound(0), sound(0, data=data))
+    assert paper_faults(paper) == []
+
+
+def test_weights_are_those_of_one_record_and_called_after_its_variant(toy, paper, sound):
+    def named(seed, file, variant="plain"):
+        weights = {"sha256": f"{seed:02}" * 32, "file": f"results/weights/alpha_2001/{file}.safetensors"}
+        return sound(seed, weights=weights, variant=variant)
 
     folder = paths.WEIGHTS / "alpha_2001"
     folder.mkdir(parents=True)
-    for name in ("own", "shared", "stray"):
+    for name in ("plain", "stray"):
         (folder / f"{name}.safetensors").touch()
-    content = toy.paper_content()
-    content["variants"]["plain"]["seeds"] = 4
-    paper = toy.paper(content=content)
-    toy.publish(named(0, "own"), named(1, "shared"), named(2, "shared"), named(3, "gone"))
-    place = "results/weights/alpha_2001"
+    toy.publish(named(0, "plain"), named(1, "plain"), named(2, "wide"))
+    place, third = "results/weights/alpha_2001", "results/records/alpha_2001/plain/official/seed-2.json"
     assert paper_faults(paper) == [
-        f"{place}/gone.safetensors: is not there",
-        f"{place}/shared.safetensors: does not belong to exactly one record",
+        f"{place}/wide.safetensors: is not there",
+        f"{place}/plain.safetensors: does not belong to exactly one record",
         f"{place}/stray.safetensors: does not belong to exactly one record",
+        f"{third}: {place}/wide.safetensors is not called plain",
     ]
+
+
+PRECISIONS = {
+    "what the recipe says": ("float32", "AVX512 with avx512_bf16", "bfloat16", "float32"),
+    "the fastest with units": ("fast", "AVX512 with avx512_bf16", "float32", "bfloat16"),
+    "the fastest without": ("fast", "AVX512", "bfloat16", "float32"),
+}
+
+
+@pytest.mark.parametrize(("wanted", "instructions", "wrong", "right"), PRECISIONS.values(), ids=PRECISIONS)
+def test_the_precision_is_what_the_recipe_gives_on_that_processor(paper, sound, wanted, instructions, wrong, right):
+    used = sound().environment.model_copy(update={"instruction_set": instructions})
+    for precision, faults in ((wrong, 1), (right, 0)):
+        there = used.model_copy(update={"precision": precision})
+        assert len(list(environment_faults(paper, there, {"precision": wanted}))) == faults
+
+
+def test_what_a_gpu_computes_in_and_by_which_torch(paper, sound, monkeypatch):
+    used = sound().environment.model_copy(update={"device": "NVIDIA H100"})
+    for precision in ("bfloat16", "float32"):
+        there = used.model_copy(update={"precision": precision})
+        assert list(environment_faults(paper, there, {"precision": "fast"})) == []
+    there = used.model_copy(update={"torch": "2.8.0+cpu"})
+    assert list(environment_faults(paper, there, {})) == ["torch 2.8.0+cpu does not run on NVIDIA H100"]
+    monkeypatch.setattr(paper.module("train"), "DEVICES", ("cpu",))
+    assert list(environment_faults(paper, used, {})) == ["its device is NVIDIA H100, but alpha_2001 runs on cpu only"]
+
+
+def test_what_the_recipe_rules_out_was_not_compiled(paper, sound):
+    used = sound().environment.model_copy(update={"compiled": "kernel.c by cc"})
+    said = ["was compiled (kernel.c by cc), which its recipe rules out"]
+    for recipe, faults in (({"compiled": False}, said), ({"compiled": True}, []), ({}, [])):
+        assert list(environment_faults(paper, used, recipe)) == faults
+    on_gpu = used.model_copy(update={"device": "NVIDIA H100", "compiled": "training step as a CUDA graph"})
+    assert list(environment_faults(paper, on_gpu, {"compiled": False})) == []
+
+
+def test_a_number_measured_once_more_may_be_off_its_curve_by_an_example(paper, sound):
+    curves = {"train_error": [2.0]}
+    for off, faults in ((0.5, 0), (1.5, 1)):  # in training examples
+        value = 2.0 + off * paper.count("plain", "train_error")
+        numbers = {"best": {"train_error": value}}
+        assert (
+            len(record_faults(paper, sound(metrics=numbers, remeasured=numbers, curves=curves, details={}))) == faults
+        )
 
 
 RELEASED_FAULTS = {
@@ -200,6 +342,10 @@ RELEASED_FAULTS = {
     ),
     "uncommitted": (lambda c: c["code"].update(committed=False), CHANGED),
     "no commit": (lambda c: c["code"].update(commit=None), NO_COMMIT),
+    "not in float32": (
+        lambda c: c["environment"].update(precision="bfloat16"),
+        "its precision is bfloat16, but on that device its recipe gives float32",
+    ),
     "another edition": (
         lambda c: c["data"].update(edition="other"),
         "its edition 'other' is not in the passport of shapes",
@@ -216,7 +362,7 @@ RELEASED_FAULTS = {
 
 
 @pytest.mark.parametrize("name", RELEASED_FAULTS)
-def test_each_fault_of_a_record_of_released_weights_is_found(toy, released_record, name):
+def test_each_fault_of_a_record_of_released_weights_is_found(toy, paper, released_record, name):
     change, fault = RELEASED_FAULTS[name]
     paper, sound = toy.paper(content=toy.released_content()), released_record()
     assert released_faults(paper, sound) == []
@@ -225,7 +371,7 @@ def test_each_fault_of_a_record_of_released_weights_is_found(toy, released_recor
     assert released_faults(paper, type(sound).model_validate(content)) == [fault]
 
 
-def test_faults_of_released_weights_are_among_the_papers(toy, released_record, monkeypatch):
+def test_faults_of_released_weights_are_among_the_papers(toy, paper, released_record):
     paper = toy.paper(content=toy.released_content())
     broken = released_record(weights={"name": "train.bin", "sha256": "0" * 64})
     toy.publish(broken)

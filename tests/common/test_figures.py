@@ -67,7 +67,7 @@ def test_data_is_looked_for_once_and_only_when_asked_for(toy, record, draw, monk
     toy.put_data(paths.DATA)
     located = []
     locate = figures.locate
-    monkeypatch.setattr(figures, "locate", lambda passport: located.append(passport.name) or locate(passport))
+    monkeypatch.setattr(figures, "locate", lambda passport, _: located.append(passport.name) or locate(passport))
     data = seen(draw)[1]
     assert located == []
     assert data("shapes") is data("shapes")

@@ -5,21 +5,9 @@ import subprocess
 import pytest
 
 from common.base import paths
-from common.publishing.frozen import NoHistory, frozen_faults, terms_of
+from common.publishing.frozen import frozen_faults, terms_of
+from common.publishing.history import NoHistory
 from common.publishing.verify import PASSED, SKIPPED, WRONG, _claims
-
-
-@pytest.fixture
-def git(toy):
-    """Runs git in the toy repository."""
-
-    def git(*words: str) -> str:
-        identity = ("-c", "user.name=x", "-c", "user.email=x@y")
-        done = subprocess.run(["git", *identity, *words], cwd=toy.root, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    git("init", "-q")
-    return git
 
 
 @pytest.fixture
@@ -167,6 +155,34 @@ def test_a_history_that_does_not_reach_back_is_said_to(toy, git, commit, ran_fro
     paper.file = paths.ROOT / "papers" / "alpha_2001" / "paper.yaml"
     with pytest.raises(NoHistory, match="does not reach back"):
         frozen_faults(paper)
+
+
+@pytest.mark.parametrize("change", [another_number, another_margin, another_protocol, one_claim_less])
+def test_claims_that_changed_after_released_weights_were_measured_are_found(toy, commit, released_record, change):
+    content = toy.released_content()
+    measured_at = commit(content)
+    toy.publish(released_record(code={"commit": measured_at, "committed": True, "sources": "34" * 32}))
+    assert frozen_faults(toy.paper(content=content)) == []
+    change(content)
+    (fault,) = frozen_faults(toy.paper(content=content))
+    said = f"plain: theirs was measured at {measured_at[:7]}, and claims were different then"
+    assert fault == f"papers/alpha_2001/paper.yaml: {said}"
+
+
+@pytest.mark.parametrize("change", [more_seeds, one_more_claim])
+def test_after_released_weights_were_measured_seeds_and_claims_may_be_added(toy, commit, released_record, change):
+    content = toy.released_content()
+    measured_at = commit(content)
+    toy.publish(released_record(code={"commit": measured_at, "committed": True, "sources": "34" * 32}))
+    change(content)
+    assert frozen_faults(toy.paper(content=content)) == []
+
+
+def test_a_commit_beside_the_history_is_not_in_it(toy, git, commit):
+    commit()
+    beside = git("commit-tree", "HEAD^{tree}", "-m", "beside")
+    (fault,) = frozen_faults(toy.paper(content=toy.paper_content() | {"frozen": beside}))
+    assert f"frozen at {beside[:7]}, and the history has no such file there" in fault
 
 
 @pytest.mark.parametrize("text", ["", "words", "claims: {", "claims: []", "claims: [x]\nvariants: {}"])

@@ -42,6 +42,7 @@ BROKEN = {
     "duplicate id": (rename_claim, "claims.plain-test.id: two claims"),
     "unknown variant": (first_claim(variant="plane"), "claims.plain-test.variant: 'plane' is not a variant"),
     "unknown default": (lambda c: c.update(default_variant="plane"), "default_variant: 'plane' is not a variant"),
+    "unknown lead": (lambda c: c.update(lead_variant="plane"), "lead_variant: 'plane' is not a variant"),
     "unknown headline": (lambda c: c.update(headline=["psrn"]), "headline: 'psrn' is not a metric. Did you mean psnr?"),
     "unknown metric": (
         first_claim(metric="tset_error"),
@@ -82,6 +83,21 @@ BROKEN = {
     "a protocol said twice": (
         lambda c: c["protocols"].update({"{which}": {"means": "some", "each": {"which": ["best"]}}}),
         "protocols.{which}: 'best' is named twice",
+    ),
+    "code that is no address": (lambda c: c["citation"].update(code="github.com/x"), "citation.code:"),
+    "why, in no sentence": (lambda c: c.update(why="unknown"), "why:"),
+    "why, in two lines": (lambda c: c.update(why="One.\nTwo."), "why:"),
+    "why, by a number that is never measured": (
+        lambda c: c.update(why="It is {plain/test_error}."),
+        "why: {plain/test_error} is not a {variant/protocol/metric} of this paper",
+    ),
+    "why, by a variant that is not there": (
+        lambda c: c.update(why="It is {plane/last/test_error}."),
+        "why: {plane/last/test_error} is not a {variant/protocol/metric} of this paper",
+    ),
+    "another source's number as the paper's": (
+        first_claim(source="a blog"),
+        "claims.plain-test.detail: must be true, for a blog is not the paper",
     ),
     "released without an id": (lambda c: c["released"][0].pop("id"), "released.0.id: is missing"),
     "released for no variant": (release(variants=[]), "released.theirs.variants:"),

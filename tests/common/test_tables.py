@@ -1,8 +1,6 @@
 """Tables from a made-up repository: complete, the same bytes every time, and readable by others."""
 
 import csv
-import functools
-import html.parser
 import io
 import json
 from pathlib import Path
@@ -13,46 +11,18 @@ import pytest
 from common.base import paths
 from common.claims import verdict
 from common.claims.comparison import Comparison
+from common.claims.rows import paper_rows
 from common.pages import tables
 from common.pages.figures import FOREST
-from common.pages.tables import BEGIN, END
+from common.pages.tables import BEGIN, END, markers
+from tests.common.conftest import PAGE
 
 FIELDS = [
     "paper", "claim", "variant", "dataset", "edition", "metric", "protocol", "reported", "tolerance", "mean", "sd", "n",
     "low", "high", "next_low", "next_high", "difference", "difference_low", "difference_high", "examples_low",
     "examples_high", "verdict", "records", "note", "released", "released_verdict", "released_record", "reported_text",
+    "source",
 ]  # fmt: skip
-PAGE = f"# A page\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
-
-
-@pytest.fixture(scope="module")
-def power():
-    return functools.cache(verdict.power)
-
-
-@pytest.fixture
-def records(record, failed_record) -> list:
-    return [
-        *(record(k, value) for k, value in enumerate((0.9, 0.95, 1.0))),
-        *(record(k, 31.0 + k, "psnr", variant="wide") for k in range(2)),
-        *(record(k, 3.0 + k / 3, edition="resized") for k in range(3)),
-        failed_record(0, "the loss is <nan> & 100 % wrong", paper="beta_2010"),
-    ]
-
-
-@pytest.fixture
-def world(toy, records, monkeypatch, power):
-    """Two papers, one with a page that has markers and one with a page that has none, and a front page."""
-    monkeypatch.setattr(verdict, "power", power)
-    content = toy.paper_content()
-    content["claims"][1]["unverified"] = True
-    for name in ("alpha_2001", "beta_2010"):
-        toy.paper(name, content)
-    for folder in (toy.root, paths.PAPERS / "alpha_2001"):
-        (folder / "README.md").write_text(PAGE)
-    (paths.PAPERS / "beta_2010" / "README.md").write_text("# Bare\n")
-    toy.publish(*records)
-    return toy
 
 
 def text_of(name: str) -> str:
@@ -164,8 +134,7 @@ def test_an_edition_that_does_not_count_is_explained_where_it_appears(world):
     assert note in tables.tables()[paths.PAPERS / "alpha_2001" / "README.md"]
     assert note not in tables.tables()[paths.ROOT / "README.md"]  # not among its rows
     assert "(shapes): the official" not in page
-    html = " ".join(text_of("index.html").split())
-    assert "<em>resized</em> (shapes): the resized files. It does not count for the paper" in html
+    assert "shapes, resized: the resized files. It does not count for the paper" in text_of("index.html")
 
 
 def test_measured_variants_are_described_and_the_others_named(toy, record, power, monkeypatch):
@@ -179,12 +148,12 @@ def test_measured_variants_are_described_and_the_others_named(toy, record, power
     for page in (files[paths.RESULTS / "README.md"], files[paths.PAPERS / "alpha_2001" / "README.md"]):
         assert "- *plain*: as printed\n" in page and "twice as wide" not in page
         assert "### Not attempted\n\nNot run yet, and not covered by any claim: wide.\n" in page
-    html = files[paths.RESULTS / "index.html"]
-    assert "<h3>Not attempted</h3>" in html and "Not run yet, and not covered by any claim: wide." in html
+    not_run = "Not run yet, and not covered by any claim: 1</summary>wide<"
+    assert not_run in files[paths.RESULTS / "index.html"]
     content["claims"][0]["detail"] = True  # hides the row from the overview, and is a claim all the same
     toy.paper(content=content)
     toy.publish(record(variant="wide"))
-    assert "Not attempted" not in text_of("README.md") + text_of("index.html")
+    assert "Not attempted" not in text_of("README.md") and not_run not in text_of("index.html")
 
 
 def test_an_edition_that_the_passport_has_lost_is_told(world, record):
@@ -261,48 +230,6 @@ def test_latex_is_escaped_and_balanced(world):
     assert "_" not in bare and "%" not in bare
     assert text.isascii()
     assert text.count(r"\begin{") == text.count(r"\end{") == 1
-
-
-class Balance(html.parser.HTMLParser):
-    """Collects text and checks that every tag is closed by its own."""
-
-    VOID = ("meta", "br", "img")
-
-    def __init__(self):
-        super().__init__()
-        self.open: list[str] = []
-        self.rows = 0
-        self.text = ""
-
-    def handle_starttag(self, tag, attributes):
-        self.rows += tag == "tr"
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def test_html_is_balanced_escaped_and_complete(world):
-    page = Balance()
-    page.feed(text_of("index.html"))
-    page.close()
-    assert page.open == []
-    assert page.rows == 3 + 3 + 5  # a heading for each table, one for each variant measured, and the rows
-    assert "On Shapes & <Sizes>" in page.text
-    assert "the loss is <nan> & 100 % wrong" in page.text
-    assert page.text.index("resized") < page.text.index("wide") < page.text.index("beta_2010")
-    assert "bash reproduce.sh beta_2010 --variant wide --seeds 0,1,2" in page.text
-
-
-def test_html_without_any_record(toy, monkeypatch, power):
-    monkeypatch.setattr(verdict, "power", power)
-    toy.paper()
-    assert "Nothing has been measured yet." in text_of("index.html")
-    assert text_of("index.html").count("<table>") == 1  # not attempted
 
 
 def test_figures_that_exist_are_shown(world):
@@ -431,13 +358,80 @@ def test_where_higher_is_better_the_highest_comes_first(toy):
     assert [ranking.place(value) for value in (32.0, 31.0, 30.0, 9.0, 8.0)] == [1, 1, 2, 2, 3]
 
 
-def test_what_the_paper_says_of_a_number_stands_below_the_table(world):
+def block_of_page(name: str) -> str:
+    """What is generated between these markers on alpha_2001's page."""
+    page = paths.PAPERS / "alpha_2001" / "README.md"
+    page.write_text("\n".join(markers(name)))
+    return tables.tables()[page]
+
+
+def test_what_the_paper_reports_is_told_as_it_is_printed(world):
     content = world.paper_content()
-    content["claims"][0]["remark"] = "twice as good as before"
+    plain = content["claims"][0] | {"remark": "twice as good as before"}
+    content["claims"] = [
+        plain | {"spread": {"sd": 0.1}, "tolerance": 0.2},
+        plain | {"id": "train", "metric": "train_error", "tolerance": 0.078, "where": "Table 2", "unverified": True},
+        plain | {"id": "wide", "variant": "wide", "protocol": "best"},
+        plain | {"id": "wider", "protocol": "best"},
+        plain | {"id": "blogs", "protocol": "last", "detail": True, "source": "a blog"},
+    ]
     world.paper("alpha_2001", content)
+    block = block_of_page("reported")
+    assert lines_of(block) == [
+        ["plain", "last", "0.95 ± 0.1 %", "0.95 % (unverified)", "Table 1; Table 2"],
+        ["wide, plain", "best", "0.95 %", "–", "Table 1"],
+    ]
     note = "- *plain*, test error: twice as good as before\n"
-    assert note in section(text_of("README.md"), "alpha_2001")
-    assert note in tables.tables()[paths.PAPERS / "alpha_2001" / "README.md"]
+    assert note in block and note in section(text_of("README.md"), "alpha_2001")
+    assert "- *best*: the best weights\n" in block and "- In detail, 1 more: [results" in block
+
+
+def test_a_page_begins_with_what_is_claimed_what_was_measured_and_why_they_differ(world):
+    content = world.paper_content()
+    content["citation"] |= {"doi": "10.1/x", "arxiv": "1.2", "code": "https://code.example"}
+    content["why"] = "The errors are {plain/last/test_error} and {wide/last/test_error}."
+    world.paper("alpha_2001", content)
+    block = block_of_page("in short")
+    assert block.split("\n\n")[1].splitlines() == [
+        "- *Claimed*: test error 0.95 % (Table 1): as printed.",
+        "- *Measured here*: test error 0.95 ± 0.05 % (n = 3): **reproduced**; test error 3.33 ± 0.33 % (n = 3), on the "
+        "edition resized: **other data**. All claims: 1 reproduced, 1 too few seeds.",
+        "- *Why it differs*: The errors are 0.95 ± 0.05 % (n = 3) and not measured yet.",
+    ]
+    links = "[doi:10.1/x](https://doi.org/10.1/x). [arXiv:1.2](https://arxiv.org/abs/1.2)."
+    assert f"2001. {links} [the authors' code](https://code.example).\n" in block
+    assert links in text_of("README.md")
+
+
+def test_a_paper_without_records_or_claims_has_its_three_lines_too(toy, monkeypatch, power):
+    monkeypatch.setattr(verdict, "power", power)
+    content = toy.paper_content()
+    toy.paper(content=content)
+    told = (
+        "*Measured here*: not trained yet. All claims: 2 not attempted.\n- *Why it differs*: nothing was measured yet\n"
+    )
+    assert told in block_of_page("in short")
+    toy.paper(content=content | {"claims": []})
+    assert "*Measured here*: not trained yet. All claims: none." in block_of_page("in short")
+
+
+def test_one_line_is_of_what_was_measured_though_another_variant_is_the_default(toy, record):
+    content = toy.paper_content() | {"headline": ["test_error", "psnr"]}
+    paper = toy.paper(content=content)
+    leads = []
+    for records in ([], [record(variant="wide", metrics={"last": {"psnr": 30.0}})]):
+        leads.append([row.variant for row in Comparison(paper, paper_rows(paper, records), records).lead])
+    assert leads == [["plain"], ["wide"]]
+
+
+def test_the_front_page_begins_with_how_much_of_it_is_measured(world):
+    front = paths.ROOT / "README.md"
+    front.write_text("\n".join(markers("coverage")))
+    text = " ".join(tables.tables()[front].split())
+    told = (
+        "Of 4 claims in 2 papers, 3 (1 reproduced, 1 too few seeds, 1 failed) were measured by training here and none"
+    )
+    assert f"{told} by weights that others released; still to be measured: 1." in text
 
 
 def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
@@ -451,7 +445,7 @@ def test_a_failure_without_a_claim_is_seen_everywhere(world, failed_record):
     for path in (*results, paths.RESULTS / "README.md", paths.RESULTS / "index.html", paths.ROOT / "README.md"):
         assert "failed" in files[path].replace(r"\_", "_").split("gamma_2020", 1)[1], path
     assert "**failed** (seed 0" in files[paths.PAPERS / "gamma_2020" / "README.md"]
-    failed = ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)", "–"]
+    failed = ["plain", "–", "–", "official", "–", "–", "–", "**failed** (seed 0 failed: the loss is nan)"]
     assert failed in front_lines("A page")
 
 
@@ -481,11 +475,6 @@ def test_ideas_have_tables_of_their_own_and_a_file(toy, record, monkeypatch, pow
         assert (page.parent / links[0].split("(")[1].rstrip(")")).is_dir()
         assert files[page].count("Ideas are what a paper claims") == 1
     assert "idea" not in files[paths.PAPERS / "beta_2010" / "README.md"].lower()
-    page = Balance()
-    page.feed(files[paths.RESULTS / "index.html"])
-    assert page.open == [] and page.text.count("Sec. 2: width | <more> helps") == 2 and found in page.text
-    for said in ('<a href="records/alpha_2001/wide/official">wide</a>', '<span class="verdict holds">holds</span>'):
-        assert said in files[paths.RESULTS / "index.html"]
     ideas = json.loads(files[paths.RESULTS / "ideas.json"])
     assert [(idea["idea"], idea["verdict"], len(idea["records"])) for idea in ideas] == [
         ("width", "holds", 6),

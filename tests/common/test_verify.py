@@ -1,13 +1,20 @@
-"""How published weights are measured again."""
+"""How published weights are measured and figures drawn again."""
+
+from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from common.base import paths
 from common.base.errors import DataAbsent, DataError, MachineError
+from common.claims.papers import Paper
 from common.data.passports import LocatedData
 from common.publishing import verify
 from common.publishing.verify import PASSED, SKIPPED, WRONG
 from common.training.evaluation import Measured
+from common.training.records import Weights
+from common.training.weights import save_weights, weights_hash
 
 FILES = {"train.bin": "cd" * 32}  # as the made-up records have them
 
@@ -18,8 +25,10 @@ def records(toy, record):
     made = [record(0), record(0, variant="wide"), record(1, edition="bundle")]
     made[2] = made[2].model_copy(update={"data": made[2].data.model_copy(update={"files": {}})})
     for number, one in enumerate(made):
-        weights = one.weights.model_copy(update={"file": f"results/weights/{number}.safetensors"})
-        toy.publish(one.model_copy(update={"weights": weights, "remeasured": one.metrics}))
+        weights, file = {"w": torch.full((1,), float(number))}, f"results/weights/{number}.safetensors"
+        save_weights(weights, toy.root / file, f"alpha_2001/{one.variant}/seed-{one.seed}")
+        named = Weights(sha256=weights_hash(weights), file=file)
+        toy.publish(one.model_copy(update={"weights": named, "remeasured": one.metrics}))
     return made
 
 
@@ -51,6 +60,20 @@ def test_other_numbers_are_wrong(toy, located, monkeypatch):
     assert states(toy) == [SKIPPED, WRONG, WRONG]
 
 
+def test_weights_that_are_not_the_records_are_wrong_without_any_data(toy, located):
+    zero, one = (toy.root / f"results/weights/{number}.safetensors" for number in (0, 1))
+    zero.write_bytes(one.read_bytes())
+    one.write_bytes(b"")
+    said = [
+        (state, text) for state, what, text in verify._weights(toy.paper(), None) if not what.endswith("2.safetensors")
+    ]
+    assert said[:2] == [
+        (WRONG, "holds weights other than those of alpha_2001/plain/seed-0"),
+        (WRONG, "says that it is of alpha_2001/wide/seed-0, but it is published as alpha_2001/plain/seed-0"),
+    ]
+    assert said[2][0] == WRONG and "is not a whole safetensors file" in said[2][1]
+
+
 @pytest.mark.parametrize("error", [DataAbsent, MachineError])
 def test_data_that_cannot_be_had_is_skipped(toy, located, monkeypatch, error):
     def find(*_):
@@ -67,3 +90,36 @@ def test_damaged_data_is_no_finding_but_the_end(toy, located, monkeypatch):
     monkeypatch.setattr(verify, "real_data", find)
     with pytest.raises(DataError, match="altered"):
         verify._found("weights", lambda: verify._weights(toy.paper(), None))
+
+
+@pytest.fixture
+def figure(toy, monkeypatch):
+    """The findings of a paper that has one figure, where this is committed and that is drawn."""
+    toy.paper().folder.joinpath("figures.py").touch()
+    monkeypatch.setattr(Paper, "module", lambda paper, name: SimpleNamespace(FIGURES={"curve": None}))
+    path = paths.FIGURES / "alpha_2001" / "curve.png"
+    path.parent.mkdir(parents=True)
+
+    def figure(there: bytes, drawn: bytes | None, pins: str = "") -> tuple[str, str]:
+        path.write_bytes(there)
+        (toy.root / "requirements.txt").write_text(pins)
+        monkeypatch.setattr(verify, "draw_figures", lambda paper, data_dir: {path: drawn})
+        ((state, what, text),) = verify._figures(toy.paper(), None)
+        assert what == "figure results/figures/alpha_2001/curve.png"
+        return state, text
+
+    return figure
+
+
+def test_a_figure_comes_out_the_same_or_is_wrong(figure):
+    pins = f"matplotlib=={version('matplotlib')}\npillow=={version('pillow')}  # pictures\n"
+    assert figure(b"one", b"one", pins) == (PASSED, "drawn again byte for byte")
+    assert figure(b"one", b"other", pins)[0] == WRONG
+    assert figure(b"one", None, pins) == (SKIPPED, "what it is drawn from is not here")
+
+
+def test_a_figure_drawn_by_another_matplotlib_may_come_out_otherwise(figure):
+    pins = f"matplotlib==1.0.0\npillow=={version('pillow')}\n"
+    assert figure(b"one", b"one", pins)[0] == PASSED
+    said = f"comes out with other bytes, but drawn by matplotlib {version('matplotlib')}, not 1.0.0"
+    assert figure(b"one", b"other", pins) == (SKIPPED, said)

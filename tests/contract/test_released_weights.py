@@ -99,17 +99,21 @@ def test_the_word_stands_in_a_column_of_its_own_and_for_no_verdict(published):
         11.0, "confirmed", "toy/released/nobodys/clouds",
     )  # fmt: skip
     assert (row["verdict"], row["mean"], row["records"]) == ("not attempted", None, [])
-    for page in ("README.md", "papers/toy/README.md", "results/README.md"):
+    for page in ("papers/toy/README.md", "results/README.md"):
         text = (published / page).read_text()
         assert "| **not attempted** | 11.00 %, **confirmed**" in text and "released weights, measured here" in text
-    assert "| 1 not attempted | 1 confirmed" in " ".join((published / "README.md").read_text().split())
+    front = " ".join((published / "README.md").read_text().split())
+    assert "| 10.0 ± 5.9 % | 11.00 %, **confirmed** |" in front and "| 1 not attempted | 1 confirmed" in front
     assert f"[clouds]({RECORD})" in (published / "results" / "README.md").read_text()
-    assert '<span class="verdict confirmed">' in (published / "results" / "index.html").read_text()
+    assert '<span class="verdict good">confirmed</span>' in (published / "results" / "index.html").read_text()
 
 
 def test_published_again_everything_stays_as_it_is(published):
     before = content(published / "results")
-    assert tell(published, "publish", "toy", "--released").code == 0
+    ended = tell(published, "publish", "toy", "--released")
+    assert ended.code == 0
+    told = "toy: nothing new in results/, 1 record was there before; tables and figures rebuilt."
+    assert ended.complaint[-1] == told
     assert content(published / "results") == before
 
 

@@ -6,11 +6,14 @@ import pytest
 
 from common.base import paths
 from common.base.errors import DataAbsent
+from common.claims.comparison import all_comparisons
 from common.claims.papers import find_papers, load_paper
 from common.data.passports import locate
 from common.pages import figures
 from common.pages.tables import tables
 from common.publishing.checks import paper_faults
+from common.publishing.frozen import frozen_faults
+from common.publishing.history import NoHistory, by_commit, edit_faults, source_faults
 from common.publishing.measure import measure_record, recorded_data, with_weights
 from common.training.records import published_records
 
@@ -38,6 +41,25 @@ def test_committed_figures_are_drawn_again_byte_for_byte(tmp_path, monkeypatch):
 @pytest.mark.parametrize("paper", find_papers())
 def test_published_records_and_weights_are_what_they_must_be(paper):
     assert paper_faults(load_paper(paper)) == []
+
+
+@pytest.mark.parametrize("paper", find_papers())
+def test_published_records_are_what_the_history_says(paper):
+    paper = load_paper(paper)
+    try:
+        faults = [
+            *frozen_faults(paper),
+            *edit_faults(paper),
+            *(fault for commit, records in by_commit(paper).items() for fault in source_faults(paper, commit, records)),
+        ]
+    except NoHistory as why:
+        pytest.skip(str(why))
+    assert faults == []
+
+
+def test_every_measured_paper_says_why_it_differs():
+    measured = [of.paper for of in all_comparisons() if of.attempted]
+    assert measured and [paper.name for paper in measured if not paper.why] == []
 
 
 def test_what_is_published_is_of_the_papers_that_are_here():

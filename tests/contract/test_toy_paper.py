@@ -29,6 +29,7 @@ def published(root):
     assert ended.code == 0 and "reproduced" in ended.out, ended.err
     ended = tell(root, "publish", "toy")
     assert ended.code == 0 and ended.err.count("published results/records/toy/line/official/seed-") == 3
+    assert ended.complaint[-1] == "toy: 4 new in results/; tables and figures rebuilt."
     return root
 
 
@@ -79,7 +80,10 @@ def test_no_paper_is_named_in_the_ground():
 def test_the_front_door_lists_it(root):
     words = ["bash", root / "reproduce.sh"]
     done = subprocess.run(words, env=os.environ | {"REPRO_PYTHON": sys.executable}, capture_output=True, text=True)
-    assert done.returncode == 0 and "line (default)" in done.stdout and "clouds: official" in done.stdout
+    assert done.returncode == 0
+    assert "toy test error – (10.0) not attempted yes ~6.0 min" in " ".join(done.stdout.split())
+    ended = tell(root, "list", "toy")
+    assert ended.code == 0 and "line (default)" in ended.out and "clouds: official" in ended.out
     (entry,) = told_json(root)
     assert (entry["paper"], entry["variant"], entry["data"], entry["minutes"]) == ("toy", "line", "official", None)
 
@@ -96,6 +100,14 @@ def test_its_smoke_run_needs_no_data_and_settles_nothing(root, tmp_path):
     assert ended.code == 0 and "STAND-IN DATA" in ended.err
     ended = tell(root, "toy", "--preset", "smoke", "--runs-dir", tmp_path, "--check")
     assert ended.code == 1 and "--check: only a full, unmodified run on real data" in ended.complaint[-1]
+
+
+def test_weights_of_a_modified_run_are_measured_under_its_recipe(root, tmp_path):
+    assert tell(root, "toy", "--epochs", "5", "--runs-dir", tmp_path).code == 0
+    (weights,) = tmp_path.rglob("weights.safetensors")
+    ended = tell(root, "eval", "toy", "--weights", weights)
+    assert ended.code == 0
+    assert ended.complaint[-1].endswith("is measured under the recipe that it was trained with: epochs 5, not 20.")
 
 
 def test_its_train_and_eval_are_programs(root, tmp_path):
@@ -433,6 +445,31 @@ def test_verify_with_a_wrong_folder_or_damaged_data_ends_with_3(published, tmp_p
     assert_told(tell(published, "verify", "--data-dir", nowhere), 3, f"--data-dir {nowhere}: no such folder.")
     with changed(published / "data" / "clouds" / "clouds.csv", lambda held: held[:-1]):
         assert_told(tell(published, "verify"), 3, "clouds.csv is not what its passport says")
+
+
+def test_verify_trains_a_seed_again(published):
+    """Of the sources that it ran from, whatever they are today."""
+    with changed(published / "papers" / "toy" / "data.py", lambda held: held + b"# changed\n"):
+        ended = tell(published, "verify", "toy", "--rerun", "1")
+    assert ended.code == 0, ended.out + ended.err
+    (line,) = [line for line in ended.out.splitlines() if "seed 1 of line" in line]
+    assert re.fullmatch(
+        r"ok        toy: seed 1 of line  trained again by the sources of [0-9a-f]{7}: the very bits of the record", line
+    )
+    assert "seed-1.json is trained again by the sources of" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rerun", "1"], "--rerun needs a paper"),
+        (["toy", "--variant", "line"], "--variant goes with --rerun."),
+        (["toy", "--rerun", "1", "--variant", "lime"], "Did you mean line?"),
+        (["toy", "--rerun", "7"], "No finished record of seed 7 of line is published."),
+    ],
+)
+def test_verify_says_which_seeds_can_be_trained_again(published, words, said):
+    assert_told(tell(published, "verify", *words), 2, said)
 
 
 DAMAGES = [

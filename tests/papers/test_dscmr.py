@@ -29,7 +29,7 @@ from papers.dscmr.backpropagation import Backpropagation
 from papers.dscmr.data import Pairs, load
 from papers.dscmr.eval import evaluate
 from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
-from papers.dscmr.train import VARIANTS, Recipe, chosen_epochs, order_of_epoch, recipe
+from papers.dscmr.train import VARIANTS, Recipe, metrics_of_curves, order_of_epoch, recipe
 from tests.contract import helpers
 from tests.contract.helpers import killed_after
 
@@ -609,11 +609,11 @@ def test_the_epochs_are_chosen_as_the_protocols_say():
         "test_map_t2i": [0.4, 0.59, 0.4, 0.5],
         "val_map_avg": [0.1, 0.2, 0.3, 0.4],
     }
-    chosen = chosen_epochs(curves)
+    chosen = metrics_of_curves(curves, Recipe())
     assert chosen["test-best"] == {"map_i2t": 0.41, "map_t2i": 0.59, "map_avg": 0.5}, "the earliest of equals"
     assert chosen["val-best"] == {"map_i2t": 0.3, "map_t2i": 0.5, "map_avg": 0.4}
     del curves["val_map_avg"]
-    assert set(chosen_epochs(curves)) == {"test-best"}, "no validation pairs, no choice by them"
+    assert set(metrics_of_curves(curves, Recipe())) == {"test-best"}, "no validation pairs, no choice by them"
 
 
 def test_the_record_holds_what_the_figures_need_and_is_small(pictured):

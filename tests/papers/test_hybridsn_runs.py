@@ -248,17 +248,22 @@ def drawn(monkeypatch):
 def test_every_figure_is_drawn_from_both_protocols(records, drawn):
     shown = drawn(records, "stand-in")
     titles = [axis.get_title() for axis in shown["scene_and_maps"].axes]
+    counts = [np.array(record.details["confusion_matrix"]) for record in (records[0], records[2])]
+    wrong = [f"{matrix.sum() - matrix.trace():,} of {matrix.sum():,} wrong" for matrix in counts]
     assert titles == [
-        "false colours", "ground truth", "random30, seed 0: labelled pixels", "random30, seed 0: all pixels",
-        "disjoint, seed 0: labelled pixels", "disjoint, seed 0: all pixels",
+        "false colours", "ground truth", "random30, seed 0: all pixels", f"random30, seed 0: {wrong[0]}",
+        "disjoint, seed 0: all pixels", f"disjoint, seed 0: {wrong[1]}",
     ]  # fmt: skip
     assert len(shown["splits"].axes) == 4
-    assert [len(axis.lines) for axis in shown["training_curves"].axes] == [3, 3]
+    assert [len(axis.lines) for axis in shown["training_curves"].axes] == [2, 2]
+    assert [len(axis.collections) for axis in shown["training_curves"].axes] == [2, 2]  # bands
     (axis,) = shown["per_class"].axes
-    support = np.array(records[2].details["confusion_matrix"]).sum(axis=1)
     assert [len(group) for group in axis.containers] == [6, 6]
     written = [text.get_text() for text in axis.texts]
-    assert written[6:] == [str(count) if count else "not scored" for count in support] and "not scored" in written
+    assert written[6:] == [
+        f"{100 * row[number] / row.sum():.1f}" if row.sum() else "not scored" for number, row in enumerate(counts[1])
+    ]
+    assert "not scored" in written
 
 
 def test_figures_keep_editions_apart(records, drawn):
