@@ -586,6 +586,14 @@ def test_values_that_make_no_sense_are_refused(field, value):
         override(Recipe(), [option, str(value)])
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_quick_takes_updates_enough_to_be_seen_to_learn(variant):
+    quick, splits = recipe(variant, "quick"), load_paper("hybridsn").variants[variant].splits
+    if splits:
+        assert quick.epochs * -(-splits["train"] // quick.batch_size) >= 120
+    assert quick == replace(VARIANTS[variant], epochs=quick.epochs) and quick.epochs * quick.training_share == 3
+
+
 def test_presets_shorten_and_nothing_else():
     full = VARIANTS["indian_pines-disjoint"]
     assert recipe("indian_pines-disjoint", "full") == full
