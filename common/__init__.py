@@ -3,10 +3,12 @@
 Seven rooms; each imports only those below it:
 
 - `cli`: the command line (`commands`, `options`), what runs the seeds of a command (`run_seeds`), and what is printed:
-  the list (`listing`), the table that closes a run (`closing`), a restored picture (`restore_image`).
+  the list (`listing`), the table that closes a run (`closing`), BibTeX (`citing`), curves (`plot`), a restored picture
+  (`restore_image`).
 - `publishing`: `measure` weights (eval), those that others `released` too, `publish` records, what a published record
   must be (`checks`, and of its environment `plausible`), `verify` that all of it still holds, by the git `history`
-  (`frozen` claims too) and by training again (`rerun`), and the runner of the papers' benchmarks (`bench`).
+  (`frozen` claims too) and by training again (`rerun`), published weights ready for use (`pretrained`), and the runner
+  of the papers' benchmarks (`bench`).
 - `pages`: from rows to `tables`, `figures`, the `pages` in Markdown, and the one in `html`; a paper `in_short`.
 - `claims`: what a paper says (`papers` reads paper.yaml); `rows` of claims and measurements with their `verdict`, and
   of `ideas`, sorted by `comparison`.
@@ -15,7 +17,8 @@ Seven rooms; each imports only those below it:
   what eval.py hands back (`evaluation`); the compiler for C (`compile_c`); the `tries` by which open questions are
   settled.
 - `data`: `passports` say which files a dataset is made of; they are found (`find`) or fetched (`download`); readers
-  that several papers share.
+  that several papers share; pictures that stay on the disk (`imagenet`) are decoded ahead (`decoding`), cut at random
+  scales (`jitter`), and their `colours` moved.
 - `base`: `paths`, `errors` and their exit codes, `files` that are never half written, `schema` of what is read,
   `metrics`, `progress` on the terminal and tables there (`terminal`).
 

@@ -4,7 +4,13 @@ The command line prints the message (one or two lines that say what to do) and
 exits with `code`; anything else that is raised is a bug and shows a traceback.
 """
 
-from collections.abc import Iterable
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+
+# Where it is not a MemoryError: PyTorch's allocator, C++, the operating system.
+MEMORY_IS_FULL = ("can't allocate memory", "std::bad_alloc", "Cannot allocate memory")
+NOT_LOADED = "failed to map segment"
 
 
 class UserError(Exception):
@@ -62,8 +68,31 @@ class Interrupted(UserError):
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """' Did you mean X?' where one of `words` is close to `word`, else ''."""
+    """' Did you mean X?' where one of `words` begins with `word` or is close to it, else ''."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(words), n=1)
+    known = list(words)
+    close = [longer for longer in known if word and longer.startswith(word)]
+    close = close or difflib.get_close_matches(word, known, n=1)
     return f" Did you mean {close[0]}?" if close else ""
+
+
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """
+    Raises:
+        MachineError: what is done inside does not fit into the memory of the machine or of its GPU.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        gpu = getattr(sys.modules.get("torch"), "OutOfMemoryError", ())  # torch is not imported for this
+        if isinstance(error, gpu):
+            raise MachineError("The GPU's memory is full. Use a smaller --batch-size, or --device cpu.") from None
+        if isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY_IS_FULL):
+            raise MachineError(
+                "The memory is full. Use a smaller --batch-size or picture, a higher `ulimit -v`, or a larger machine."
+            ) from None
+        if isinstance(error, ImportError) and NOT_LOADED in str(error):
+            raise MachineError(f"{error}: the memory is too small for it, or its disk mounted noexec.") from None
+        raise

@@ -1,6 +1,7 @@
 """Writing files that are never half written."""
 
 import contextlib
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ def fill(text: str, begin: str, end: str, block: str) -> str:
 
 
 def write_whole(path: Path, content: bytes, advice: str = GO_ON) -> None:
-    """Write a file so that at every moment either the old one or the new one is there, whole.
+    """Write a file so that at every moment either the old one or the new one is there, whole. A link stays a link.
 
     Args:
         advice: what to do where it cannot be written.
@@ -25,14 +26,16 @@ def write_whole(path: Path, content: bytes, advice: str = GO_ON) -> None:
     Raises:
         MachineError: the disk is full, the folder read-only.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    target = Path(os.path.realpath(path))
+    # Short, since the name itself may be as long as a name can be, and another for each name.
+    temporary = target.with_name(f".{target.name[:20]}-{hashlib.sha256(os.fsencode(target)).hexdigest()[:8]}.writing")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         with contextlib.suppress(OSError):  # on a read-only disk even this fails
             temporary.unlink()

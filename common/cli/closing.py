@@ -1,6 +1,8 @@
 """The table that closes a run: the paper, the published records, this run."""
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -12,8 +14,15 @@ from common.claims import verdict as v
 from common.claims.papers import Paper
 from common.claims.rows import UNVERIFIED, Row, label, measured, paper_rows, reported_as
 from common.training.records import FailedRecord, FinishedRecord, Record, published_records, published_seed
+from common.training.run import folder_name
+from common.training.weights import RUN_WEIGHTS
 
 HOLDS = (v.REPRODUCED, v.EXCEEDS)
+KEPT = {  # the files that a run leaves for each seed
+    "record.json": "all numbers",
+    RUN_WEIGHTS: "the network",
+    "curves.csv": "for `plot`",
+}
 OF_PUBLISHED = ("edition", "mean", "sd", "n")  # what is said about them beside a run, as data
 
 
@@ -26,6 +35,8 @@ class Closing:
     rows: list[Row]
     published: list[Row]
     bits: list[str]  # for each seed that could be published: whether it has the bits of the published record
+    folder: Path  # of the run, with a folder for each seed
+    command: str | None  # that runs all the seeds of a verdict, where some are missing
 
     @property
     def first(self) -> Record:
@@ -47,6 +58,8 @@ class Closing:
             "failures": [{"seed": r.seed, "failure": r.failure} for r in self.records if isinstance(r, FailedRecord)],
             "rows": [self._row_as_dict(row) for row in self.rows],
             "bits": self.bits,
+            "folder": str(self.folder),
+            "all_seeds": self.command,
         }
 
     def _row_as_dict(self, row: Row) -> dict:
@@ -88,9 +101,15 @@ class Closing:
             raise CheckFailed(f"--check: {', '.join(open_claims)}.")
 
 
-def close(paper: Paper, records: list[Record]) -> Closing:
-    """Set the records of one run of one variant beside the paper and the published ones."""
-    variant = records[0].variant
+def close(paper: Paper, records: list[Record], runs_dir: Path, words: list[str]) -> Closing:
+    """Set the records of one run of one variant beside the paper and the published ones.
+
+    Args:
+        words: the command.
+    """
+    first = records[0]
+    variant = first.variant
+    name = folder_name(first.preset, first.data.edition, first.recipe_hash if first.modified else None)
 
     def rows(of: list[Record]) -> list[Row]:
         return [row for row in paper_rows(paper, of) if row.variant == variant and row.records]
@@ -98,7 +117,21 @@ def close(paper: Paper, records: list[Record]) -> Closing:
     bits = [
         compare_bits(record) for record in records if isinstance(record, FinishedRecord) and record.counts_for_paper
     ]
-    return Closing(paper, records, rows(records), rows(published_records(paper.name)), bits)
+    own = rows(records)
+    few = first.counts_for_paper and any(row.verdict == v.TOO_FEW_SEEDS for row in own)
+    command = _for_all_seeds(paper, variant, words) if few else None
+    folder = runs_dir / paper.name / variant / name
+    return Closing(paper, records, own, rows(published_records(paper.name)), bits, folder, command)
+
+
+def _for_all_seeds(paper: Paper, variant: str, words: list[str]) -> str:
+    """The command with the seeds that make a verdict. Those that are finished are not run again."""
+    kept = [word for word in words[1:] if word != "--fresh" and not word.startswith("--seeds=")]
+    if "--seeds" in kept:
+        at = kept.index("--seeds")
+        del kept[at : at + 2]
+    seeds = ",".join(map(str, range(paper.variants[variant].seeds)))
+    return shlex.join(["bash", "reproduce.sh", paper.name, *kept, "--seeds", seeds])  # words[0] may be `all`
 
 
 def print_closing(closing: Closing) -> None:
@@ -110,6 +143,10 @@ def print_closing(closing: Closing) -> None:
     print_table(heading, columns, [_line(row, closing) for row in closing.rows])
     for text in closing.bits:
         click.echo(text)
+    there = [name for name in KEPT if any((closing.folder / f"seed-{r.seed}" / name).exists() for r in closing.records)]
+    click.echo(f"Kept in {closing.folder}, for each seed: {', '.join(f'{name} ({KEPT[name]})' for name in there)}.")
+    if closing.command:
+        click.echo(f"A verdict takes {closing.paper.variants[first.variant].seeds} seeds: {closing.command}")
 
 
 def _line(row: Row, closing: Closing) -> list[str]:

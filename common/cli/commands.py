@@ -8,14 +8,14 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from common.base import paths
-from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, nearest
+from common.base.errors import Interrupted, MachineError, SomeFailed, UsageError, UserError, memory_told, nearest
 from common.claims.papers import Paper, find_papers, load_paper
 from common.cli.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, RUN_OPTIONS
 
@@ -65,9 +65,16 @@ class PaperCommand(click.Command):
         """Only here does help need the recipe, and with it torch."""
         from common.training.recipes import described_fields
 
-        recipe = load_paper(self.paper).module("train").Recipe
-        with formatter.section("Any field of the recipe (the run is then marked modified and never published)"):
-            formatter.write_dl(described_fields(recipe))
+        paper = load_paper(self.paper)
+        variants: dict[type, list[str]] = {}  # by the kind of their recipe
+        for variant in paper.variants:
+            with contextlib.suppress(UsageError):  # one that is not built
+                variants.setdefault(type(paper.module("train").recipe(variant, "full")), []).append(variant)
+        for recipe, names in variants.items():
+            whose = f" of {names[0]} and the like" if len(variants) > 1 else ""
+            title = f"Any field of the recipe{whose} (the run is then marked modified and never published)"
+            with formatter.section(title):
+                formatter.write_dl(described_fields(recipe))
 
 
 @click.group(cls=Front, invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -117,7 +124,8 @@ def _run_and_show(paper: Paper, show: Callable[["Closing"], None], check: bool, 
 
     context = click.get_current_context()
     known = [option.opts[0] for option in RUN_OPTIONS]
-    closing = close(paper, run_seeds(paper, context.args, context.obj, options=known, **options))
+    records = run_seeds(paper, context.args, context.obj, options=known, **options)
+    closing = close(paper, records, options["runs_dir"], context.obj)
     show(closing)
     say_what_it_is_not(closing)
     closing.require_no_failure()
@@ -150,7 +158,7 @@ def run_all(as_json: bool, check: bool, nproc: int | None, **options: Any) -> No
                 warn(why)
                 results[name] = {"paper": name, "skipped": why}
                 continue
-            with _memory_told():
+            with memory_told():
                 _run_and_show(paper, collect if as_json else print_closing, check, **options)
         except Interrupted:
             raise
@@ -182,6 +190,18 @@ def _not_for_this_machine(paper: Paper, *, preset: str, device: str, data: str, 
 
 
 # ---- the other commands ----------------------------------------------------
+
+
+@front.command("list", params=[JSON_OPTION])
+@click.argument("paper", required=False)
+def list_variants(paper: str | None, as_json: bool) -> None:
+    """The variants of a paper: what each is, its data, the time it takes; without a name, every paper in a line."""
+    from common.cli.listing import show_papers, show_variants
+
+    if paper:
+        show_variants(load_paper(paper), as_json)
+    else:
+        show_papers(as_json)
 
 
 @front.command("eval", params=[DATA_DIR_OPTION, DEVICE_OPTION, JSON_OPTION])
@@ -294,12 +314,23 @@ def verify(paper: str | None, seed: int | None, variant: str | None, data_dir: P
 
 @front.command(params=[JSON_OPTION])
 @click.argument("paper")
-def cite(paper: str, as_json: bool) -> None:
+@click.option("--claim", metavar="ID", help="And of what was measured of a claim; results/comparison.csv has the ids.")
+def cite(paper: str, claim: str | None, as_json: bool) -> None:
     """BibTeX of the paper and of this reproduction."""
-    from common.cli.listing import bibtex
+    from common.cli.citing import bibtex
 
-    entries = bibtex(load_paper(paper))
+    entries = bibtex(load_paper(paper), claim)
     click.echo(json.dumps(entries) if as_json else "\n\n".join(entries))
+
+
+@front.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("curves.png"), show_default=True)
+def plot(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the curves of runs beside those of the published seeds; RUN is a folder below runs/."""
+    from common.cli.plot import plot_runs
+
+    plot_runs(list(runs), output)
 
 
 @front.command(params=[JSON_OPTION])
@@ -329,7 +360,7 @@ def main(words: list[str] | None = None) -> None:
     """Run one command and exit with the documented code."""
     try:
         words = sys.argv[1:] if words is None else words
-        with _memory_told():
+        with memory_told():
             front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
         if sys.stdout:  # there is none after `>&-`
             sys.stdout.flush()
@@ -356,21 +387,6 @@ def main(words: list[str] | None = None) -> None:
         _complain(f"{error.filename or 'The output cannot be written'}: {error.strerror}.")
         _drop_output()
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def _memory_told() -> Iterator[None]:
-    """
-    Raises:
-        MachineError: what is done inside does not fit into the GPU's memory.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        torch = sys.modules.get("torch")  # not imported for this: only torch raises what is looked for
-        if torch and isinstance(error, torch.OutOfMemoryError):
-            raise MachineError("The GPU's memory is full. Use a smaller --batch-size, or --device cpu.") from None
-        raise
 
 
 def _drop_output() -> None:

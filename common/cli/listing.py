@@ -1,30 +1,102 @@
-"""What there is: papers, datasets, citations. Nothing here imports torch."""
+"""What there is: papers and datasets. Nothing here imports torch."""
 
 import dataclasses
 import json
+from collections.abc import Iterable
 
 import click
 
-from common.base import paths
 from common.base.duration import duration
 from common.base.errors import DataAbsent, DataError, SomeFailed, UsageError, nearest
+from common.base.metrics import METRICS
 from common.base.progress import say
 from common.base.terminal import print_table
+from common.claims import verdict as v
 from common.claims.papers import Paper, find_papers, load_paper
+from common.claims.rows import Row, label, paper_rows, released_as
 from common.data.find import real_data
 from common.data.passports import Passport, all_passports, locate, search_folders
-from common.training.records import FinishedRecord, published_records
+from common.training.records import FinishedRecord, Record, published_records, published_released
+
+# Words of a row, the best first: what was trained here and judged, then what released weights say, then the rest.
+JUDGED = v.WORDS.index(v.TOO_FEW_SEEDS)
+BEST_FIRST = (*v.WORDS[:JUDGED], v.CONFIRMED, v.NOT_CONFIRMED, *v.WORDS[JUDGED:])
+FOUND = {"absent": "no", "damaged": "bad"}  # in the list of papers; any edition is "yes"
 
 
 def show_papers(as_json: bool) -> None:
-    """Papers and variants, whether their data is found here, and how long a full run took."""
-    entries = [entry for name in find_papers() for entry in _entries(load_paper(name))]
+    """Every paper in one line of at most 80 columns: its best row, and of its default variant whether the data is found
+    here and how long a full run takes."""
+    entries = [_overview(load_paper(name)) for name in find_papers()]
     if as_json:
         click.echo(json.dumps(entries, indent=1))
         return
     lines = [
         [
             e["paper"],
+            f"{e['metric']} {e['here']} ({e['reported']})",
+            e["verdict"],
+            FOUND.get(e["data"], "yes"),
+            _short_time(e["minutes"], e["estimate"]),
+        ]
+        for e in entries
+    ]
+    _print_lines([["paper", "best row: here (paper)", "verdict", "data", "per seed"], *lines])
+    if any(e["verdict"] in (v.CONFIRMED, v.NOT_CONFIRMED) for e in entries):
+        click.echo(f"\n{v.CONFIRMED}, {v.NOT_CONFIRMED}: by released weights; nothing was trained here.")
+    click.echo(
+        "\nRun one:       bash reproduce.sh PAPER\n"
+        "Its variants:  bash reproduce.sh list PAPER\n"
+        "Its options:   bash reproduce.sh PAPER --help"
+    )
+
+
+def _print_lines(lines: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def _overview(paper: Paper) -> dict:
+    """What the list of papers has of one: its default variant, and the best of its rows that have a printed number."""
+    records = published_records(paper.name)
+    (default,) = _entries(paper, records, [paper.default_variant])
+    rows = [row for row in paper_rows(paper, records, published_released(paper.name)) if row.printed]
+
+    def place(row: Row) -> tuple:
+        measured = row.summary or row.released
+        others = row.metric not in paper.headline, row.variant != paper.default_variant
+        return not measured, BEST_FIRST.index(_word(row)), *others
+
+    row = min(rows, key=place, default=None)
+    here = reported = None
+    if row and row.metric and row.printed:
+        reported = row.printed.reported
+        if row.summary:
+            here = f"{row.summary.mean:.{METRICS[row.metric].decimals}f}"
+        elif row.released:
+            here = released_as(row).partition(" ")[0]
+    return default | {
+        "metric": label(row) if row else "",
+        "here": here or "–",
+        "reported": reported or "–",
+        "verdict": _word(row) if row else v.NO_PUBLISHED_NUMBER,
+    }
+
+
+def _word(row: Row) -> str:
+    """The verdict of a row or, where nothing was trained, what released weights say."""
+    return row.released.verdict if row.released and not row.records else row.verdict
+
+
+def show_variants(paper: Paper, as_json: bool) -> None:
+    """The variants of a paper, whether their data is found here, and how long a full run took."""
+    entries = _entries(paper, published_records(paper.name), list(paper.variants))
+    if as_json:
+        click.echo(json.dumps(entries, indent=1))
+        return
+    lines = [
+        [
             e["variant"] + (" (default)" if e["default"] else ""),
             e["description"],
             f"{e['dataset']}: {e['data']}",
@@ -32,17 +104,17 @@ def show_papers(as_json: bool) -> None:
         ]
         for e in entries
     ]
-    print_table("Papers", ["paper", "variant", "what it is", "data", "a full run takes"], lines)
-    click.echo("Run one:  bash reproduce.sh PAPER      all options:  bash reproduce.sh PAPER --help")
+    print_table(f"Variants of {paper.name}", ["variant", "what it is", "data", "a full run takes"], lines)
+    click.echo(f"Run one:  bash reproduce.sh {paper.name} --variant NAME")
 
 
-def _entries(paper: Paper) -> list[dict]:
-    """One for each variant. Records are read and data is hashed once."""
+def _entries(paper: Paper, records: list[Record], variants: list[str]) -> list[dict]:
+    """One for each of these variants. The data of each dataset is hashed once."""
     seconds: dict[str, list[float]] = {variant: [] for variant in paper.variants}
-    for record in published_records(paper.name):
+    for record in records:
         if isinstance(record, FinishedRecord):
             seconds.setdefault(record.variant, []).append(record.times.wall_seconds)
-    states = {passport.name: _state(passport) for passport in _passports(paper)}
+    states = {passport.name: _state(passport) for passport in _passports(paper, variants)}
     return [
         {
             "paper": paper.name,
@@ -54,12 +126,13 @@ def _entries(paper: Paper) -> list[dict]:
             "minutes": round(sum(seconds[name]) / len(seconds[name]) / 60, 1) if seconds[name] else None,
             "estimate": _estimate(paper, name),
         }
-        for name, variant in paper.variants.items()
+        for name in variants
+        for variant in [paper.variants[name]]
     ]
 
 
-def _passports(paper: Paper) -> list[Passport]:
-    return list({paper.variants[name].dataset: paper.passport(name) for name in paper.variants}.values())
+def _passports(paper: Paper, variants: Iterable[str]) -> list[Passport]:
+    return list({paper.variants[name].dataset: paper.passport(name) for name in variants}.values())
 
 
 def _estimate(paper: Paper, variant: str) -> dict | None:
@@ -75,6 +148,15 @@ def _time(minutes: float | None, estimate: dict | None) -> str:
         return "not measured"
     where = "" if estimate["device"] == "cpu" else f" on a {estimate['device']}"
     return f"about {duration(3600 * estimate['hours'])}{where} (estimate)"
+
+
+def _short_time(minutes: float | None, estimate: dict | None) -> str:
+    """'3.9 min'; an estimate is marked: '~12 min GPU'"""
+    if minutes is not None:
+        return duration(60 * minutes)
+    if estimate is None:
+        return "–"
+    return f"~{duration(3600 * estimate['hours'])}{'' if estimate['device'] == 'cpu' else ' ' + estimate['device']}"
 
 
 def _state(passport: Passport) -> str:
@@ -132,26 +214,8 @@ def _passports_of(name: str) -> list[Passport]:
     if name in find_papers():
         paper = load_paper(name)
         of_released = {dataset for released in paper.released for dataset in (released.dataset, *released.tests)}
-        return [*_passports(paper), *map(paper.dataset, sorted(of_released))]
+        return [*_passports(paper, paper.variants), *map(paper.dataset, sorted(of_released))]
     known = all_passports()
     if name not in known:
         raise UsageError(f"{name!r} is neither a paper nor a dataset.{nearest(name, [*known, *find_papers()])}")
     return [known[name]]
-
-
-def bibtex(paper: Paper) -> list[str]:
-    """The paper's entry and this reproduction's."""
-    import yaml
-
-    about = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    people = " and ".join(
-        f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about["authors"]
-    )
-    ours = f"""@software{{reproduction-{paper.name.replace("_", "-")},
-  author  = {{{people}}},
-  title   = {{{about["title"]}: {paper.citation.title}}},
-  year    = {{{about["date-released"].year}}},
-  version = {{{about["version"]}}},
-  note    = {{papers/{paper.name}, records in results/records/{paper.name}}}
-}}"""
-    return [paper.citation.bibtex.strip(), ours]

@@ -50,6 +50,9 @@ def run_seeds(
             warn(f"{variant} is made for a GPU: on a CPU it may take days. --preset quick is for CPUs.")
         planned = train.recipe(variant, preset, located.standin)
         recipe = override(planned, overrides)
+        publishable = preset == "full" and not located.standin and recipe == planned
+        if publishable and processes.first and (why := provenance.why_not_committed(paper.name)):
+            warn(f"What this run gives cannot be published: {why}.")
         command, code = recorded_command(words), provenance.code(paper.name)
 
         def job(seed: int) -> Job:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.base.errors import DataError
-from common.data.passports import visible_files
+from common.data.passports import class_folders, visible_files
 from common.data.unreadable import NO_PICTURE
 
 
@@ -55,7 +55,7 @@ def read_image_folder(folder: Path, classes: Sequence[str] | None = None) -> Lab
         DataError: there are no classes, a class is empty, or a file cannot be read as a picture.
     """
     if classes is None:
-        classes = sorted(part.name for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
+        classes = class_folders(folder)
     if not classes:
         raise DataError(f"{folder} holds no folders; there must be one for each class.")
     return labelled((f"{name}/{file.name}", read_picture(file)) for name in classes for file in _files(folder / name))

@@ -11,12 +11,10 @@ import numpy as np
 from scipy.io.matlab import MatReadError
 
 from common.base import paths
-from common.base.errors import DataError
+from common.base.errors import DataError, MachineError, UserError
 
 # What NumPy, SciPy and h5py raise on a file that is damaged or in another format.
-UNREADABLE = (
-    OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, EOFError, MatReadError, zlib.error,
-)  # fmt: skip
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, RuntimeError, EOFError, MatReadError, zlib.error)
 
 
 def read_matrix(path: Path, variable: str, vouched: bool = False) -> np.ndarray:
@@ -31,15 +29,17 @@ def read_matrix(path: Path, variable: str, vouched: bool = False) -> np.ndarray:
 
     Raises:
         DataError: the file cannot be read, lacks the variable, or holds something other than numbers under its name.
+        MachineError: it does not fit into memory, or so it says.
     """
-    return _read(path, variable) if vouched else _read_apart(path, variable)
+    return _read(path, variable, vouched) if vouched else _read_apart(path, variable)
 
 
 def _read_apart(path: Path, variable: str) -> np.ndarray:
     command = [sys.executable, "-P", "-m", "common.data.matlab", str(path), variable]
     child = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": paths.python_path()})
-    if child.returncode == DataError.code:
-        raise DataError(child.stderr.decode().strip())
+    for kind in (DataError, MachineError):
+        if child.returncode == kind.code:
+            raise kind(child.stderr.decode().strip())
     if child.returncode < 0:  # ended by a signal
         raise DataError(f"{path}: cannot be read: the file is damaged and crashes its reader.")
     if child.returncode:
@@ -47,12 +47,15 @@ def _read_apart(path: Path, variable: str) -> np.ndarray:
     return np.load(io.BytesIO(child.stdout), allow_pickle=False)
 
 
-def _read(path: Path, variable: str) -> np.ndarray:
+def _read(path: Path, variable: str, vouched: bool = False) -> np.ndarray:
     try:
         if path.suffix == ".npy":
             found = np.load(path, allow_pickle=False)
         else:
             found = _from_mat_file(path, variable)
+    except MemoryError:
+        damaged = "" if vouched else ", or is damaged"
+        raise MachineError(f"{path}: {variable} does not fit into memory{damaged}.") from None
     except UNREADABLE as error:
         kind = "NumPy" if path.suffix == ".npy" else "MATLAB"
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -105,9 +108,9 @@ def _no_such(path: Path, variable: str, there: list[str]) -> DataError:
 def _main(path: str, variable: str) -> None:
     try:
         found = _read(Path(path), variable)
-    except DataError as error:
+    except UserError as error:
         sys.stderr.write(str(error))
-        sys.exit(DataError.code)
+        sys.exit(error.code)
     content = io.BytesIO()
     np.save(content, found, allow_pickle=False)
     sys.stdout.buffer.write(content.getvalue())

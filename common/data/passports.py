@@ -15,12 +15,15 @@ from common.base import paths
 from common.base.errors import DataAbsent, DataError, UsageError, nearest
 from common.base.schema import Checked, read
 
+SHOWN = 4  # names of what a folder holds
+
 
 class DataFile(Checked):
-    """A file and its known checksum: sha256, or MD5 or git's own hash where only that one is
+    """A file and its known checksum: sha256, or its beginning, MD5 or git's own hash where only that is
     published. A file without a known checksum is accepted by its name; what is found is recorded."""
 
     sha256: str | None = None
+    sha256_begins: str | None = None
     md5: str | None = None
     git_blob: str | None = None
     bytes: int | None = None
@@ -28,7 +31,12 @@ class DataFile(Checked):
 
     @property
     def has_checksum(self) -> bool:
-        return bool(self.sha256 or self.md5 or self.git_blob)
+        return bool(self.sha256 or self.sha256_begins or self.md5 or self.git_blob)
+
+    def has(self, sha256: str) -> bool:
+        """Whether a file with this sha256 is the one meant; no, where nothing is known of it."""
+        known = self.sha256 or self.sha256_begins
+        return known is not None and sha256.startswith(known)
 
     def is_at(self, path: Path, sha256: str | None = None) -> bool:
         """Whether what is there is this file, as far as can be told.
@@ -36,8 +44,8 @@ class DataFile(Checked):
         Args:
             sha256: of what is there, if that is known already.
         """
-        if self.sha256:
-            return (sha256 or file_sha256(path)) == self.sha256
+        if self.sha256 or self.sha256_begins:
+            return self.has(sha256 or file_sha256(path))
         if self.md5:
             return file_md5(path) == self.md5
         return self.git_blob is None or git_blob(path) == self.git_blob
@@ -57,6 +65,13 @@ class Package(Checked):
         return next((folder for folder in folders if folder.is_dir()), None)
 
 
+class Tree(Checked):
+    """How many folders a folder holds, one for each class, and how many files they hold together."""
+
+    classes: int
+    files: int
+
+
 class Edition(Checked):
     """One exact set of files. Only an edition that is `equivalent`, with the
     evidence, counts for a claim.
@@ -69,7 +84,8 @@ class Edition(Checked):
 
     Where nobody publishes a list of files with their checksums, `folders` says how
     many files each folder holds; what is found there is recorded as it is, unless
-    `digest` says what it must be (`folder_digest`).
+    `digest` says what it must be (`folder_digest`). Where the files are a million, `trees` counts them class by class,
+    and what is recorded of each tree is a hash of the names alone.
 
     Where the files are published in one tar archive, `archive` has its addresses; the files have the
     names that they have in it. `folder` is where the files are, if not in that of the dataset.
@@ -83,6 +99,7 @@ class Edition(Checked):
     files: dict[str, DataFile] = {}
     parts: dict[str, str] = {}
     folders: dict[str, int] = {}
+    trees: dict[str, Tree] = {}
     digest: str | None = None
     package: Package | None = None
     archive: DataFile | None = None
@@ -208,7 +225,7 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
             present = [name for name in sorted(part.known_files) if (folder / name).exists()]
             if present:
                 return _identify(part, folder, present)
-            if given := _given(part, folder):
+            if given := _given(part, folder) or _planted(part, folder):
                 return given
         except DataAbsent as absent:
             incomplete.append(str(absent))
@@ -218,9 +235,19 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         return shipped
     if incomplete:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
-    looked = [str(folder) for folder, _ in places]
+    looked = [f"{folder}{_content(folder)}" for folder, _ in places]
     looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
     raise DataAbsent(f"{passport.title} was not found here (looked in {', '.join(looked)}).")
+
+
+def _content(folder: Path) -> str:
+    """What is there instead: ', which holds a, b', '' where nothing is or nothing can be seen."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f" (which holds {', '.join(names[:SHOWN])}{more})" if names else ""
 
 
 def _shipped(passport: Passport) -> LocatedData | None:
@@ -301,9 +328,36 @@ def _given(passport: Passport, folder: Path) -> LocatedData | None:
     return None
 
 
+def _planted(passport: Passport, folder: Path) -> LocatedData | None:
+    """A copy of an edition that is known by its trees, or None where none of them is there."""
+    for name, edition in passport.editions.items():
+        if not any((folder / tree).is_dir() for tree in edition.trees):
+            continue
+        files = {}
+        for tree, wanted in edition.trees.items():
+            if not (folder / tree).is_dir():
+                raise DataAbsent(f"{folder / tree} is missing ({wanted.files:,} files in {wanted.classes:,} folders).")
+            classes = class_folders(folder / tree)
+            names = [f"{part}/{file.name}" for part in classes for file in visible_files(folder / tree / part)]
+            if (len(classes), len(names)) != (wanted.classes, wanted.files):
+                raise DataError(
+                    f"{folder / tree} holds {len(names):,} files in {len(classes):,} folders "
+                    f"instead of {wanted.files:,} in {wanted.classes:,}."
+                )
+            files[tree] = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+        return LocatedData(passport.name, name, folder, files)
+    return None
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without hidden ones."""
+    return sorted(part.name for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
+
+
 def visible_files(folder: Path) -> list[Path]:
     """The files in a folder, sorted; neither hidden ones nor those that Windows puts into folders by itself."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and not _stray(path.name))
+    with os.scandir(folder) as entries:  # which knows what is a file without asking for each
+        return sorted(Path(entry.path) for entry in entries if entry.is_file() and not _stray(entry.name))
 
 
 def _stray(name: str) -> bool:

@@ -66,7 +66,9 @@ def why_not(paper: Paper, record: Record) -> str:
 
 
 def _uncommitted(code: Code) -> str:
-    return "" if code.committed and code.commit else "its sources were not committed"
+    if not code.commit:
+        return "its commit is unknown: git did not tell when it was made"
+    return "" if code.committed else f"its sources were changed from those of commit {code.short_commit}"
 
 
 def released_faults(paper: Paper, record: ReleasedRecord) -> list[str]:
@@ -78,8 +80,8 @@ def released_faults(paper: Paper, record: ReleasedRecord) -> list[str]:
         return [f"measured on {record.data.dataset}, which paper.yaml does not name for {record.id}"]
     faults = list(filter(None, [_uncommitted(record.code)]))
     editions = paper.dataset(released.dataset).editions.values()
-    known = [edition.files[released.file].sha256 for edition in editions if released.file in edition.files]
-    if record.weights.name != released.file or record.weights.sha256 not in known:
+    known = [edition.files[released.file] for edition in editions if released.file in edition.files]
+    if record.weights.name != released.file or not any(file.has(record.weights.sha256) for file in known):
         faults.append(f"its weights are not the {released.file} that the passport of {released.dataset} names")
     faults += environment_faults(paper, record.environment, {"precision": "float32"})
     return faults + _data_faults(paper.dataset(record.data.dataset), record.data)

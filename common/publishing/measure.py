@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
+from torch import Tensor
 
 from common.base import paths
 from common.base.errors import DataAbsent, NumbersError, UsageError
@@ -18,8 +19,9 @@ from common.data.find import real_data
 from common.data.passports import LocatedData
 from common.publishing.checks import same
 from common.training.evaluation import Measured
+from common.training.recipes import as_text, plain
 from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
-from common.training.weights import load_weights, named_run, trained_as, weights_hash
+from common.training.weights import load_weights, named_recipe, named_run, trained_as, weights_hash
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 
@@ -27,7 +29,7 @@ WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 def measure_files(
     paper: Paper, variant: str | None, files: list[Path], data_dir: Path | None, device: str, as_json: bool
 ) -> None:
-    """Measure weights that the user names, each under the full recipe of `variant_of`."""
+    """Measure weights that the user names, each under `recipe_of` its variant."""
     weights = {file: load_weights(file) for file in files}
     variants = {file: variant_of(paper, variant, file) for file in files}
     data = {name: real_data(paper.passport(name), data_dir) for name in dict.fromkeys(variants.values())}
@@ -35,7 +37,9 @@ def measure_files(
     for file, name in variants.items():
         if name != paper.variant(variant):
             say(f"{file} is measured as {name}, which it says it is.")
-        recipe = paper.module("train").recipe(name, "full")
+        recipe, full = recipe_of(paper, name, file), paper.module("train").recipe(name, "full")
+        if recipe != full:
+            say(f"{file} is measured under the recipe that it was trained with: {_differences(recipe, full)}.")
         results.append((str(file), measure(paper, weights[file], recipe, data[name], device)))
     _print(paper, results, {}, as_json)
 
@@ -55,6 +59,35 @@ def variant_of(paper: Paper, wanted: str | None, file: Path) -> str:
         advice = f"Measure them with `eval {of_paper} --variant {of_variant}`."
         raise UsageError(f"{file} holds weights of {whose}. {advice}")
     return variant
+
+
+def recipe_of(paper: Paper, variant: str, file: Path) -> Any:
+    """The recipe that a weights file says it was trained with, else the variant's full one.
+
+    Raises:
+        UsageError: what it says is not a recipe of this paper, as it is today.
+    """
+    full = paper.module("train").recipe(variant, "full")
+    said = named_recipe(file)
+    return full if said is None else _as_recipe(type(full), said, f"{file} was trained")
+
+
+def _as_recipe(recipe: type, content: dict[str, Any], whose: str) -> Any:
+    unknown = content.keys() - {field.name for field in dataclasses.fields(recipe)}
+    try:
+        if not unknown:
+            return recipe(**content)
+        why = f"{', '.join(sorted(unknown))}: not a field"
+    except ValidationError as error:
+        why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+    raise UsageError(f"{whose} with a different form of recipe ({why}).")
+
+
+def _differences(recipe: Any, full: Any) -> str:
+    """'passes 4, not 20; equation eq8, not eq9'"""
+    ours, theirs = plain(recipe), plain(full)
+    pairs = [(name, as_text(ours[name]), as_text(theirs[name])) for name in ours if ours[name] != theirs[name]]
+    return "; ".join(f"{name} {own}, not {other}" for name, own, other in pairs)
 
 
 def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
@@ -96,27 +129,31 @@ def measure_record(
     """Measure the weights in a file, after checking that they are the record's.
 
     Raises:
-        UsageError: it has weights other than those that the record names.
+        UsageError: as `record_weights` says.
+    """
+    return measure(paper, record_weights(record, file), recorded_recipe(paper, record), data, device)
+
+
+def record_weights(record: FinishedRecord, file: Path) -> dict[str, Tensor]:
+    """The weights in a file, after checking that they are a record's.
+
+    Raises:
+        UsageError: they are others.
     """
     weights = load_weights(file)
     if weights_hash(weights) != record.weights.sha256:
         raise UsageError(f"{file} does not hold the weights that its record names.")
-    return measure(paper, weights, recorded_recipe(paper, record), data, device)
+    return weights
 
 
 def recorded_recipe(paper: Paper, record: Record) -> Any:
-    """The record's recipe as the paper's own dataclass.
+    """The record's recipe as the dataclass of its variant.
 
     Raises:
         UsageError: the paper's recipe has changed its fields since.
     """
-    try:
-        return paper.module("train").Recipe(**record.recipe)
-    except ValidationError as error:
-        why = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise UsageError(
-            f"seed {record.seed} of {record.variant} was recorded with a different form of recipe ({why})."
-        ) from None
+    full = paper.module("train").recipe(record.variant, "full")
+    return _as_recipe(type(full), record.recipe, f"seed {record.seed} of {record.variant} was recorded")
 
 
 def recorded_data(paper: Paper, record: Record, data_dir: Path | None) -> LocatedData:

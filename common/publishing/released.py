@@ -5,8 +5,10 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
+from torch import Tensor
 
 from common.base import paths
 from common.base.errors import CheckFailed, DataAbsent, MachineError, SomeFailed, UsageError
@@ -20,6 +22,7 @@ from common.data.find import real_data
 from common.data.passports import LocatedData
 from common.publishing.checks import released_faults
 from common.publishing.measure import in_the_record, measure
+from common.publishing.publish import say_what_is_new
 from common.training import provenance
 from common.training.evaluation import Measured
 from common.training.records import ReleasedRecord, make_record, published_released, released_name, write_record
@@ -53,23 +56,28 @@ def publish_released(paper: Paper, data_dir: Path | None) -> None:
     """
     from common.pages.tables import rebuild
 
+    if why := provenance.why_not_committed(paper.name):
+        raise UsageError(f"Nothing can be published from these sources: {why}.")
     code = provenance.code(paper.name)
-    if not (code["committed"] and code["commit"]):
-        raise UsageError(f"The sources of {paper.name} are not committed: nothing can be published from them.")
     published = {record.name: record for record in published_released(paper.name)}
     refused = {}
+    new = old = 0
     for released, weights, data in _measurable(paper, _entries(paper, None), data_dir):
         record = published.get(released_name(paper.name, released.id, data.dataset))
         record = record or _record(paper, released, weights, data, code)
         if faults := released_faults(paper, record):
             say(f"not published: {record.name} ({'; '.join(faults)})")
             refused[record.name] = CheckFailed(faults[0])
-        elif record.name not in published:
+        elif record.name in published:
+            old += 1
+        else:
+            new += 1
             write_record(record, record.path())
             say(f"published {record.path().relative_to(paths.ROOT)}")
     rebuild()
     if refused:
         raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(refused)}.")
+    say_what_is_new(paper, new, old)
 
 
 def measure_weights(
@@ -81,11 +89,20 @@ def measure_weights(
         data: what they are measured on.
     """
     recipe = paper.module("train").recipe(released.variants[0], "full")
+    return measure(paper, read_released(paper, released, weights, recipe), recipe, data, device)
+
+
+def read_released(paper: Paper, released: Released, weights: LocatedData, recipe: Any) -> dict[str, Tensor]:
+    """Released weights as the paper's `evaluate` takes them; the arguments are those of `measure_weights`.
+
+    Raises:
+        UsageError: the file is laid out in another way. NumbersError: NaN or infinity in it.
+    """
     assert weights.folder is not None  # there is no stand-in for weights
     file = weights.folder / released.file
-    state = paper.module("released").read(file, recipe)
+    state: dict[str, Tensor] = paper.module("released").read(file, recipe)
     require_finite(state, file)
-    return measure(paper, state, recipe, data, device)
+    return state
 
 
 def _record(paper: Paper, released: Released, weights: LocatedData, data: LocatedData, code: dict) -> ReleasedRecord:

@@ -1,7 +1,8 @@
 """Compiling a C file, once, for papers whose inner loop is too fine-grained for PyTorch.
 
-A compiler may be missing: then there is no library, and the paper's plain
-PyTorch code does the same work more slowly.
+There may be no compiler, or no folder from which its result may be loaded: then
+there is no library, and the paper's plain PyTorch code does the same work more
+slowly.
 """
 
 import ctypes
@@ -26,8 +27,10 @@ def compile_c(source: Path) -> tuple[ctypes.CDLL, str] | None:
     """The library of one C file and the name of its compiler, or None, having said why.
 
     Libraries are kept in runs/compiled/, under the hash of source, flags,
-    compiler and processor.
+    compiler and processor. Where none can be written there, or be loaded from
+    there, as from a disk mounted noexec, one is made in the temporary folder.
     """
+    from common.training.device import instruction_set
     from common.training.provenance import processor_name
 
     compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "cc")
@@ -36,30 +39,40 @@ def compile_c(source: Path) -> tuple[ctypes.CDLL, str] | None:
     except (OSError, subprocess.CalledProcessError):
         warn("No C compiler (cc, gcc or clang) was found: the same arithmetic runs in PyTorch, many times slower.")
         return None
-    name = version.stdout.splitlines()[0]
-    key = hashlib.sha256(source.read_bytes() + f"{FLAGS} {name} {processor_name()}".encode()).hexdigest()[:16]
-    library = _folder() / f"{source.parent.name}-{source.stem}-{key}.so"
-    if not library.exists():
-        failure = _build(compiler, source, library)
-        if failure:
-            warn(f"{compiler} cannot compile {source.name} ({failure}): PyTorch does the work, many times slower.")
-            return None
-    return ctypes.CDLL(str(library)), f"{source.name} by {name}"
-
-
-def _folder() -> Path:
-    folder = paths.RUNS / "compiled"
+    name = next(iter(version.stdout.splitlines()), compiler)
+    machine = f"{processor_name()} {instruction_set()}"  # on a shared disk, the folder of several machines
+    key = hashlib.sha256(source.read_bytes() + f"{FLAGS} {name} {machine}".encode()).hexdigest()[:16]
+    library = f"{source.parent.name}-{source.stem}-{key}.so"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
+        try:
+            return _loaded(compiler, source, paths.RUNS / "compiled" / library), f"{source.name} by {name}"
+        except OSError:
+            with tempfile.TemporaryDirectory(prefix="compiled-") as folder:  # a loaded library needs its file no more
+                return _loaded(compiler, source, Path(folder) / library), f"{source.name} by {name}"
+    except OSError as error:
+        why = f"{compiler} makes nothing of {source.name} that can be loaded here ({error.strerror or error})"
+        warn(f"{why}: PyTorch does the work, many times slower.")
+        return None
+
+
+def _loaded(compiler: str, source: Path, library: Path) -> ctypes.CDLL:
+    """The library, built first if it is not there.
+
+    Raises:
+        OSError: it cannot be built, written or loaded.
+    """
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        _build(compiler, source, library)
+    try:
+        return ctypes.CDLL(str(library))
     except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="compiled-"))
+        library.unlink()  # it may be damaged; the next start makes another
+        raise
 
 
-def _build(compiler: str, source: Path, library: Path) -> str:
-    """Compile to a temporary name and rename. Returns what went wrong, '' if nothing."""
+def _build(compiler: str, source: Path, library: Path) -> None:
+    """Compile to a temporary name and rename."""
     failure = ""
     for tuned in TUNED:
         temporary = library.with_suffix(f".{os.getpid()}")
@@ -67,6 +80,6 @@ def _build(compiler: str, source: Path, library: Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
             os.replace(temporary, library)
-            return ""
+            return
         failure = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-    return failure
+    raise OSError(failure)

@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from common.base import paths
 from common.base.errors import Interrupted, MachineError, UserError
@@ -52,6 +52,35 @@ class Processes:
     @property
     def first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def share(self) -> slice:
+        """This process's part of whatever they share out among them: every `count`-th of it, from `rank` on."""
+        return slice(self.rank, None, self.count)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of what the processes give, to the same bits in each; all must call it. Alone, what was given.
+
+        Raises:
+            LostPeer: another process has gone.
+        """
+        if self.count == 1:
+            return tensor
+        total = tensor.clone()
+        with lost_peer_noticed():
+            distributed.all_reduce(total)
+        return total
+
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of the first process; all must call it.
+
+        Raises:
+            LostPeer: another process has gone.
+        """
+        if self.count > 1:
+            with lost_peer_noticed():
+                for tensor in tensors:
+                    distributed.broadcast(tensor, src=0)
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that the processes give; all must call it.

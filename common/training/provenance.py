@@ -102,19 +102,49 @@ def code(paper: str) -> dict:
 
 
 def commit(paper: str) -> tuple[str | None, bool]:
-    """The checked-out commit, and whether the paper's sources are as committed there."""
-    head = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--", *(str(file) for file in source_files(paper)))
-    return (None, False) if head is None or changed is None else (head, not changed)
+    """The checked-out commit, None where git does not tell, and whether the paper's sources are as committed there."""
+    try:
+        return _ask_git("rev-parse", "HEAD"), not _changed(paper)
+    except GitFailed:
+        return None, False
+
+
+def why_not_committed(paper: str) -> str:
+    """Why a record that is made now could not be published, in git's own words where git does not tell; '' if it
+    could."""
+    try:
+        head, changed = _ask_git("rev-parse", "HEAD"), _changed(paper)
+    except GitFailed as failure:
+        return f"git does not tell which commit this is ({failure})"
+    return f"{changed.splitlines()[0].split()[-1]} is not as in commit {head[:7]}" if changed else ""
+
+
+def _changed(paper: str) -> str:
+    """What git has to say about sources that are not as committed: a line each. One that git was told to ignore, such
+    as in a copy inside another repository, is not committed either."""
+    return _ask_git("status", "--porcelain", "--ignored", "--", *(str(file) for file in source_files(paper)))
+
+
+class GitFailed(Exception):
+    """In git's own words, or those of the system where there is no git."""
 
 
 def git(*words: str) -> str | None:
     """What git says about this repository, None where it fails."""
     try:
-        done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, encoding="utf-8")
-    except OSError:
+        return _ask_git(*words)
+    except GitFailed:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _ask_git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, encoding="utf-8")
+    except OSError as error:
+        raise GitFailed(f"{error.strerror}: git") from None
+    if done.returncode:
+        raise GitFailed(" ".join(done.stderr.split()))
+    return done.stdout.strip()
 
 
 def environment(

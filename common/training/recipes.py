@@ -12,7 +12,7 @@ import json
 import textwrap
 import tokenize
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 R = TypeVar("R", bound="DataclassInstance")
+
+
+def plain(recipe: "DataclassInstance") -> dict[str, Any]:
+    """The recipe as a record and a weights file have it: names, numbers, words and lists."""
+    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return content
 
 
 def option_name(field: str) -> str:

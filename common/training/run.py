@@ -14,7 +14,6 @@ saves it from time to time, and after an interruption both go on from there:
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import importlib
 import json
@@ -37,6 +36,7 @@ from common.training import checkpoint, determinism, provenance
 from common.training.device import fast_precision, precision_name
 from common.training.processes import Processes, lost_peer_noticed
 from common.training.provenance import Environment
+from common.training.recipes import plain
 from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, make_record, read_run, write_record
 from common.training.weights import RUN_WEIGHTS, save_weights, weights_hash
 
@@ -53,6 +53,15 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def folder_name(preset: str, edition: str, modified: str | None) -> str:
+    """Of the folder that has the seeds of a run. A modified one has its own, so it never meets an unmodified one.
+
+    Args:
+        modified: the hash of the recipe, where it is modified.
+    """
+    return f"{preset}-{edition}" + (f"-modified-{modified[:8]}" if modified else "")
 
 
 @dataclass(frozen=True)
@@ -80,10 +89,8 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """A modified run has a folder of its own, so it never meets an unmodified one."""
-        name = f"{self.preset}-{self.data.edition}"
-        if self.modified:
-            name += f"-modified-{provenance.recipe_hash(self.recipe)[:8]}"
+        modified = provenance.recipe_hash(self.recipe) if self.modified else None
+        name = folder_name(self.preset, self.data.edition, modified)
         return self.runs_dir / self.paper / self.variant / name / f"seed-{self.seed}"
 
     @property
@@ -446,7 +453,7 @@ def _train_and_measure(run: Run) -> FinishedRecord | None:
             raise NumbersError(f"the largest weight of {name} is {weights.abs().max().item()}")
     measured = evaluation.evaluate(trained.weights, job.recipe, job.data, job.device)
     of = f"{job.paper}/{job.variant}/seed-{job.seed}"
-    file = save_weights(trained.weights, job.folder / RUN_WEIGHTS, of)
+    file = save_weights(trained.weights, job.folder / RUN_WEIGHTS, of, plain(job.recipe))
     return make_record(
         FinishedRecord,
         metrics={**trained.metrics, **measured.metrics},
@@ -486,7 +493,7 @@ def _common_fields(run: Run) -> dict[str, Any]:
         "preset": job.preset,
         "seed": job.seed,
         "modified": job.modified,
-        "recipe": json.loads(json.dumps(dataclasses.asdict(job.recipe))),
+        "recipe": plain(job.recipe),
         "recipe_hash": provenance.recipe_hash(job.recipe),
         "code": job.code,
         "environment": environment,

@@ -34,6 +34,18 @@ def plain_step(loss: Loss, model: nn.Module) -> Step:
     return step
 
 
+def gradient_of(model: nn.Module) -> Tensor:
+    """The gradients of all parameters as one vector, which several processes add up at once."""
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+
+
+def put_gradient(model: nn.Module, gradient: Tensor) -> None:
+    """Write a vector of `gradient_of` back to the parameters."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    for kept, new in zip(gradients, gradient.split([kept.numel() for kept in gradients]), strict=True):
+        kept.copy_(new.view(kept.shape))
+
+
 def fast_step(
     loss: Loss, model: nn.Module, examples: Iterable[Batch], compiled: bool = True
 ) -> tuple[Step, str | None]:

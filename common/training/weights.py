@@ -1,10 +1,12 @@
-"""Weights as safetensors: nothing is unpickled, and what is loaded fits exactly."""
+"""Weights as safetensors, or a state dict that PyTorch saved: no code in a file is run, and what is loaded fits."""
 
 import contextlib
 import hashlib
+import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,12 @@ from common.base.files import write_whole
 if TYPE_CHECKING:  # imported when a file is read
     import safetensors
 
+PYTORCH = (".pth", ".pt")  # the endings of files that torch.save wrote
+LISTED = 8  # names in a message
 RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
-RUN = "run"  # the only key of a file's metadata: several would change order each time, and so the bytes
+# The only key of a file's metadata: several would change order each time, and so the bytes. It holds the run,
+# PAPER/VARIANT/seed-K, and after a space the recipe as JSON, which the first files do not have.
+RUN = "run"
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
@@ -34,28 +40,50 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def save_weights(weights: dict[str, Tensor], path: Path, run: str | None = None) -> Path:
+def save_weights(
+    weights: dict[str, Tensor], path: Path, run: str | None = None, recipe: dict[str, Any] | None = None
+) -> Path:
     """
     Args:
-        run: PAPER/VARIANT/seed-K that gave the weights, for `trained_as`.
+        run: PAPER/VARIANT/seed-K that gave the weights, for `named_run`.
+        recipe: what they were trained with, for `named_recipe`: names and shapes of weights do not tell a network that
+            averages from one that adds.
     """
     import safetensors.torch
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_whole(path, safetensors.torch.save(plain, {RUN: run} if run else None))
+    said = f"{run} {json.dumps(recipe, sort_keys=True)}" if run and recipe else run
+    write_whole(path, safetensors.torch.save(plain, {RUN: said} if said else None))
     return path
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """
     Raises:
-        UsageError: no such file, or not a whole safetensors file.
+        UsageError: no such file, or neither a whole safetensors file nor, if it is called .pth or .pt, a state dict.
         NumbersError: NaN or infinity in it, which would give meaningless measurements.
     """
-    with _opened(path) as file:
-        weights = file.get_tensors()
+    if path.suffix in PYTORCH:
+        weights = _state_dict(path)
+    else:
+        with _opened(path) as file:
+            weights = file.get_tensors()
     require_finite(weights, path)
     return weights
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    _require_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+        advice = "Save it with torch.save(model.state_dict(), FILE), or as safetensors."
+        raise UsageError(f"{path} is not a state dict that is read without running code in it. {advice}") from None
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)  # as training scripts often nest it
+    if not (isinstance(content, dict) and all(isinstance(tensor, Tensor) for tensor in content.values())):
+        raise UsageError(f"{path} holds no state dict: a dict from names to tensors, alone or as `state_dict`.")
+    return dict(content)
 
 
 def require_finite(weights: dict[str, Tensor], path: Path) -> None:
@@ -84,21 +112,45 @@ def named_run(path: Path) -> str | None:
     Raises:
         UsageError: no such file, or not a whole safetensors file.
     """
+    return _said(path).partition(" ")[0] or None
+
+
+def named_recipe(path: Path) -> dict[str, Any] | None:
+    """The recipe that a file says its weights were trained with; None if it does not say.
+
+    Raises:
+        UsageError: no such file, or not a whole safetensors file.
+    """
+    try:
+        recipe = json.loads(_said(path).partition(" ")[2])
+    except ValueError:
+        return None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def _said(path: Path) -> str:
+    if path.suffix in PYTORCH:
+        return ""
     with _opened(path) as file:
-        return (file.metadata() or {}).get(RUN)
+        return (file.metadata() or {}).get(RUN, "")
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator["safetensors.safe_open"]:
     import safetensors
 
-    if not path.is_file():
-        raise UsageError(f"{path}: no such weights file.")
+    _require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
     except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is not a whole safetensors file ({error}). Pickled weights are not read.") from None
+        advice = f"A state dict that torch.save wrote is called {' or '.join(PYTORCH)}."
+        raise UsageError(f"{path} is not a whole safetensors file ({error}). {advice}") from None
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such weights file.")
 
 
 def fit_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -107,8 +159,16 @@ def fit_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     Raises:
         UsageError: a name or a shape differs.
     """
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        first = " ".join(str(error).split("\n\t")[-1].split())
-        raise UsageError(f"These are weights of another model: {first}") from None
+    wanted, given = ({name: tuple(w.shape) for name, w in of.items()} for of in (model.state_dict(), weights))
+    lacks = {name: shape for name, shape in wanted.items() if given.get(name) != shape}
+    if lacks or wanted.keys() != given.keys():
+        other = {name: shape for name, shape in given.items() if wanted.get(name) != shape}
+        raise UsageError(f"These are weights of another model: it wants {_listed(lacks)}; they have {_listed(other)}.")
+    model.load_state_dict(weights, strict=True)
+
+
+def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
+    """'C1.weight (6, 1, 5, 5), C1.bias (6,) and 10 more'"""
+    first = [f"{name} {shape}" for name, shape in list(shapes.items())[:LISTED]]
+    more = f" and {len(shapes) - LISTED} more" if len(shapes) > LISTED else ""
+    return (", ".join(first) or "nothing more") + more

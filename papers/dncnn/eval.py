@@ -4,7 +4,7 @@ bash reproduce.sh eval dncnn
 python -m papers.dncnn.eval --weights FILE --image PICTURE
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -150,6 +150,27 @@ def restore(weights: dict[str, Tensor], recipe: Recipe, picture: np.ndarray, dev
         restored = [restored[0].mean(dim=0, keepdim=True)]
     pixels = torch.cat([to_8bit(part).byte().cpu() for part in restored]).permute(1, 2, 0).numpy()
     return pixels.reshape(picture.shape)
+
+
+class Denoiser(nn.Module):
+    """A trained network that gives the clean picture, not the noise in it."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Noisy pictures (N, C, H, W), values 0 to 1 and beyond, of any size, to denoised ones of the same shape."""
+        return denoise(self.network, noisy)
+
+
+def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> Denoiser:
+    """The network with these weights, for `load_pretrained`.
+
+    Raises:
+        UsageError: the weights belong to another model.
+    """
+    return Denoiser(load_network(weights, recipe, "cpu"))
 
 
 if __name__ == "__main__":

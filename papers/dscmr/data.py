@@ -17,6 +17,7 @@ from common.training.determinism import generator
 # The stand-in: how many pairs, drawn around how many centres.
 STANDIN_PAIRS = {"train": 400, "validation": 40, "test": 60}
 STANDIN_CLASSES, STANDIN_IMAGE_SIZE, STANDIN_TEXT_SIZE = 10, 64, 20
+LARGEST_LABEL = 2**53  # up to which MATLAB's own numbers hold every whole one
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ def load(data: LocatedData) -> Pairs:
     if train.images.shape[1] != rest.images.shape[1] or train.texts.shape[1] != rest.texts.shape[1]:
         raise DataError(f"{data.folder}: the features of the training and the test files differ in length.")
     first = len(rest) - tested
-    classes = int(max(train.labels.max(), rest.labels.max())) + 1
+    found = torch.cat([train.labels, rest.labels]).unique()
+    classes = len(found)
+    if int(found[0]) != 0 or int(found[-1]) != classes - 1:
+        said = f"these {classes} classes go from {found[0]} to {found[-1]}"
+        raise DataError(f"{data.folder}: labels count from 0 and leave none out, but {said}.")
     return Pairs(train, rest.rows(slice(first)), rest.rows(slice(first, None)), classes)
 
 
@@ -114,8 +119,9 @@ def _classes(file: Path) -> np.ndarray:
 def _part(folder: Path, images: np.ndarray, texts: np.ndarray, labels: np.ndarray) -> Part:
     if not len(images) == len(texts) == len(labels):
         raise DataError(f"{folder}: {len(images)} pictures, {len(texts)} texts and {len(labels)} labels do not match.")
-    if labels.shape[1] != 1 or labels.min() < 0 or (labels != np.floor(labels)).any():
-        raise DataError(f"{folder}: labels must be whole numbers from 0, one in a row.")
+    if labels.shape[1] != 1 or (labels != np.floor(labels)).any() or np.abs(labels).max() > LARGEST_LABEL:
+        said = f"{labels.min():g} to {labels.max():g} in {labels.shape[1]} column{'s' * (labels.shape[1] != 1)}"
+        raise DataError(f"{folder}: labels must be whole numbers, one in a row, not {said}.")
     images, texts = (torch.from_numpy(features.astype(np.float32)) for features in (images, texts))
     return Part(images, texts, torch.from_numpy(labels[:, 0].astype(np.int64)))
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from torch import Tensor, nn
 
-from common.base.errors import DataAbsent, DataError, MachineError, UserError
+from common.base.errors import DataAbsent, DataError, MachineError, UserError, memory_told
 from common.base.progress import say
 from common.training.determinism import generator, make_deterministic
 
@@ -300,7 +300,8 @@ def command(pairs: Path, out: Path, seed: int) -> None:
 def main() -> None:
     """The command, with the exit codes of every other one."""
     try:
-        command()
+        with memory_told():
+            command()
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(error.code)

@@ -47,7 +47,7 @@ class Recipe:
     side: int = 112  # of what the network sees, in pixels; Sec. 5: 224, larger than these pictures
     distortion: Annotated[float, Field(ge=0, lt=1)] = 0.4  # open: how far brightness, contrast and colour change
     grey_level: Annotated[float, Field(gt=0)] = 1.0  # open: what one of 255 is worth to the network
-    initial_weights: Initial = "xavier"  # open
+    initial_weights: Initial = "xavier"  # open: how they are drawn
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 100  # open
     batch_size: Annotated[int, Field(ge=2, le=1000)] = 32  # open
     learning_rate: Annotated[float, Field(gt=0)] = 0.01  # open: of the first epoch

@@ -145,9 +145,10 @@ def checked_scene(cube: np.ndarray, truth: np.ndarray, files: SceneFiles) -> Sce
         raise DataError(f"{files.truth_variable}: has shape {truth.shape}, not {files.shape[:2]}.")
     if not np.isfinite(cube).all():
         raise DataError(f"{files.cube_variable}: holds values that are not numbers.")
-    labels = np.unique(truth)
-    if not np.isin(labels, np.arange(len(files.classes) + 1)).all():
-        raise DataError(f"{files.truth_variable}: has labels {labels.tolist()}, not 0 to {len(files.classes)}.")
+    labels, last = np.unique(truth), len(files.classes)
+    if not np.isin(labels, np.arange(last + 1)).all():
+        said = f"labels from {labels[0]:g} to {labels[-1]:g}"
+        raise DataError(f"{files.truth_variable}: has {said}, where whole numbers from 0 to {last} are expected.")
     return Scene(cube, truth.astype(np.int64), files.classes)
 
 

@@ -16,6 +16,7 @@ from common.training.determinism import generator
 from papers.lenet5_1998.model import BACKGROUND, FOREGROUND, IMAGE_SIDE
 
 SIDE = 28
+IDX_OF_BYTES = b"\0\0\x08"  # what such a file begins with
 STANDIN_TEST = 360  # of scikit-learn's 1,797 digits, the last ones
 
 
@@ -38,24 +39,25 @@ def load(data: LocatedData) -> Digits:
     if data.standin:
         return _scikit_learn_digits()
     parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    files = ((part, name) for part in parts for name in data.files if name.startswith(part))  # packed or not
     train_images, train_labels, test_images, test_labels = (
-        read_idx((data.folder / f"{part}-ubyte.gz").read_bytes(), part) for part in parts
+        read_idx((data.folder / name).read_bytes(), part) for part, name in files
     )
     return Digits(train_images, train_labels.long(), test_images, test_labels.long())
 
 
 def read_idx(content: bytes, name: str) -> Tensor:
-    """A gzipped idx file of bytes as a uint8 tensor.
+    """An idx file of bytes, gzipped or not, as a uint8 tensor.
 
     Raises:
         DataError: it is not such a file.
     """
     try:
-        raw = gzip.decompress(content)
+        raw = content if content.startswith(IDX_OF_BYTES) else gzip.decompress(content)
         dimensions = raw[3]
         shape = np.frombuffer(raw, ">u4", count=dimensions, offset=4).tolist()
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions)
-        if raw[:3] != b"\0\0\x08":
+        if not raw.startswith(IDX_OF_BYTES):
             raise ValueError("not an idx file of bytes")
         return torch.from_numpy(values.reshape(shape).copy())
     except (OSError, EOFError, ValueError, IndexError) as error:

@@ -4,15 +4,17 @@ bash reproduce.sh eval lenet5_1998
 python -m papers.lenet5_1998.eval --weights FILE
 """
 
+from collections.abc import Callable
+
 from sklearn.metrics import confusion_matrix
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.base.metrics import error_percent
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
-from papers.lenet5_1998.data import load
-from papers.lenet5_1998.model import CLASSES
+from papers.lenet5_1998.data import as_patterns, load
+from papers.lenet5_1998.model import CLASSES, LeNet5
 from papers.lenet5_1998.train import Recipe, build_model, classify, hold_out
 
 
@@ -42,6 +44,30 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
             "misclassified": [[int(i), int(label[i]), int(predicted[i])] for i in wrong],
         },
     )
+
+
+class Classifier(nn.Module):
+    """A trained network that takes digits as MNIST has them."""
+
+    def __init__(self, network: LeNet5, padding: str):
+        super().__init__()
+        self.network = network
+        self.padding = padding
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 28, 28), uint8, 0 the background, to penalties (N, 10): the smallest is that of the class."""
+        return self.network(as_patterns(images, self.padding)[:, None])
+
+
+def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> Classifier:
+    """The network with these weights, for `load_pretrained`.
+
+    Raises:
+        UsageError: the weights belong to another model.
+    """
+    model = build_model(recipe)
+    fit_weights(model, weights)
+    return Classifier(model, recipe.padding)
 
 
 if __name__ == "__main__":

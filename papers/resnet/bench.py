@@ -1,6 +1,7 @@
 """ResNet-20 on CIFAR-10: a training step and the test, against pictures that PIL turns and workers bring, float32
-and PyTorch's own memory format, as tutorials have it."""
+and PyTorch's own memory format, as tutorials have it. And the decoding of ImageNet's pictures, against PIL."""
 
+import io
 import random
 
 import numpy as np
@@ -12,10 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.data.cifar10 import CLASSES, SIDE
+from common.data.decoding import Decoded
+from common.data.imagenet import PHOTOGRAPHS, Encoded
+from common.data.jitter import draw_views
+from common.data.photographs import shipped_photograph
 from common.publishing.bench import Job
 from common.training.determinism import generator
 from common.training.device import fast_precision
 from common.training.steps import fast_step
+from papers.resnet import imagenet
 from papers.resnet.data import PADDING, augment, mean_picture, random_crops, subtract_mean
 from papers.resnet.model import CifarResNet, initialise
 from papers.resnet.train import VARIANTS, build_model, classify, loss_and_mistakes, on_device
@@ -24,6 +30,8 @@ RECIPE = VARIANTS["resnet20"]
 STEPS = 4
 THREADS = WORKERS = 2
 TRAINED, TESTED = RECIPE.iterations * RECIPE.batch_size, 10_000
+NETWORK = imagenet.VARIANTS["imagenet-resnet50"]
+TYPICAL = (500, 375)  # pixels, of a picture of ImageNet
 CONSTANTS = {"lr": 1e-4, "momentum": RECIPE.momentum, "weight_decay": RECIPE.weight_decay}  # labels are random
 
 
@@ -54,7 +62,7 @@ def jobs() -> list[Job]:
     count, draw = STEPS * RECIPE.batch_size, generator(0, "benchmark")
     images = torch.randint(256, (count, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     labels = torch.randint(CLASSES, (count,), generator=draw)
-    return [_step(images, labels, device), _test(images, labels, device)]
+    return [_step(images, labels, device), _test(images, labels, device), _decoding()]
 
 
 def flops_forward() -> int:
@@ -115,6 +123,40 @@ def _test(images: Tensor, labels: Tensor, device: str) -> Job:
 
     whole = "the test set"
     return Job("testing", ours, straightforward, flops_forward(), THREADS, whole, TESTED, torch.float32, device)
+
+
+def _decoding() -> Job:
+    """As one process does it. Its arithmetic is counted for the resizing alone: in each direction two pixels."""
+    from torchvision import transforms
+
+    files = []
+    for name in PHOTOGRAPHS:
+        file = io.BytesIO()
+        shipped_photograph(name).convert("RGB").resize(TYPICAL).save(file, "JPEG", quality=95)
+        files.append(file.getvalue())
+    pictures = Encoded(files)
+    numbers = torch.arange(len(files))
+    views = draw_views(len(files), NETWORK.scales, generator(0, "benchmark"))
+    finish = transforms.Compose(
+        [
+            transforms.RandomCrop(NETWORK.side),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        ]
+    )
+
+    def ours() -> int:
+        return len(Decoded(pictures, lambda _: views.crops(numbers), 1, NETWORK.side, "cpu", workers=0)[0])
+
+    def straightforward() -> int:
+        for file, shorter in zip(files, views.shorter.tolist(), strict=True):
+            finish(transforms.functional.resize(Image.open(io.BytesIO(file)).convert("RGB"), shorter))
+        return len(files)
+
+    flops, whole = 2 * 2 * 2 * 3 * NETWORK.side**2, f"{NETWORK.iterations:,} iterations, on one core"
+    samples = NETWORK.iterations * NETWORK.batch_size
+    return Job("ImageNet decoding", ours, straightforward, flops, threads=1, whole=whole, samples=samples)
 
 
 def _loader(images: Tensor, labels: Tensor, mean: Tensor, training: bool) -> DataLoader:

@@ -27,6 +27,9 @@ class Crops:
     left: Tensor
     mirrored: Tensor
 
+    def __getitem__(self, which: slice) -> "Crops":
+        return Crops(self.top[which], self.left[which], self.mirrored[which])
+
 
 def mean_picture(images: Tensor) -> Tensor:
     """The mean of each pixel of the training pictures.

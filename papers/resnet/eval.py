@@ -1,8 +1,10 @@
-"""Measure ResNet weights on the test and the training set of CIFAR-10.
+"""Measure ResNet weights: on the test and the training set of CIFAR-10, or with one crop and ten on ImageNet.
 
 bash reproduce.sh eval resnet --weights FILE
 python -m papers.resnet.eval --weights FILE
 """
+
+from collections.abc import Callable
 
 import torch
 from sklearn.metrics import confusion_matrix
@@ -13,12 +15,46 @@ from common.data.cifar10 import CLASSES, load
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
+from papers.resnet import imagenet
 from papers.resnet.data import mean_picture, subtract_mean
+from papers.resnet.imagenet import ImageNetRecipe
 from papers.resnet.model import CifarResNet
 from papers.resnet.train import IMAGES_AT_ONCE, Recipe, build_model, classify, hold_out, on_device
 
 
-def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+def evaluate(weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, data: LocatedData, device: str) -> Measured:
+    """Measure on what the recipe is for.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    measure = evaluate_on_imagenet if isinstance(recipe, ImageNetRecipe) else evaluate_on_cifar
+    return measure(weights, recipe, data, device)
+
+
+def evaluate_on_imagenet(
+    weights: dict[str, Tensor], recipe: ImageNetRecipe, data: LocatedData, device: str
+) -> Measured:
+    """Top-1 and top-5 error in float32, with one crop and with ten; where there are only five classes, top-1 alone.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    pictures, weights = imagenet.load(data), dict(weights)
+    mean = weights.pop(imagenet.MEAN, torch.zeros(3))
+    model = imagenet.build_model(recipe, pictures.classes)
+    fit_weights(model, weights)
+    model.to(device)
+    wrong = imagenet.mistakes_on(model, pictures.test, recipe, mean.to(device), list(imagenet.CROPS))
+    names = ("top1_error", "top5_error")[: 2 if pictures.classes > imagenet.GUESSES else 1]
+    metrics = {}
+    for protocol, counts in wrong.items():
+        errors = [100 * count / len(pictures.test) for count in counts.tolist()]
+        metrics[protocol] = dict(zip(names, errors, strict=False))
+    return Measured(metrics)
+
+
+def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """Error on the test and the training set in float32, each picture seen once, in the middle; which class was
     taken for which; and the layer responses of Fig. 7.
 
@@ -47,6 +83,39 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
             "layer_responses": layer_responses(model, test_images, mean),
         },
     )
+
+
+class Classifier(nn.Module):
+    """A trained network that takes pictures as they are."""
+
+    def __init__(self, network: nn.Module, mean: Tensor):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures of CIFAR-10 (N, 3, 32, 32), or crops of larger ones such as (N, 3, 224, 224), uint8, to logits
+        (N, classes)."""
+        return self.network(subtract_mean(images, self.mean))
+
+
+def predictor(
+    weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, training_data: Callable[[], LocatedData]
+) -> Classifier:
+    """The network with these weights, for `load_pretrained`. CIFAR-10's mean picture comes from the training data.
+
+    Raises:
+        UsageError: the weights are another model's. DataError: CIFAR-10 is unavailable.
+    """
+    if isinstance(recipe, ImageNetRecipe):
+        weights = dict(weights)
+        mean = weights.pop(imagenet.MEAN, torch.zeros(3))[:, None, None]
+        model = imagenet.build_model(recipe, classes=len(weights["fc.bias"]))
+    else:
+        mean = mean_picture(hold_out(load(training_data()), recipe.held_out).train_images)
+        model = build_model(recipe)
+    fit_weights(model, weights)
+    return Classifier(model, mean)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""ResNet (He, Zhang, Ren, Sun, 2016) on CIFAR-10, trained as printed.
+"""ResNet (He, Zhang, Ren, Sun, 2016) on CIFAR-10, trained as printed; imagenet.py has the other half of the paper.
 
 The paper reports 8.75 % test error with 20 layers and 6.61 ± 0.16 % with 110 (Table 6), and that plain networks get
 worse with depth where residual ones get better (Fig. 6). What the recipe takes from the paper and what it had to
@@ -8,28 +8,29 @@ choose is said field by field in `Recipe`, and on the page in README.md.
     python -m papers.resnet.train --variant resnet32 --seeds 0
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import pydantic.dataclasses
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from common.base.errors import UsageError
-from common.base.metrics import error_percent
 from common.data.cifar10 import Cifar10, load
 from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
-from common.training.steps import fast_step
+from common.training.steps import fast_step, gradient_of, put_gradient
 from common.training.weights import copied
+from papers.resnet import imagenet
 from papers.resnet.data import augment, mean_picture, random_crops, subtract_mean
+from papers.resnet.imagenet import ImageNetRecipe
+from papers.resnet.loss import loss_and_mistakes
 from papers.resnet.model import CifarResNet, initialise
 
 DEVICES = ("cpu", "cuda")
+SEVERAL_DEVICES = True  # each process takes its share of every batch, and normalises that
 IMAGES_AT_ONCE = 500  # when nothing is learnt; a divisor of 10,000
 
 Iterations = Annotated[int, Field(ge=1)]
@@ -66,18 +67,18 @@ VARIANTS |= {f"plain{depth}": Recipe(depth, "none") for depth in (20, 56)}
 VARIANTS |= {f"{name}-8k": shortened(VARIANTS[name], 8000) for name in ("resnet20", "resnet56", "plain20", "plain56")}
 
 
-def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
-    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset.
+QUICK_LAYERS = 32_000  # times iterations
 
-    Raises:
-        UsageError: a variant that cannot be trained here yet.
-    """
-    if variant not in VARIANTS:
-        raise UsageError(f"{variant}: training on ImageNet is not built yet; its numbers are listed only.")
+
+def recipe(variant: str, preset: str, standin: bool = False) -> Recipe | ImageNetRecipe:
+    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset."""
+    if variant in imagenet.VARIANTS:
+        return imagenet.recipe(variant, preset, standin)
     full = VARIANTS[variant]
     if preset == "smoke":
         return replace(shortened(full, 8), depth=8, compiled=False)
-    iterations = {"full": full.iterations, "quick": full.iterations * 20 // (40 * full.depth)}[preset]
+    # A quick takes about as long for every depth, and for a schedule that is short already.
+    iterations = {"full": full.iterations, "quick": QUICK_LAYERS // full.depth}[preset]
     if standin:
         iterations = min(iterations, 4000 // full.depth)
     return full if iterations == full.iterations else replace(shortened(full, iterations), compiled=False)
@@ -117,11 +118,21 @@ class At:
     mistakes: Tensor  # so far in the epoch
 
 
-def train(run: Run, recipe: Recipe) -> Trained:
-    """So many iterations of stochastic gradient descent over the training set (Sec. 4.2)."""
+def train(run: Run, recipe: Recipe | ImageNetRecipe) -> Trained:
+    """Train on what the recipe is for."""
+    return imagenet.train(run, recipe) if isinstance(recipe, ImageNetRecipe) else train_on_cifar(run, recipe)
+
+
+def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
+    """So many iterations of stochastic gradient descent over the training set (Sec. 4.2).
+
+    Raises:
+        UsageError: more processes than the smallest batch has pictures.
+    """
+    processes, share = run.processes, run.processes.share
     cifar = hold_out(load(run.data), recipe.held_out)
     images, labels = on_device(cifar.train_images, run.device), cifar.train_labels.to(run.device)
-    test_images = on_device(cifar.test_images, run.device)
+    test_images, test_labels = on_device(cifar.test_images[share], run.device), cifar.test_labels[share]
     mean = mean_picture(images)
     count = len(images)
     iterations_per_epoch = -(-count // recipe.batch_size)
@@ -133,7 +144,10 @@ def train(run: Run, recipe: Recipe) -> Trained:
     optimiser = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, fused=True, **constants)
     precision = run.choose_precision(recipe.precision)
     sizes = {min(recipe.batch_size, count), count % recipe.batch_size} - {0}
-    examples = ((augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in sorted(sizes))
+    if min(sizes) < processes.count:
+        raise UsageError(f"--nproc {processes.count}: a batch of {min(sizes)} pictures is too small for them.")
+    shares = sorted({len(range(size)[share]) for size in sizes})
+    examples = ((augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in shares)
     step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
@@ -146,19 +160,22 @@ def train(run: Run, recipe: Recipe) -> Trained:
         model.train()
         for index, batch in run.steps(batches):
             optimiser.param_groups[0]["lr"] = learning_rate(recipe, first + index, at.warming_up)
-            crops = random_crops(len(batch), run.seed, epoch, index)
-            loss, mistakes = step(augment(images[batch], mean, crops), labels[batch])
+            crops, mine = random_crops(len(batch), run.seed, epoch, index)[share], batch[share]
+            loss, mistakes = step(augment(images[mine], mean, crops), labels[mine])
+            if processes.count > 1:
+                put_gradient(model, processes.sum(gradient_of(model) * (len(mine) / len(batch))))
             optimiser.step()
-            at.loss += loss * len(batch)
-            at.mistakes += mistakes
+            at.loss += processes.sum(loss * len(mine))
+            at.mistakes += processes.sum(mistakes)
             run.advance(len(batch))
 
         trained_on = sum(map(len, batches))
         loss, train_error = at.loss.item() / trained_on, 100 * at.mistakes.item() / trained_on
         run.require_finite(loss, f"the loss in epoch {epoch + 1}")
         at.warming_up = at.warming_up and train_error >= recipe.warmup_error
-        predicted = classify(model, test_images, mean, precision)
-        tested = error_percent(predicted, cifar.test_labels)
+        processes.copy_first(model.buffers())  # the moments that a test uses are those of its shares
+        wrong = (classify(model, test_images, mean, precision) != test_labels).sum()
+        tested = 100 * processes.sum(wrong).item() / len(cifar.test_labels)
         run.log(
             iteration=first + len(batches),
             loss=loss,
@@ -174,19 +191,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
 def on_device(images: Tensor, device: str) -> Tensor:
     """Pictures where they are trained on, as bytes, channels-last."""
     return images.to(device, memory_format=torch.channels_last)
-
-
-def loss_and_mistakes(model: nn.Module, precision: torch.dtype) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The function from a batch (N, 3, 32, 32) and its labels (N,) to the mean cross-entropy, and how many pictures
-    were classified wrongly."""
-
-    def step(batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(batch.device.type, precision, enabled=precision != torch.float32):
-            logits = model(batch)
-        logits = logits.float()
-        return F.cross_entropy(logits, labels), (logits.argmax(1) != labels).sum()
-
-    return step
 
 
 @torch.no_grad()

@@ -54,6 +54,31 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     )
 
 
+class Classifier(nn.Module):
+    """A trained network that takes pictures as CIFAR-10 has them."""
+
+    def __init__(self, network: nn.Module, standard: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.network = network
+        self.standard = standard
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures (N, 3, 32, 32), uint8, on the CPU, to logits (N, 10)."""
+        return self.network(self.standard(images))
+
+
+def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> Classifier:
+    """The network with these weights, for `load_pretrained`. What it is standardised by comes from the training data.
+
+    Raises:
+        UsageError: the weights are another model's. DataError: CIFAR-10 is unavailable.
+    """
+    model = build_model(recipe)
+    fit_weights(model, weights)
+    train_images = hold_out(load(training_data()), recipe.held_out).train_images
+    return Classifier(model, STANDARDS[recipe.standardisation](train_images))
+
+
 @dataclass(frozen=True)
 class Gates:
     """The gates of a block, s in Eqn. 3: of each of its C maps, the mean and the standard deviation over the pictures

@@ -93,12 +93,13 @@ def missed(*pairs):
     return change
 
 
-NO_COMMIT = "its sources were not committed"
+NO_COMMIT = "its commit is unknown: git did not tell when it was made"
+CHANGED = "its sources were changed from those of commit 1212121"
 FAULTS = {
     "quick": (lambda c: c.update(preset="quick"), "not the full recipe"),
     "modified": (lambda c: c.update(modified=True), "not the full recipe"),
     "stand-in": (lambda c: c["data"].update(edition="stand-in"), "stand-in data"),
-    "uncommitted": (lambda c: c["code"].update(committed=False), NO_COMMIT),
+    "uncommitted": (lambda c: c["code"].update(committed=False), CHANGED),
     "no commit": (lambda c: c["code"].update(commit=None), NO_COMMIT),
     "other paper": (lambda c: c.update(paper="beta_2010"), "a record of beta_2010"),
     "lost variant": (lambda c: c.update(variant="narrow"), "alpha_2001 has no variant 'narrow'"),
@@ -339,7 +340,7 @@ RELEASED_FAULTS = {
         lambda c: c["weights"].update(sha256="0" * 64),
         "its weights are not the train.bin that the passport of shapes names",
     ),
-    "uncommitted": (lambda c: c["code"].update(committed=False), NO_COMMIT),
+    "uncommitted": (lambda c: c["code"].update(committed=False), CHANGED),
     "no commit": (lambda c: c["code"].update(commit=None), NO_COMMIT),
     "not in float32": (
         lambda c: c["environment"].update(precision="bfloat16"),

@@ -1,10 +1,16 @@
 """The table that closes a run, and what it makes of failures and of --check."""
 
+from pathlib import Path
+
 import pytest
 
 from common.base.errors import CheckFailed, NumbersError
 from common.cli import closing
-from common.cli.closing import close, print_closing
+from common.cli.closing import Closing, print_closing
+
+
+def close(paper, records, words=("alpha_2001",), runs_dir=Path("runs")) -> Closing:
+    return closing.close(paper, records, runs_dir, list(words))
 
 
 @pytest.fixture
@@ -60,6 +66,38 @@ def test_what_the_paper_prints_never_stands_beside_a_stand_in(toy, record, lines
     assert lines(records, content)[0][2] == printed
     content["claims"][0]["unverified"] = True
     assert lines(records, content)[0][2] == (printed if printed == "–" else f"{printed} (unverified)")
+
+
+def test_a_run_ends_with_its_folder_and_what_is_in_it(toy, record, tmp_path, capsys):
+    folder = tmp_path / "alpha_2001" / "plain" / "full-official"
+    for name in ("record.json", "weights.safetensors", "lock"):
+        (folder / "seed-0").mkdir(parents=True, exist_ok=True)
+        (folder / "seed-0" / name).touch()
+    print_closing(close(toy.paper(), [record(0)], runs_dir=tmp_path))
+    said = capsys.readouterr().out
+    kept = "record.json (all numbers), weights.safetensors (the network)"
+    assert f"Kept in {folder}, for each seed: {kept}." in said.splitlines()
+    modified = close(toy.paper(), [record(0, modified=True, preset="quick")], runs_dir=tmp_path).folder
+    assert modified == folder.with_name("quick-official-modified-abababab")
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["alpha_2001"], "alpha_2001 --seeds 0,1,2"),
+        (["alpha_2001", "--seeds", "1", "--fresh"], "alpha_2001 --seeds 0,1,2"),
+        (["alpha_2001", "--seeds=1", "--data-dir", "my data"], "alpha_2001 --data-dir 'my data' --seeds 0,1,2"),
+        (["all", "--device", "cpu"], "alpha_2001 --device cpu --seeds 0,1,2"),
+    ],
+)
+def test_where_seeds_are_missing_the_command_is_given(toy, record, capsys, words, command):
+    ended = close(toy.paper(), [record(1)], words)
+    print_closing(ended)
+    assert f"A verdict takes 3 seeds: bash reproduce.sh {command}" in capsys.readouterr().out.splitlines()
+    assert ended.as_dict()["all_seeds"] == f"bash reproduce.sh {command}"
+    assert close(toy.paper(), [record(seed) for seed in range(3)], words).command is None
+    for how in ({"preset": "quick"}, {"modified": True}, {"edition": "stand-in"}, {"edition": "resized"}):
+        assert close(toy.paper(), [record(1, **how)], words).command is None
 
 
 def test_failed_seeds_are_in_the_table_and_named(toy, record, failed_record, lines):
@@ -148,9 +186,9 @@ def test_bits_are_compared_of_finished_full_runs_on_real_data(toy, record, faile
     ],
 )
 def test_check_is_content_with_settled_claims_only(toy, record, value, how, complaint):
-    closing = close(toy.paper(), [record(seed, value, **how) for seed in range(3)])
+    ended = close(toy.paper(), [record(seed, value, **how) for seed in range(3)])
     if complaint is None:
-        closing.require_claims()
+        ended.require_claims()
     else:
         with pytest.raises(CheckFailed, match=f"^--check: {complaint}"):
-            closing.require_claims()
+            ended.require_claims()

@@ -23,3 +23,17 @@ def test_a_folder_in_place_of_the_file_is_the_machines_fault(tmp_path):
     with pytest.raises(MachineError, match="Is a directory"):
         write_whole(tmp_path / "file", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["n" * 242 + ".png", "n" * 255, "図" * 85])
+def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path, name):
+    write_whole(tmp_path / name, b"content")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "link").symlink_to("folder/file")
+    for content in (b"first", b"second"):
+        write_whole(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "file").read_bytes() == content
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "link"]

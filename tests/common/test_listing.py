@@ -1,11 +1,13 @@
 """What `bash reproduce.sh` lists, and that it does no work twice: it must stay quick."""
 
 import json
+import re
 
 import pytest
 
 from common.base import paths
 from common.base.errors import UsageError
+from common.claims.papers import find_papers, load_paper
 from common.cli import listing
 
 
@@ -22,7 +24,7 @@ def counted(monkeypatch):
 
 
 def entries(capsys) -> list[dict]:
-    listing.show_papers(as_json=True)
+    listing.show_variants(load_paper("alpha_2001"), as_json=True)
     return json.loads(capsys.readouterr().out)
 
 
@@ -46,13 +48,13 @@ def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsy
     assert [e["estimate"] for e in entries(capsys)] == [
         {"hours": 0.5, "device": "cpu"}, {"hours": 0.2, "device": "GPU"}, None,
     ]  # fmt: skip
-    listing.show_papers(as_json=False)
+    listing.show_variants(load_paper("alpha_2001"), as_json=False)
     plain, wide, both = capsys.readouterr().out.splitlines()[4:7]
     assert plain.rstrip().endswith("  about 30 min (estimate)")
     assert wide.rstrip().endswith("  about 12 min on a GPU (estimate)")
     assert both.rstrip().endswith("  not measured")
     toy.publish(record())
-    listing.show_papers(as_json=False)
+    listing.show_variants(load_paper("alpha_2001"), as_json=False)
     assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  60 s per seed")
 
 
@@ -70,6 +72,36 @@ def test_records_are_read_and_data_is_looked_for_once(toy, record, capsys, count
     located, read = counted("locate"), counted("published_records")
     assert len(entries(capsys)) == 2
     assert len(located) == len(read) == 1
+
+
+def overview(capsys) -> list[str]:
+    """The line of the only paper, word by word, and the lines below the list."""
+    listing.show_papers(as_json=False)
+    heading, line, *below = capsys.readouterr().out.splitlines()
+    assert re.split("  +", heading) == ["paper", "best row: here (paper)", "verdict", "data", "per seed"]
+    return [*re.split("  +", line), *below]
+
+
+def test_a_paper_is_listed_in_one_line_with_its_best_row(toy, record, released_record, capsys):
+    toy.paper(content=toy.released_content())
+    assert overview(capsys)[:5] == ["alpha_2001", "test error – (0.95)", "not attempted", "no", "~30 min"]
+    folder = toy.put_data(paths.DATA)
+    toy.publish(record(0, 9.0, edition="resized"))
+    assert overview(capsys)[1:4] == ["test error 9.00 (0.95)", "other data", "yes"]
+    toy.publish(released_record(0.94))
+    line = overview(capsys)
+    assert line[1:3] == ["test error 0.94 (0.95)", "confirmed"] and line[6].startswith("confirmed, not confirmed: by ")
+    toy.publish(*(record(seed, 30.1, "psnr", variant="wide") for seed in range(3)))
+    assert overview(capsys)[1:3] == ["PSNR 30.10 (30.10)", "reproduced"]
+    (folder / "test.bin").write_bytes(b"")
+    toy.publish(*(record(seed, 0.95) for seed in range(3)))
+    assert overview(capsys)[1:5] == ["test error 0.95 (0.95)", "reproduced", "bad", "60 s"]
+
+
+def test_the_papers_that_are_here_fit_80_columns(capsys):
+    listing.show_papers(as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > len(find_papers()) and max(map(len, lines)) <= 80
 
 
 def test_the_data_of_a_paper_is_one_json_document(toy, capsys):

@@ -10,7 +10,7 @@ import pytest
 from scipy.io import savemat
 from scipy.sparse import csc_array
 
-from common.base.errors import DataAbsent, DataError
+from common.base.errors import DataAbsent, DataError, MachineError
 from common.data.matlab import read_matrix
 
 CUBE = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
@@ -167,6 +167,15 @@ def test_a_byte_gone_wrong_is_refused_or_gives_another_array(tmp_path):
         except DataError:
             told += 1
     assert told
+
+
+@pytest.mark.parametrize(("vouched", "said"), [(True, "memory."), (False, "memory, or is damaged.")])
+def test_an_array_that_no_memory_holds_is_the_machines_fault(tmp_path, vouched, said):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**50,)})
+    (tmp_path / "m.npy").write_bytes(header.getvalue())
+    with pytest.raises(MachineError, match=f"m.npy: m does not fit into {said}"):
+        read_matrix(tmp_path / "m.npy", "m", vouched)
 
 
 def crashing() -> bytes:

@@ -1,7 +1,9 @@
 """Weights are measured again on the very data that their record names, or not at all."""
 
 from types import SimpleNamespace
+from typing import Literal
 
+import pydantic.dataclasses
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from common.base import paths
 from common.base.errors import DataAbsent, UsageError
 from common.claims.papers import Paper
 from common.data.passports import file_sha256
-from common.publishing.measure import _print_classes, measure_files, recorded_data, variant_of
+from common.publishing.measure import _print_classes, measure_files, recipe_of, recorded_data, variant_of
 from common.training import determinism
 from common.training.evaluation import Measured
 from common.training.weights import save_weights
@@ -28,8 +30,8 @@ def test_a_record_is_measured_again_on_its_own_edition_only(toy, record, there):
         recorded_data(toy.paper(), other, None)
 
 
-def holds(path, run: str | None):
-    return save_weights({"w": torch.zeros(1)}, path, run)
+def holds(path, run: str | None, recipe: dict | None = None):
+    return save_weights({"w": torch.zeros(1)}, path, run, recipe)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,38 @@ def test_weights_of_another_paper_or_variant_are_refused(toy, tmp_path, wanted, 
         variant_of(toy.paper(), wanted, holds(tmp_path / "file", run))
     advice = f"Measure them with `eval {paper} --variant {variant}`."
     assert str(told.value) == f"{tmp_path / 'file'} holds weights of {whose}. {advice}"
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """The recipe that the toy paper's `train` has."""
+
+    @pydantic.dataclasses.dataclass(frozen=True)
+    class Recipe:
+        pooling: Literal["mean", "sum"] = "mean"
+        rates: tuple[tuple[int, float], ...] = ((2, 0.1),)
+
+    train = SimpleNamespace(Recipe=Recipe, recipe=lambda variant, preset: Recipe())
+    monkeypatch.setattr(Paper, "module", lambda paper, name: train)
+    return Recipe
+
+
+def test_weights_are_measured_under_the_recipe_that_made_them(toy, tmp_path, recipe):
+    """Their names and shapes are the same, whatever the pooling."""
+    paper, run, said = toy.paper(), "alpha_2001/plain/seed-0", {"pooling": "sum", "rates": [[2, 0.1]]}
+    assert recipe_of(paper, "plain", holds(tmp_path / "file", run)) == recipe()
+    assert recipe_of(paper, "plain", holds(tmp_path / "file", run, said)) == recipe("sum")
+    assert recipe_of(paper, "plain", holds(tmp_path / "file", run, said | {"pooling": "mean"})) == recipe()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [({"pooling": "max"}, "pooling: Input should be 'mean' or 'sum'"), ({"stride": 2}, "stride: not a field")],
+)
+def test_weights_of_a_recipe_that_is_no_longer_known_are_refused(toy, tmp_path, recipe, said, why):
+    file = holds(tmp_path / "file", "alpha_2001/plain/seed-0", said)
+    with pytest.raises(UsageError, match=rf"file was trained with a different form of recipe \({why}\).$"):
+        recipe_of(toy.paper(), "plain", file)
 
 
 def test_classes_are_reported_with_examples_and_their_confusions(capsys):

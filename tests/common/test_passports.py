@@ -180,6 +180,15 @@ def changed_passport(edition: str, **files):
     return find_passport("shapes")
 
 
+def test_what_is_there_instead_is_named(toy, shapes):
+    folder = paths.DATA / shapes.folder
+    folder.mkdir(parents=True)
+    for name in "fedcba":
+        (folder / name).touch()
+    with pytest.raises(DataAbsent, match=r"shapes \(which holds a, b, c, d and 2 more\)"):
+        locate(shapes)
+
+
 def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     content = toy.content("train.bin")
     blob = subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
@@ -193,9 +202,11 @@ def test_a_file_of_which_only_gits_hash_is_known_is_checked_by_it(toy):
     damaged(shapes, "train.bin is not what its passport says (altered content)")
 
 
-def test_a_file_of_which_only_the_md5_sum_is_known_is_checked_by_it(toy):
+@pytest.mark.parametrize("known", ["md5", "sha256_begins"])
+def test_a_file_of_which_only_the_md5_sum_or_a_beginning_is_known_is_checked_by_it(toy, known):
     content = toy.content("train.bin")
-    shapes = changed_passport("official", **{"train.bin": {"md5": hashlib.md5(content).hexdigest()}})
+    checksum = {"md5": hashlib.md5, "sha256_begins": hashlib.sha256}[known](content).hexdigest()
+    shapes = changed_passport("official", **{"train.bin": {known: checksum if known == "md5" else checksum[:8]}})
     folder = toy.put_data(paths.DATA)
     found = locate(shapes)
     assert found.files["train.bin"] == hashlib.sha256(content).hexdigest()  # what was seen
@@ -220,9 +231,7 @@ def test_no_edition_counts_for_a_claim_unless_its_files_can_be_checked():
     for passport in passports.all_passports().values():
         for edition in passport.editions.values():
             if edition.equivalent:
-                assert edition.evidence and all(
-                    file.sha256 or file.md5 or file.git_blob for file in edition.files.values()
-                )
+                assert edition.evidence and all(file.has_checksum for file in edition.files.values())
 
 
 def test_files_that_the_passport_does_not_know_are_no_matter(toy, shapes):

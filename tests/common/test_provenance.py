@@ -111,6 +111,13 @@ def test_a_source_that_git_does_not_know_is_not_committed(git):
     assert commit("toy")[1] is False
 
 
+def test_a_copy_that_another_repository_ignores_is_not_committed(root, git):
+    (root / ".gitignore").write_text("/papers\n/common\n")
+    git("add", ".gitignore")
+    git("commit", "-m", "of something else")
+    assert commit("toy") == (git("rev-parse", "HEAD"), False)
+
+
 def test_without_git_there_is_no_commit(root, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert commit("toy") == (None, False)

@@ -1,12 +1,22 @@
 """Weights: a hash of what they are, and nothing loaded that does not fit."""
 
+from pathlib import Path
+
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
 from common.base.errors import NumbersError, UsageError
-from common.training.weights import fit_weights, load_weights, save_weights, trained_as, weights_hash
+from common.training.weights import (
+    fit_weights,
+    load_weights,
+    named_recipe,
+    named_run,
+    save_weights,
+    trained_as,
+    weights_hash,
+)
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -60,12 +70,22 @@ def test_a_file_says_what_it_holds_and_has_the_same_bytes_each_time(tmp_path):
     assert trained_as(files[0]) == ("alpha_2001", "plain")
     assert weights_hash(load_weights(files[0])) == weights_hash(weights())
     assert len({file.read_bytes() for file in files}) == 1
+    assert named_recipe(files[0]) is None
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"run": "of last week"}])
+def test_a_file_keeps_the_recipe_of_its_weights(tmp_path):
+    recipe = {"subsample": "mean", "eta": [[2, 0.0005]], "held_out": None, "squash": False}
+    files = [save_weights(weights(), tmp_path / str(time), "alpha_2001/plain/seed-3", recipe) for time in range(5)]
+    assert (named_run(files[0]), named_recipe(files[0])) == ("alpha_2001/plain/seed-3", recipe)
+    assert trained_as(files[0]) == ("alpha_2001", "plain")
+    assert weights_hash(load_weights(files[0])) == weights_hash(weights())
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"run": "of last week"}, {"run": "of 2001"}])
 def test_a_file_that_does_not_say_what_it_holds_is_read_as_well(tmp_path, metadata):
     safetensors.torch.save_file(weights(), tmp_path / "file", metadata)
-    assert trained_as(tmp_path / "file") is None
+    assert trained_as(tmp_path / "file") is None and named_recipe(tmp_path / "file") is None
     assert weights_hash(load_weights(tmp_path / "file")) == weights_hash(weights())
 
 
@@ -84,9 +104,46 @@ def test_a_truncated_file_is_refused(tmp_path, kept):
     refused(path, "not a whole safetensors file")
 
 
-def test_a_pickle_is_refused(tmp_path):
-    torch.save(weights(), tmp_path / "model.pt")
-    refused(tmp_path / "model.pt", "Pickled weights are not read")
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_state_dict_of_pytorch_is_read(tmp_path, nested):
+    file = tmp_path / "model.pth"
+    torch.save({"state_dict": weights(), "epoch": 3} if nested else weights(), file)
+    assert weights_hash(load_weights(file)) == weights_hash(weights())
+    assert trained_as(file) is named_recipe(file) is None
+    torch.save({"a": torch.tensor(float("nan"))}, file)
+    with pytest.raises(NumbersError, match="NaN or infinity in a"):
+        load_weights(file)
+
+
+class Trap:
+    """Unpickled, it would do what it likes."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("sprung"),)
+
+
+@pytest.mark.parametrize("content", [Trap(), {"a": Trap()}, nn.Linear(1, 1)])
+def test_no_code_in_a_file_is_run(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, "model.pt")
+    with pytest.raises(UsageError, match=r"^model.pt is not a state dict .* Save it with torch.save\(model.state_dict"):
+        load_weights(Path("model.pt"))
+    assert not Path("sprung").exists()
+
+
+def test_files_of_pytorch_that_hold_no_state_dict_are_refused(tmp_path):
+    file = tmp_path / "model.pt"
+    for content in ([1.0], {"epoch": 3}, {"state_dict": [weights()]}):
+        torch.save(content, file)
+        with pytest.raises(UsageError, match="model.pt holds no state dict: a dict from names to tensors"):
+            load_weights(file)
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(UsageError, match="model.pt is not a state dict that is read"):
+        load_weights(file)
+    with pytest.raises(UsageError, match="no such weights file"):
+        load_weights(tmp_path / "lost.pth")
+    torch.save(weights(), tmp_path / "model")
+    refused(tmp_path / "model", "is called .pth or .pt.")
 
 
 def test_no_file_and_a_folder_are_refused(tmp_path):
@@ -114,3 +171,13 @@ def test_weights_of_another_model_are_refused_in_one_line(model, named):
         fit_weights(model, weights())
     assert named in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_the_names_and_shapes_that_are_wanted_are_told(tmp_path):
+    linear = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    with pytest.raises(UsageError) as told:
+        fit_weights(nn.ModuleDict({"fc": nn.Linear(3, 2)}), linear)
+    wanted, had = str(told.value).removeprefix("These are weights of another model: it wants ").split("; they have ")
+    assert (wanted, had) == ("fc.weight (2, 3), fc.bias (2,)", "weight (2, 3), bias (2,).")
+    with pytest.raises(UsageError, match=r" and 12 more; they have nothing more\.$"):
+        fit_weights(nn.Sequential(*(nn.Linear(1, 1) for _ in range(10))), {})

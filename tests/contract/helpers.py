@@ -151,6 +151,12 @@ def wait_for(happened: Callable[[], bool], command: Command) -> None:
         time.sleep(0.005)
 
 
+def processes_of(command: Command) -> list[int]:
+    """The processes that the command started, as Linux lists them."""
+    pid = command.pid
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def content(folder: Path) -> dict[str, bytes | None]:
     """Everything below a folder, but for Python's own caches: the bytes of files, None for folders."""
     paths = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]

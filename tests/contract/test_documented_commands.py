@@ -48,6 +48,8 @@ def smoke_form(command: str, runs: Path) -> tuple[list[str], set[int]]:
         return ["bench", "--help"], {0}
     if what == "publish":  # nothing was run into this folder
         return [*words, "--runs-dir", str(runs / "none")], {2}
+    if what == "plot":
+        return ["plot", str(runs / "none")], {2}
     if what == "eval":  # never on the stand-in
         return words, {0} if os.environ.get("REPRO_DATA") else {0, 3}
     if what == "all" or what in PAPERS:

@@ -261,10 +261,21 @@ def test_with_no_compiler_on_the_path_either(tmp_path):
     assert record(tmp_path)["environment"]["compiled"] is None
 
 
-def test_a_compiler_that_fails_is_named_and_pytorch_does_the_work(tmp_path):
+COMPILERS = {
+    "fails": ('echo "no header" >&2; exit 1', "no header"),
+    "makes nothing": ("exit 0", "No such file or directory"),
+    "makes what cannot be loaded": ('while [ "$1" != -o ]; do shift; done; echo no library > "$2"', "file too short"),
+}
+
+
+@pytest.mark.parametrize("kind", COMPILERS)
+def test_a_compiler_without_a_use_is_named_and_pytorch_does_the_work(tmp_path, kind):
+    does, said = COMPILERS[kind]
     compiler = tmp_path / "broken-cc"
-    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit\necho "no header" >&2\nexit 1\n')
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\n{does}\n')
     compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
     ended = run(*smoke(tmp_path / "runs", *TINY), log=tmp_path, env={"CC": str(compiler)})
-    assert ended.code == 0 and f"{compiler} cannot compile kernel.c (no header)" in ended.err
+    told = [line for line in ended.complaint if "PyTorch does the work" in line]
+    assert ended.code == 0 and len(told) == 1
+    assert f"{compiler} makes nothing of kernel.c that can be loaded here (" in told[0] and said in told[0]
     assert record(tmp_path / "runs")["environment"]["compiled"] is None

@@ -10,6 +10,7 @@ from tests.contract.helpers import (
     assert_told,
     bits,
     checkpoints,
+    processes_of,
     record,
     run,
     seed_folder,
@@ -29,12 +30,6 @@ def two(toy_repository, tmp_path):
         return start(*smoke(runs, *words, paper="toy"), root=toy_repository, log=tmp_path / log)
 
     return begin
-
-
-def processes_of(command) -> list[int]:
-    """The processes that the command started, as Linux lists them."""
-    pid = command.pid
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def wait_until_it_trains(runs, command) -> None:

@@ -110,7 +110,10 @@ def test_the_word_stands_in_a_column_of_its_own_and_for_no_verdict(published):
 
 def test_published_again_everything_stays_as_it_is(published):
     before = content(published / "results")
-    assert tell(published, "publish", "toy", "--released").code == 0
+    ended = tell(published, "publish", "toy", "--released")
+    assert ended.code == 0
+    told = "toy: nothing new in results/, 1 record was there before; tables and figures rebuilt."
+    assert ended.complaint[-1] == told
     assert content(published / "results") == before
 
 
@@ -124,7 +127,7 @@ def test_uncommitted_sources_publish_nothing(root, tmp_path):
     copy = shutil.copytree(root, tmp_path / "repository")
     with open(copy / "papers" / "toy" / "released.py", "a") as file:
         file.write("# changed\n")
-    assert_told(tell(copy, "publish", "toy", "--released"), 2, "are not committed")
+    assert_told(tell(copy, "publish", "toy", "--released"), 2, "papers/toy/released.py is not as in commit ")
     assert not (copy / "results").exists()
 
 
@@ -162,7 +165,7 @@ def test_an_altered_file_is_never_measured(copy, command):
             lambda record: record["weights"].update(name="other.txt"),
             "its weights are not the line.txt that the passport",
         ),
-        (lambda record: record["code"].update(committed=False), "its sources were not committed"),
+        (lambda record: record["code"].update(committed=False), "its sources were changed from those of commit "),
         (lambda record: record["data"]["files"].update({"clouds.csv": "0" * 64}), "clouds.csv was not the file"),
         (lambda record: record["data"].update(edition="other"), "its edition 'other' is not in the passport"),
         (lambda record: record.update(id="others"), "belongs at results/records/toy/released/others/clouds.json"),

@@ -29,6 +29,7 @@ def published(root):
     assert ended.code == 0 and "reproduced" in ended.out, ended.err
     ended = tell(root, "publish", "toy")
     assert ended.code == 0 and ended.err.count("published results/records/toy/line/official/seed-") == 3
+    assert ended.complaint[-1] == "toy: 4 new in results/; tables and figures rebuilt."
     return root
 
 
@@ -79,7 +80,10 @@ def test_no_paper_is_named_in_the_ground():
 def test_the_front_door_lists_it(root):
     words = ["bash", root / "reproduce.sh"]
     done = subprocess.run(words, env=os.environ | {"REPRO_PYTHON": sys.executable}, capture_output=True, text=True)
-    assert done.returncode == 0 and "line (default)" in done.stdout and "clouds: official" in done.stdout
+    assert done.returncode == 0
+    assert "toy test error – (10.0) not attempted yes ~6.0 min" in " ".join(done.stdout.split())
+    ended = tell(root, "list", "toy")
+    assert ended.code == 0 and "line (default)" in ended.out and "clouds: official" in ended.out
     (entry,) = told_json(root)
     assert (entry["paper"], entry["variant"], entry["data"], entry["minutes"]) == ("toy", "line", "official", None)
 
@@ -96,6 +100,14 @@ def test_its_smoke_run_needs_no_data_and_settles_nothing(root, tmp_path):
     assert ended.code == 0 and "STAND-IN DATA" in ended.err
     ended = tell(root, "toy", "--preset", "smoke", "--runs-dir", tmp_path, "--check")
     assert ended.code == 1 and "--check: only a full, unmodified run on real data" in ended.complaint[-1]
+
+
+def test_weights_of_a_modified_run_are_measured_under_its_recipe(root, tmp_path):
+    assert tell(root, "toy", "--epochs", "5", "--runs-dir", tmp_path).code == 0
+    (weights,) = tmp_path.rglob("weights.safetensors")
+    ended = tell(root, "eval", "toy", "--weights", weights)
+    assert ended.code == 0
+    assert ended.complaint[-1].endswith("is measured under the recipe that it was trained with: epochs 5, not 20.")
 
 
 def test_its_train_and_eval_are_programs(root, tmp_path):
@@ -178,21 +190,26 @@ def test_all_goes_on_where_the_numbers_of_a_paper_go_bad(root, tmp_path):
     assert [row["verdict"] for row in early["rows"]] == ["failed"] and toy["rows"][0]["n"] == 1
 
 
-def out_of_memory(source):
-    return source.replace("loss = F.cross", "raise torch.OutOfMemoryError('CUDA out of memory.'); loss = F.cross")
+FULL_MEMORIES = {
+    "of a GPU": ("raise torch.OutOfMemoryError('CUDA out of memory.')", "The GPU's memory is full."),
+    "of PyTorch on a CPU": ("torch.empty(2**50)", "The memory is full. Use a smaller --batch-size"),
+    "of Python": ("bytes(2**60)", "The memory is full. Use a smaller --batch-size"),
+    "of the system": ("raise OSError(12, 'Cannot allocate memory')", "The memory is full. Use a smaller --batch-size"),
+}
 
 
 def a_bug(source):
     return source.replace("loss = F.cross", "raise RuntimeError('out of memory'); loss = F.cross")
 
 
-def test_a_full_memory_of_the_gpu_ends_with_5_and_all_goes_on(root, tmp_path):
-    said = "The GPU's memory is full. Use a smaller --batch-size, or --device cpu."
-    with another_paper(root, "early", out_of_memory):
+@pytest.mark.parametrize("memory", FULL_MEMORIES)
+def test_a_full_memory_ends_with_5_and_all_goes_on(root, tmp_path, memory):
+    statement, said = FULL_MEMORIES[memory]
+    with another_paper(root, "early", lambda source: source.replace("loss = F.cross", f"{statement}; loss = F.cross")):
         alone = tell(root, "early", "--preset", "smoke", "--runs-dir", tmp_path)
         every = tell(root, "all", "--preset", "smoke", "--runs-dir", tmp_path)
-    assert alone.code == 5 and alone.complaint[-1] == said and "Traceback" not in alone.err
-    assert every.code == 5 and f"early: {said}" in every.complaint and "Traceback" not in every.err
+    assert alone.code == 5 and said in alone.complaint[-1] and "Traceback" not in alone.err
+    assert every.code == 5 and f"early: {said}" in every.err and "Traceback" not in every.err
     assert every.complaint[-1] == "1 of 2 papers failed: early." and "toy / line, smoke" in every.out
 
 
@@ -248,11 +265,35 @@ def test_what_is_no_full_unmodified_run_on_real_data_is_not_published(root, tmp_
     assert results(root) == {}
 
 
+CANNOT = "What this run gives cannot be published: "
+
+
 def test_what_uncommitted_sources_gave_is_not_published(root, tmp_path):
     with changed(root / "papers" / "toy" / "model.py", lambda held: held + b"# changed\n"):
-        assert tell(root, "toy", "--runs-dir", tmp_path).code == 0
+        ended = tell(root, "toy", "--runs-dir", tmp_path)
+    assert ended.code == 0 and f"{CANNOT}papers/toy/model.py is not as in commit " in ended.complaint[0]
     ended = tell(root, "publish", "toy", "--runs-dir", tmp_path)
-    assert ended.code == 2 and "(its sources were not committed)" in ended.err
+    assert ended.code == 2 and "(its sources were changed from those of commit " in ended.err
+    assert results(root) == {}
+
+
+NO_COMMIT = {
+    "another user's clone": (
+        {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"},
+        "fatal: detected dubious ownership",
+    ),
+    "no .git": ({"GIT_DIR": "/nonexistent"}, "fatal: not a git repository"),
+    "no git": ({"PATH": "/nonexistent"}, "No such file or directory: git"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_COMMIT)
+def test_where_git_does_not_tell_the_commit_its_words_are_shown_at_the_start(root, tmp_path, kind):
+    env, said = NO_COMMIT[kind]
+    ended = tell(root, "toy", "--runs-dir", tmp_path, env=env)
+    assert ended.code == 0 and f"{CANNOT}git does not tell which commit this is ({said}" in ended.complaint[0]
+    ended = tell(root, "publish", "toy", "--runs-dir", tmp_path)
+    assert ended.code == 2 and "(its commit is unknown: git did not tell when it was made)" in ended.err
     assert results(root) == {}
 
 

@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from common.cli.commands import main
 from common.training.weights import load_weights, save_weights
@@ -182,13 +183,62 @@ def deep_colour(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
 
 
-def deep_tiff(path):
-    """The same as TIFF, whatever the name says: its tags, the three bit depths, one pixel."""
-    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 110), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 116),
-            (277, 3, 1, 3), (278, 3, 1, 1)]  # fmt: skip
+def write_tiff(path, bits: list[int], form: int = 1, width: int = 9):
+    """As no PIL writes it: 9 rows of pixels whose samples have these bit depths and are all of one form."""
+    colours = 2 if len(bits) == 3 else 1
+    inline = len(bits) <= 2  # the depths fit into their tag
+    depths = struct.pack(f"<{len(bits)}H", *bits)
+    place = struct.unpack("<I", depths.ljust(4, b"\0"))[0] if inline else 200
+    tags = [(256, 4, 1, width), (257, 3, 1, 9), (258, 3, len(bits), place), (259, 3, 1, 1), (262, 3, 1, colours),
+            (273, 4, 1, 300), (277, 3, 1, len(bits)), (278, 3, 1, 9), (339, 3, 1, form)]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    content = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
-    path.write_bytes(content + struct.pack("<3H", 16, 16, 16) + bytes(6))
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries
+    path.write_bytes((head.ljust(200, b"\0") + depths).ljust(300, b"\0") + bytes(81 * sum(bits) // 8))
+
+
+def deep_tiff(path):
+    write_tiff(path, [16, 16, 16])
+
+
+def signed_tiff(path):
+    write_tiff(path, [8], form=2)
+
+
+def float_tiff(path):
+    write_tiff(path, [32], form=3)
+
+
+def float_tiff_in_colour(path):
+    write_tiff(path, [32, 32, 32], form=3)
+
+
+def half_float_tiff(path):
+    write_tiff(path, [16], form=3)
+
+
+def five_band_tiff(path):
+    write_tiff(path, [8] * 5)
+
+
+def many_band_tiff(path):
+    write_tiff(path, [8] * 48)
+
+
+def two_band_tiff(path):
+    write_tiff(path, [8] * 2)
+
+
+def wide_bmp(path):
+    Image.fromarray(pixels(9, 9, 3)).save(path, "BMP")
+    path.write_bytes(path.read_bytes()[:18] + struct.pack("<I", 0xF0000001) + path.read_bytes()[22:])
+
+
+def wide_tiff(path):
+    write_tiff(path, [8], width=0xF0000001)
+
+
+def wide_ppm(path):
+    path.write_bytes(b"P6 4000000000 1 255\n\1\2\3")
 
 
 def deep_ppm(path):
@@ -235,7 +285,17 @@ def missing(path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [(missing, "no such picture"), (no_picture, "is not a picture"), (cut, "cannot be read as a picture"),
-     (deep, "save it with 8"), (deep_colour, "save it with 8"), (deep_tiff, "save it with 8"),
+     (deep, "save it with 8"), (deep_colour, "save it with 8"),
+     (deep_tiff, "is a TIFF with 3 channels of 16-bit unsigned integers. Save it in grey or RGB, with 8 bits"),
+     (signed_tiff, "is a TIFF with 1 channel of 8-bit signed integers."),
+     (float_tiff, "is a TIFF with 1 channel of 32-bit floating-point numbers."),
+     (float_tiff_in_colour, "is a TIFF with 3 channels of 32-bit floating-point numbers."),
+     (half_float_tiff, "is a TIFF with 1 channel of 16-bit floating-point numbers."),
+     (five_band_tiff, "is a TIFF with 5 channels of 8-bit unsigned integers."),
+     (many_band_tiff, "is a TIFF with 48 channels of 8-bit unsigned integers."),
+     (two_band_tiff, "is a kind of TIFF that is not read here (2 channels of 8-bit unsigned integers)."),
+     (wide_bmp, "cannot be read as a picture"), (wide_tiff, "cannot be read as a picture"),
+     (wide_ppm, "cannot be read as a picture"),
      (deep_ppm, "save it with 8"), (deep_plain_ppm, "save it with 8"), (animated, "holds 2 pictures"),
      (animated_png, "holds 2 pictures"), (of_two_pages, "holds 2 pictures"),
      (folder, "a.png is a folder: --image takes one picture."),
@@ -246,6 +306,65 @@ def test_a_picture_that_cannot_be_used_ends_with_2(tmp_path, capsys, weights, ma
     words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
     assert_told(restored(capsys, *words), 2, said)
     assert not (tmp_path / "b.png").exists()
+
+
+def long_text(path):
+    text = PngInfo()
+    text.add_text("plain", "x" * 2_000_000)
+    text.add_text("compressed", "x" * 80_000_000, zip=True)
+    text.add_itxt("XML:com.adobe.xmp", "y" * 2_000_000, zip=True)
+    Image.fromarray(pixels(9, 9)).save(path, pnginfo=text)
+
+
+def long_profile(path):
+    Image.fromarray(pixels(9, 9)).save(path, icc_profile=colour_profile("GRAY") + bytes(2_000_000))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", [long_text, long_profile])
+def test_a_png_with_much_text_or_a_long_profile_is_read(tmp_path, capsys, weights, make):
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    make(tmp_path / "a.png")
+    words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.tif"]
+    assert_told(restored(capsys, *words), 0, "b.tif: ")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.tif")), pixels(9, 9))
+    assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+
+
+def next_page_of(content: bytes) -> int:
+    """Where the first page of a TIFF says where the next one is."""
+    (first,) = struct.unpack_from("<I", content, 4)
+    return first + 2 + 12 * struct.unpack_from("<H", content, first)[0]
+
+
+def beyond_the_end(content: bytes) -> bytes:
+    place = next_page_of(content)
+    return content[:place] + struct.pack("<I", len(content) + 1000) + content[place + 4 :]
+
+
+def cut_in_the_second(content: bytes) -> bytes:
+    return content[: struct.unpack_from("<I", content, next_page_of(content))[0] + 10]
+
+
+def rubbish_in_the_second(content: bytes) -> bytes:
+    return cut_in_the_second(content)[:-8] + b"\xaa" * 200
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("damage", [beyond_the_end, cut_in_the_second, rubbish_in_the_second])
+def test_a_sound_page_before_a_damaged_one_is_restored(tmp_path, capsys, weights, damage):
+    of_two_pages(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(damage((tmp_path / "a.tif").read_bytes()))
+    words = ["--weights", weights, "--image", tmp_path / "a.tif", "--output", tmp_path / "b.png"]
+    assert_told(restored(capsys, *words), 0, "a.tif: what follows its first picture is damaged and is left out.")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), pixels(9, 9))
+
+
+def test_damaged_exif_data_is_passed_over(tmp_path, capsys, weights):
+    Image.fromarray(pixels(9, 9)).save(tmp_path / "a.png", exif=b"no EXIF data")
+    words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
+    assert_told(restored(capsys, *words), 0, "a.png: its EXIF data is damaged: whether it lies upright is not known.")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), pixels(9, 9))
 
 
 SHALLOW_PPM = [b"P6 1 1 255\n\1\2\3", b"P6 1 1 15\n\1\2\3", b"P5 1 1 255\n\1", b"P1 1 1 1", b"P3 1 1 9 1 2 3"]
@@ -327,6 +446,18 @@ def test_a_disk_that_is_full_in_the_end_is_told_as_it_is(tmp_path, capsys, monke
     words = ["--weights", weights, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
     said = f"{tmp_path / 'b.png'}: No space left on device. Name another place with --output.\n"
     assert restored(capsys, *words) == Ended(5, "", said)
+
+
+def test_output_may_be_a_link_or_have_the_longest_name(tmp_path, capsys, weights):
+    Image.fromarray(pixels(9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to("new/b.png")
+    tell = partial(restored, capsys, "--weights", weights, "--image", tmp_path / "a.png", "--output")
+    for name in ("link.png", "n" * 251 + ".png"):
+        assert_told(tell(tmp_path / name), 0, f"{name}: ")
+        assert np.array_equal(np.asarray(Image.open(tmp_path / name)), pixels(9, 9))
+    assert (tmp_path / "link.png").is_symlink()
+    (tmp_path / "itself.png").symlink_to("a.png")
+    assert_told(tell(tmp_path / "itself.png"), 2, "itself.png: that is the picture itself.")
 
 
 LARGE = """

@@ -384,6 +384,10 @@ def test_files_in_a_folder_of_their_own_are_read_from_there(tmp_path):
     assert len(load(data).train) == 30
 
 
+def from_1(count: int) -> np.ndarray:
+    return np.arange(count)[:, None] % 3 + 1
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -393,9 +397,16 @@ def test_files_in_a_folder_of_their_own_are_read_from_there(tmp_path):
         ({"train_img": np.array([["a"] * 12] * 30)}, "train_img is not an array of numbers"),
         ({"train_img": np.empty((0, 12))}, "train_img is not a matrix"),
         ({"test_img": np.ones((100, 13))}, "differ in length"),
-        ({"train_img_lab": np.full((30, 1), -1)}, "labels must be whole numbers"),
-        ({"train_img_lab": np.full((30, 1), 0.5)}, "labels must be whole numbers"),
-        ({"train_img_lab": np.zeros((30, 2))}, "labels must be whole numbers"),
+        (
+            {"train_img_lab": np.full((30, 1), -1)},
+            "labels count from 0 and leave none out, but these 4 ",
+        ),
+        ({"train_img_lab": np.full((30, 1), 0.5)}, "must be whole numbers, one in a row, not 0.5 to 0.5 in 1 column"),
+        ({"train_img_lab": np.zeros((30, 2))}, "must be whole numbers, one in a row, not 0 to 0 in 2 columns"),
+        ({"train_img_lab": np.full((30, 1), 99)}, "but these 4 classes go from 0 to 99"),
+        ({"train_img_lab": np.full((30, 1), 1e12)}, "but these 4 classes go from 0 to 1000000000000"),
+        ({"train_img_lab": np.full((30, 1), 1e300)}, "must be whole numbers, one in a row, not 1e\\+300 to"),
+        ({"train_img_lab": from_1(30), "test_img_lab": from_1(100)}, "but these 3 classes go from 1 to 3"),
         ({"test_pairs": 99}, "99 pairs to test on, but there should be 100"),
     ],
 )

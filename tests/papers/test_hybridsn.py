@@ -516,8 +516,12 @@ def small(monkeypatch):
 WRONG = {
     "cube of another shape": (lambda cube, truth: (cube[:-1], truth), r"shape \(19, 20, 30\), not \(20, 20, 30\)"),
     "truth of another shape": (lambda cube, truth: (cube, truth[:, :-1]), r"indian_pines_gt: has shape \(20, 19\)"),
-    "label out of range": (lambda cube, truth: (cube, truth * 17), r"labels \[17.0\], not 0 to 16"),
-    "label that is not whole": (lambda cube, truth: (cube, truth * 1.5), r"labels \[1.5\]"),
+    "label out of range": (
+        lambda cube, truth: (cube, truth * 17),
+        "from 17 to 17, where whole numbers from 0 to 16",
+    ),
+    "label that is not whole": (lambda cube, truth: (cube, truth * 1.5), "labels from 1.5 to 1.5, where"),
+    "a stray label": (lambda cube, truth: (cube, np.where(np.eye(20), 1e12, truth)), "from 1 to 1e\\+12, where"),
     "not a number": (lambda cube, truth: (cube * np.nan, truth), "holds values that are not numbers"),
 }
 
@@ -580,6 +584,14 @@ def test_values_that_make_no_sense_are_refused(field, value):
     option = option_name(field)
     with pytest.raises(UsageError, match=f"{option} {value}"):
         override(Recipe(), [option, str(value)])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_quick_takes_updates_enough_to_be_seen_to_learn(variant):
+    quick, splits = recipe(variant, "quick"), load_paper("hybridsn").variants[variant].splits
+    if splits:
+        assert quick.epochs * -(-splits["train"] // quick.batch_size) >= 120
+    assert quick == replace(VARIANTS[variant], epochs=quick.epochs) and quick.epochs * quick.training_share == 3
 
 
 def test_presets_shorten_and_nothing_else():

@@ -356,6 +356,20 @@ def test_real_mnist_has_its_counts():
     assert torch.bincount(digits.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
+@needs_mnist
+@pytest.mark.parametrize(("folder", "edition"), [("mnist", "unpacked"), ("MNIST/raw", "torchvision")])
+def test_real_mnist_is_read_unpacked_too(tmp_path, monkeypatch, folder, edition):
+    packed = locate(find_passport("mnist"))
+    (tmp_path / folder).mkdir(parents=True)
+    for name in packed.files:
+        (tmp_path / folder / name.removesuffix(".gz")).write_bytes(gzip.decompress((packed.folder / name).read_bytes()))
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path))
+    unpacked = locate(find_passport("mnist"))
+    assert unpacked.edition == edition and find_passport("mnist").counts(edition)
+    for part, same in zip(vars(load(packed)).values(), vars(load(unpacked)).values(), strict=True):
+        assert torch.equal(part, same)
+
+
 # ---- the updates ----------------------------------------------------------------------
 
 needs_compiler = pytest.mark.skipif(compile_c.compile_c(kernel.SOURCE) is None, reason="no C compiler here")

@@ -18,7 +18,7 @@ from common.training.weights import copied, load_weights, weights_hash
 from papers.resnet import train as resnet
 from papers.senet import figures, train
 from papers.senet.data import PADDING, of_each_channel, of_each_pixel, random_crops
-from papers.senet.eval import evaluate, gates_by_class
+from papers.senet.eval import evaluate, gates_by_class, predictor
 from papers.senet.model import initialise
 from papers.senet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
@@ -327,6 +327,8 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs, few):
     assert measured.metrics["last"]["test_error"] == pytest.approx(100 * wrong.item() / len(few.test_labels))
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights, replace(work.recipe, reduction=None), STAND_IN, "cpu")
+    logits = predictor(weights, work.recipe, lambda: STAND_IN).eval()(few.test_images)
+    assert (logits.argmax(1) == few.test_labels).sum() == matrix.trace()
 
 
 def test_gates_are_measured_class_by_class(few, monkeypatch):

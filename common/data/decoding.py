@@ -1,0 +1,178 @@
+"""Pictures that do not fit into memory: decoded and cut when a batch is asked for, by processes that work ahead.
+
+What a crop is follows from its own numbers alone; nothing is drawn where it is decoded. So batches are the same to the
+bit, whatever the number of processes.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common.base.errors import DataError, MachineError
+
+
+class Crop(NamedTuple):
+    """A square of a picture.
+
+    Attributes:
+        number: of the picture.
+        shorter: the length, in pixels, to which the picture's shorter side is resized.
+        row, column: where in the room that the square has, from 0 (top, left) to below 1 (bottom, right).
+    """
+
+    number: int
+    shorter: int
+    row: float
+    column: float
+
+
+def centre(number: int, shorter: int) -> Crop:
+    return Crop(number, shorter, 0.5, 0.5)
+
+
+def cut(picture: Tensor, crop: Crop, side: int) -> Tensor:
+    """The square of `side` x `side` pixels that the crop says, of the resized picture.
+
+    Only what the square shows is resized: its edges lie on whole pixels of the picture, and nothing beyond them is
+    averaged in. Bilinear, and averaged where it shrinks.
+
+    Args:
+        picture: (3, H, W), uint8; fastest where the channels are next to each other in memory.
+
+    Returns:
+        (3, side, side), uint8.
+    """
+    height, width = picture.shape[1:]
+    seen = min(height, width, round(side * min(height, width) / crop.shorter))
+    top, left = int(crop.row * (height - seen + 1)), int(crop.column * (width - seen + 1))
+    part = picture[None, :, top : top + seen, left : left + seen]
+    return F.interpolate(part, (side, side), mode="bilinear", antialias=True)[0]
+
+
+def cores_to_decode(device: str) -> int:
+    """How many processes decode for this one: on a machine with GPUs its share of the cores; none beside a training
+    that needs them itself."""
+    if device == "cpu":
+        return 0
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+class Decoded(Sequence[Tensor]):
+    """Batches of crops. It is made to be read in order, from wherever one begins.
+
+    Args:
+        pictures: each (3, H, W), uint8, decoded when it is asked for.
+        crops: those of each batch, by its number.
+        batches: how many.
+        side: of every crop, in pixels.
+        device: where the batches are wanted.
+        workers: processes that decode ahead; 0: this one does, when asked.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Tensor],
+        crops: Callable[[int], list[Crop]],
+        batches: int,
+        side: int,
+        device: str,
+        workers: int,
+    ):
+        self.pictures, self.crops, self.batches, self.side = pictures, crops, batches, side
+        self.device, self.workers = device, workers
+        self._next = -1
+        self._ahead: Iterator[Tensor | DataError] = iter(())
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]  # nobody asks for a slice
+        """A batch (N, 3, side, side), uint8, on the device.
+
+        Raises:
+            DataError: a file cannot be read as a picture.
+            MachineError: a process that decodes has died.
+        """
+        if number >= self.batches:
+            raise IndexError(number)
+        if number != self._next:
+            self._ahead = iter(self._loader(number))
+        try:
+            batch = next(self._ahead)
+        except RuntimeError as error:
+            raise MachineError(f"decoding pictures failed ({str(error).splitlines()[0]}).") from None
+        if isinstance(batch, DataError):
+            raise batch
+        self._next = number + 1
+        return batch.to(self.device, non_blocking=True)
+
+    def _loader(self, first: int) -> DataLoader:
+        return DataLoader(
+            _Cut(self.pictures, self.side),
+            batch_sampler=(self.crops(number) for number in range(first, self.batches)),
+            num_workers=self.workers,
+            collate_fn=_stacked,
+            pin_memory=self.device == "cuda",
+            generator=torch.Generator(),  # else it draws from the global one
+            worker_init_fn=_obey_the_parent,
+            multiprocessing_context="fork" if self.workers else None,
+        )
+
+
+class _Cut(Dataset):
+    def __init__(self, pictures: Sequence[Tensor], side: int):
+        self.pictures, self.side = pictures, side
+
+    def __getitem__(self, crop: Crop) -> Tensor | DataError:
+        """An error is handed on as a value, for one that is raised in a worker arrives as a traceback."""
+        try:
+            return cut(self.pictures[crop.number], crop, self.side)
+        except DataError as error:
+            return error
+
+
+def _stacked(parts: list[Tensor | DataError]) -> Tensor | DataError:
+    for part in parts:
+        if isinstance(part, DataError):
+            return part
+    return torch.stack([part for part in parts if isinstance(part, Tensor)])
+
+
+def _obey_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the one that trains saves, and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+# ---- tests with crops ------------------------------------------------------------------------
+
+
+def one_crop(squares: Tensor, side: int) -> Tensor:
+    """The middle of each square.
+
+    Args:
+        squares: (N, 3, S, S), S at least `side`.
+
+    Returns:
+        (N, 1, 3, side, side).
+    """
+    first = (squares.shape[-1] - side) // 2
+    return squares[:, None, :, first : first + side, first : first + side]
+
+
+def ten_crops(squares: Tensor, side: int) -> Tensor:
+    """The corners and the middle of each square, and their mirror images: (N, 10, 3, side, side), of (N, 3, S, S).
+
+    A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012,
+    took them of the middle square of a picture whose shorter side has 256 pixels, for crops of 224.
+    """
+    last = squares.shape[-1] - side
+    corners = [(top, left) for top in (0, last) for left in (0, last)]
+    five = [squares[..., top : top + side, left : left + side] for top, left in (*corners, (last // 2, last // 2))]
+    return torch.stack([*five, *(crop.flip(-1) for crop in five)], dim=1)
