@@ -48,13 +48,13 @@ class Recipe:
     distortion: Annotated[float, Field(ge=0, lt=1)] = 0.4  # open: how far brightness, contrast and colour change
     grey_level: Annotated[float, Field(gt=0)] = 1.0  # open: what one of 255 is worth to the network
     initial_weights: Initial = "xavier"  # open: how they are drawn
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 100  # open
-    batch_size: Annotated[int, Field(ge=2, le=1000)] = 32  # open
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 100  # open: passes over the training pictures
+    batch_size: Annotated[int, Field(ge=2, le=1000)] = 32  # open: patches; BVLC's GoogLeNet has 32
     learning_rate: Annotated[float, Field(gt=0)] = 0.01  # open: of the first epoch
     decay: Annotated[float, Field(gt=0, le=1)] = 0.96  # of the rate, all `decay_epochs` (Sec. 6: by 4 %)
     decay_epochs: Annotated[int, Field(ge=1)] = 8  # Sec. 6
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Sec. 6
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0002  # open
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0002  # open; BVLC's GoogLeNet has it
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99  # Polyak averaging (Sec. 6); open: the mean's share at a step
     held_out: bool = False  # test on a fifth of the training pictures, which then do not train, for choosing
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights, statistics and loss are float32; ours

@@ -298,4 +298,5 @@ def test_what_was_forged_before_it_was_committed_is_found_by_training_again_only
     assert {check: wrong(check) for check in verify.CHECKS} == {check: [] for check in verify.CHECKS}
     paper = load_paper("toy")
     stands, found = rerun(paper, records_of(paper, "line", 1), None)
-    assert stands is False and found == f"trained again by the sources of {git(root, 'rev-parse', 'HEAD~1')[:7]}{said}"
+    assert stands is False
+    assert found.startswith(f"trained again by the sources of {git(root, 'rev-parse', 'HEAD~1')[:7]}{said}")
