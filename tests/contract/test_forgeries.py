@@ -283,7 +283,10 @@ def test_nothing_is_found_where_nothing_is_forged(committed, at):
 @pytest.mark.parametrize(
     ("forge", "said"),
     [
-        (another_metric, ": the very bits of the record, but test_error (last) is 10.0, recorded 9.0"),
+        (
+            another_metric,
+            ": the very bits of the record, but test_error (last) is 10.0, recorded 9.0; its curves differ",
+        ),
         (worst_dropped, ", on the same kind of machine: other bits than the record's"),
     ],
 )
