@@ -779,6 +779,7 @@ def test_held_out_pictures_of_the_quick_preset():
 # ---- evaluation ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_claims_protocol_is_measured_and_every_protocol_explained():
     found = {}
     for variant in PAPER.variants:

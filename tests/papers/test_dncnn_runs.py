@@ -27,6 +27,7 @@ from papers.dncnn.model import DnCNN, denoise, for_inference, initialise
 from papers.dncnn.train import VARIANTS, recipe
 from tests.contract import helpers
 from tests.contract.helpers import Ended, bits, seed_folder
+from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("dncnn")
 CODE = provenance.code(PAPER.name)
@@ -73,7 +74,9 @@ def essence(record: Record) -> tuple:
     return record.weights.sha256, record.metrics, record.curves, record.details
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", the_others_slow(VARIANTS, "sigma25-authors", "three-tasks", "fig2-sgd-direct-no-bn")
+)
 def test_every_variant_trains_resumes_within_an_epoch_and_is_measured(tmp_path, runs, variant):
     whole = run_smoke(runs, variant)
     assert whole.status == "finished" and len(whole.curves["psnr"]) == 2

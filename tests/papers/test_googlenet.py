@@ -25,6 +25,7 @@ from papers.googlenet.model import TABLE_1, Columns, GoogLeNet, initialise
 from papers.googlenet.sampling import stack, training_batch
 from papers.googlenet.train import VARIANTS, gradient_norms, learning_rate, mean_colour, recipe
 from tests.contract import helpers
+from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("googlenet")
 CODE = provenance.code(PAPER.name)
@@ -229,7 +230,7 @@ def test_held_out_pictures_neither_train_nor_are_the_test_pictures(tmp_path, few
 # ---- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", the_others_slow(VARIANTS, "flowers", "flowers-bn"))
 def test_every_variant_trains_resumes_and_evaluates(tmp_path, variant):
     whole = finished(tmp_path / "whole", variant=variant)
     cut_after(4, tmp_path / "cut", variant=variant)

@@ -22,6 +22,7 @@ from papers.hybridsn import data, figures, train
 from papers.hybridsn.eval import evaluate
 from papers.hybridsn.train import VARIANTS, recipe
 from tests.contract import helpers
+from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("hybridsn")
 CODE = provenance.code(PAPER.name)
@@ -57,12 +58,9 @@ def cut_after(updates: int, folder, **how) -> None:
         run_job(job(folder, **how))
 
 
-def each_variant() -> list:
-    """The other scenes differ from Indian Pines in nothing that a stand-in shows but the number of components."""
-    return [pytest.param(name, marks=() if name.startswith("indian_pines") else pytest.mark.slow) for name in VARIANTS]
-
-
-@pytest.mark.parametrize("variant", each_variant())
+@pytest.mark.parametrize(
+    "variant", the_others_slow(VARIANTS, "indian_pines-random30", "indian_pines-disjoint", "indian_pines-random10-3d")
+)
 def test_every_variant_trains_resumes_and_evaluates(tmp_path, runs, variant):
     whole = finished(runs, variant=variant)
     cut_after(2, tmp_path, variant=variant)  # in the middle of an epoch, or at its end

@@ -396,7 +396,10 @@ def test_kernel_gradient_is_autograds_in_double_precision(options, loss):
 
 
 @needs_compiler
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    [pytest.param(LOSSES[0], marks=pytest.mark.slow), *LOSSES[1:2], pytest.param(LOSSES[2], marks=pytest.mark.slow)],
+)
 def test_kernel_and_pytorch_stay_together_over_many_updates(loss):
     patterns, labels = random_patterns(100)
     model = random_model(subsample_mean=True)

@@ -23,6 +23,7 @@ from papers.senet.model import initialise
 from papers.senet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
 from tests.papers.cifar import STAND_IN, some_of_each_class
+from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("senet")
 CODE = {name: provenance.code(name) for name in ("senet", "resnet")}
@@ -271,7 +272,7 @@ def test_held_out_pictures_are_the_last_and_neither_train_nor_standardise(tmp_pa
 # ---- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", the_others_slow(VARIANTS, "se-resnet20", "se-preact-resnet164"))
 def test_every_variant_trains_resumes_and_evaluates(tmp_path, runs, variant):
     whole = finished(runs, variant=variant)
     cut_after(6, tmp_path, variant=variant)

@@ -180,7 +180,10 @@ def test_every_branch_has_a_block_and_the_plain_network_none(network):
     assert all_of(SqueezeExcitation, plain) == []
 
 
-@pytest.mark.parametrize("network", [*SMALLEST, ("imagenet", 50), ("imagenet-resnext", 50)])
+@pytest.mark.parametrize(
+    "network",
+    [*SMALLEST, *(pytest.param((family, 50), marks=pytest.mark.slow) for family in ("imagenet", "imagenet-resnext"))],
+)
 def test_a_gate_forced_to_1_gives_the_plain_network_exactly(network):
     gated, plain = trained(build(*network, excitation_bias=True)), build(*network, reduction=None).eval()
     names = plain.state_dict().keys()
