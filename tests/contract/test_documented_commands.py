@@ -84,7 +84,13 @@ def runs(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("command", documented_commands())
+def each_command() -> list:
+    """What trains every paper twice takes minutes."""
+    long = ("bash reproduce.sh verify",)
+    return [pytest.param(name, marks=pytest.mark.slow if name in long else ()) for name in documented_commands()]
+
+
+@pytest.mark.parametrize("command", each_command())
 def test_documented_command_runs(command, runs):
     words, codes = smoke_form(command, runs)
     environment = os.environ | {"REPRO_PYTHON": sys.executable}
