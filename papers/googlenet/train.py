@@ -54,7 +54,7 @@ class Recipe:
     decay: Annotated[float, Field(gt=0, le=1)] = 0.96  # of the rate, all `decay_epochs` (Sec. 6: by 4 %)
     decay_epochs: Annotated[int, Field(ge=1)] = 8  # Sec. 6
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Sec. 6
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0002  # open; BVLC's GoogLeNet has it
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0002  # open: not in the paper
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99  # Polyak averaging (Sec. 6); open: the mean's share at a step
     held_out: bool = False  # test on a fifth of the training pictures, which then do not train, for choosing
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights, statistics and loss are float32; ours
