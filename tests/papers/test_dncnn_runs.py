@@ -14,7 +14,7 @@ from common.base import paths
 from common.base.errors import NumbersError
 from common.claims.papers import load_paper
 from common.data.passports import LocatedData
-from common.training import checkpoint, provenance
+from common.training import provenance
 from common.training.determinism import generator, make_deterministic
 from common.training.records import Record, read_record
 from common.training.run import Job, run_job
@@ -27,6 +27,7 @@ from papers.dncnn.model import DnCNN, denoise, for_inference, initialise
 from papers.dncnn.train import VARIANTS, recipe
 from tests.contract import helpers
 from tests.contract.helpers import Ended, bits, seed_folder
+from tests.papers.mistakes import spoil_checkpoint
 from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("dncnn")
@@ -216,10 +217,7 @@ def statistics_forgotten(kept: dict) -> None:
 )  # the authors' moments of batch normalization are those of the last batch, whatever came before
 def test_a_resume_with_a_mistake_gives_other_bits(tmp_path, runs, sabotage, variant):
     interrupted(tmp_path, STEPS + 1, variant=variant)
-    folder = job(tmp_path, variant).folder
-    kept = checkpoint.load(folder)
-    sabotage(kept)
-    checkpoint.save(folder, kept["samples"], kept)
+    spoil_checkpoint(job(tmp_path, variant).folder, sabotage)
     assert run_smoke(tmp_path, variant).weights.sha256 != run_smoke(runs, variant).weights.sha256
 
 

@@ -32,6 +32,7 @@ from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
 from papers.dscmr.train import VARIANTS, Recipe, metrics_of_curves, order_of_epoch, recipe
 from tests.contract import helpers
 from tests.contract.helpers import killed_after
+from tests.papers.mistakes import spoil_checkpoint, step_off_by_one
 from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("dscmr")
@@ -546,10 +547,6 @@ def test_measuring_between_epochs_does_not_disturb(tmp_path, runs, monkeypatch, 
     assert blind.weights.sha256 == measured.weights.sha256
 
 
-def step_off_by_one(kept: dict) -> None:
-    kept["step"] += 1
-
-
 def one_weight_off(kept: dict) -> None:
     kept["parts"]["model"]["P.bias"][0] += 1e-6
 
@@ -561,10 +558,7 @@ def other_moments(kept: dict) -> None:
 @pytest.mark.parametrize("mistake", [step_off_by_one, one_weight_off, other_moments])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, runs, no_picture, mistake):
     cut_after(6, tmp_path)
-    folder = job(tmp_path).folder
-    kept = checkpoint.load(folder)
-    mistake(kept)
-    checkpoint.save(folder, kept["samples"], kept)
+    spoil_checkpoint(job(tmp_path).folder, mistake)
     assert finished(tmp_path).weights.sha256 != finished(runs).weights.sha256
 
 

@@ -13,7 +13,7 @@ from common.claims.papers import load_paper
 from common.data.flowers import load, split
 from common.data.image_folder import LabelledPictures
 from common.data.passports import LocatedData
-from common.training import checkpoint, provenance
+from common.training import provenance
 from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
@@ -25,6 +25,7 @@ from papers.googlenet.model import TABLE_1, Columns, GoogLeNet, initialise
 from papers.googlenet.sampling import stack, training_batch
 from papers.googlenet.train import VARIANTS, gradient_norms, learning_rate, mean_colour, recipe
 from tests.contract import helpers
+from tests.papers.mistakes import other_velocity, spoil_checkpoint, step_off_by_one
 from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("googlenet")
@@ -269,25 +270,14 @@ def test_bits_follow_from_the_seed_and_not_from_global_draws_or_tests(tmp_path, 
     assert finished(tmp_path).weights.sha256 == whole.weights.sha256
 
 
-def step_off_by_one(kept: dict) -> None:
-    kept["step"] += 1
-
-
 def other_average(kept: dict) -> None:
     kept["parts"]["average"]["module.linear.bias"].add_(1e-3)
-
-
-def other_velocity(kept: dict) -> None:
-    kept["parts"]["optimiser"]["state"][0]["momentum_buffer"].mul_(1.001)
 
 
 @pytest.mark.parametrize("mistake", [step_off_by_one, other_average, other_velocity])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, runs, mistake):
     cut_after(2, tmp_path)
-    folder = job(tmp_path).folder
-    kept = checkpoint.load(folder)
-    mistake(kept)
-    checkpoint.save(folder, kept["samples"], kept)
+    spoil_checkpoint(job(tmp_path).folder, mistake)
     assert finished(tmp_path).weights.sha256 != finished(runs).weights.sha256
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from common.base.errors import Interrupted, NumbersError
 from common.claims.papers import load_paper
 from common.data.passports import LocatedData
-from common.training import checkpoint, provenance
+from common.training import provenance
 from common.training.records import Record, read_record
 from common.training.run import Job, Run, run_job
 from common.training.weights import copied, load_weights
@@ -22,6 +22,7 @@ from papers.hybridsn import data, figures, train
 from papers.hybridsn.eval import evaluate
 from papers.hybridsn.train import VARIANTS, recipe
 from tests.contract import helpers
+from tests.papers.mistakes import spoil_checkpoint, step_off_by_one
 from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("hybridsn")
@@ -130,10 +131,6 @@ def test_other_draws_between_updates_do_not_disturb(tmp_path, runs, monkeypatch)
     assert len(drawn) == 8
 
 
-def step_off_by_one(kept: dict) -> None:
-    kept["step"] += 1
-
-
 def one_weight_off(kept: dict) -> None:
     kept["parts"]["model"]["dense_3.bias"][0] += 1e-6
 
@@ -145,10 +142,7 @@ def other_moments(kept: dict) -> None:
 @pytest.mark.parametrize("mistake", [step_off_by_one, one_weight_off, other_moments])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, runs, mistake):
     cut_after(2, tmp_path)
-    folder = job(tmp_path).folder
-    kept = checkpoint.load(folder)
-    mistake(kept)
-    checkpoint.save(folder, kept["samples"], kept)
+    spoil_checkpoint(job(tmp_path).folder, mistake)
     assert finished(tmp_path).weights.sha256 != finished(runs).weights.sha256
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from common.base.errors import DataError, UsageError
 from common.claims.papers import load_paper
 from common.data.passports import LocatedData, find_passport, locate
-from common.training import checkpoint, compile_c, provenance
+from common.training import compile_c, provenance
 from common.training.determinism import generator
 from common.training.recipes import as_text, described_fields, option_name, override
 from common.training.records import Record
@@ -53,6 +53,7 @@ from papers.lenet5_1998.train import (
     recipe,
 )
 from tests.contract.helpers import killed_after
+from tests.papers.mistakes import spoil_checkpoint, step_off_by_one
 
 PAPER = load_paper("lenet5_1998")
 CODE = provenance.code(PAPER.name)
@@ -632,10 +633,6 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path, runs, steps, co
     assert (resumed.weights.sha256, resumed.curves) == (whole.weights.sha256, whole.curves)
 
 
-def step_off_by_one(kept: dict) -> None:
-    kept["step"] += 1
-
-
 def one_weight_off(kept: dict) -> None:
     kept["at"]["weights"][0] += 1e-6
 
@@ -647,10 +644,7 @@ def other_rates(kept: dict) -> None:
 @pytest.mark.parametrize("mistake", [step_off_by_one, one_weight_off, other_rates])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, runs, mistake):
     cut_after(4, tmp_path)
-    folder = job(tmp_path).folder
-    kept = checkpoint.load(folder)
-    mistake(kept)
-    checkpoint.save(folder, kept["samples"], kept)
+    spoil_checkpoint(job(tmp_path).folder, mistake)
     assert finished(tmp_path).weights.sha256 != finished(runs).weights.sha256
 
 

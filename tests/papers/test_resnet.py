@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
 from common.data.cifar10 import Cifar10
-from common.training import checkpoint, provenance, steps
+from common.training import provenance, steps
 from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
@@ -22,6 +22,7 @@ from papers.resnet.model import initialise
 from papers.resnet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
 from tests.papers.cifar import STAND_IN, some_of_each_class
+from tests.papers.mistakes import other_velocity, spoil_checkpoint, step_off_by_one
 
 PAPER = load_paper("resnet")
 CODE = provenance.code(PAPER.name)
@@ -312,25 +313,14 @@ def test_bits_follow_from_the_seed_and_not_from_global_draws_or_tests(tmp_path, 
     assert finished(tmp_path).weights.sha256 == whole.weights.sha256
 
 
-def step_off_by_one(kept: dict) -> None:
-    kept["step"] += 1
-
-
 def other_moments(kept: dict) -> None:
     kept["parts"]["model"]["conv1.1.running_mean"].add_(1e-3)
-
-
-def other_velocity(kept: dict) -> None:
-    kept["parts"]["optimiser"]["state"][0]["momentum_buffer"].mul_(1.001)
 
 
 @pytest.mark.parametrize("mistake", [step_off_by_one, other_moments, other_velocity])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, runs, mistake):
     cut_after(2, tmp_path)
-    folder = job(tmp_path).folder
-    kept = checkpoint.load(folder)
-    mistake(kept)
-    checkpoint.save(folder, kept["samples"], kept)
+    spoil_checkpoint(job(tmp_path).folder, mistake)
     assert finished(tmp_path).weights.sha256 != finished(runs).weights.sha256
 
 

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
 from common.data.cifar10 import Cifar10
-from common.training import checkpoint, provenance
+from common.training import provenance
 from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
@@ -23,6 +23,7 @@ from papers.senet.model import initialise
 from papers.senet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
 from tests.contract import helpers
 from tests.papers.cifar import STAND_IN, some_of_each_class
+from tests.papers.mistakes import other_velocity, spoil_checkpoint
 from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("senet")
@@ -300,17 +301,10 @@ def other_gates(kept: dict) -> None:
     kept["parts"]["model"]["maps8.0.excitation.w1.weight"].mul_(1.001)
 
 
-def other_velocity(kept: dict) -> None:
-    kept["parts"]["optimiser"]["state"][0]["momentum_buffer"].mul_(1.001)
-
-
 @pytest.mark.parametrize("mistake", [other_gates, other_velocity])
 def test_a_resume_with_a_mistake_would_be_noticed(tmp_path, runs, mistake):
     cut_after(2, tmp_path)
-    folder = job(tmp_path).folder
-    kept = checkpoint.load(folder)
-    mistake(kept)
-    checkpoint.save(folder, kept["samples"], kept)
+    spoil_checkpoint(job(tmp_path).folder, mistake)
     assert finished(tmp_path).weights.sha256 != finished(runs).weights.sha256
 
 
