@@ -139,7 +139,7 @@ class Decoded(Sequence[Tensor]):
     def _loader(self, first: int) -> DataLoader:
         return DataLoader(
             _Cut(self.pictures, self.side),
-            batch_sampler=(self.views(number) for number in range(first, self.batches)),
+            batch_sampler=(list(self.views(number)) for number in range(first, self.batches)),
             num_workers=self.workers,
             collate_fn=_stacked,
             pin_memory=self.device == "cuda",
