@@ -30,7 +30,6 @@ from papers.senet.patches import Patch, draw_patches
 from papers.senet.train import recipe
 from tests.contract import helpers
 from tests.contract.helpers import seed_folder, smoke, start
-from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("senet")
 CODE = provenance.code(PAPER.name)
@@ -38,12 +37,6 @@ STAND_IN = LocatedData("imagenet", "stand-in", None, {})
 SMALL = {"side": 32, "test_scale": 37, "batch_size": 60, "group": 30}  # two iterations are an epoch
 NETWORK = "imagenet-se-resnet50"
 PAIRS = [(name, name.replace("-se-", "-")) for name in VARIANTS if "-se-" in name]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Where the whole runs lie: each is made once, and whoever asks for it again is given its record."""
-    return tmp_path_factory.mktemp("runs")
 
 
 def job(folder, variant=NETWORK, seed=0, **changes) -> Job:
@@ -211,31 +204,39 @@ def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
 # ---- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", the_others_slow(VARIANTS, NETWORK))
-def test_every_variant_trains_resumes_and_evaluates(tmp_path, runs, variant):
-    whole = finished(runs, variant=variant)
-    with helpers.killed_after(3):  # in the second epoch
-        run_job(job(tmp_path, variant=variant))
-    resumed = finished(tmp_path, variant=variant)
+def trained_and_resumed(folder, variant: str = NETWORK) -> Record:
+    """A whole run, after it was compared with one that was killed in its second epoch."""
+    whole = finished(folder / "whole", variant=variant)
+    with helpers.killed_after(3):
+        run_job(job(folder / "killed", variant=variant))
+    resumed = finished(folder / "killed", variant=variant)
     assert resumed.weights.sha256 == whole.weights.sha256
     assert (resumed.metrics, resumed.curves) == (whole.metrics, whole.curves)
+    assert whole.curves["rate"] == [0.6, 0.6 / 10] and len(whole.curves["loss"]) == 2
     assert {name: set(values) for name, values in whole.metrics.items()} == {
         "single-crop": {"top1_error", "top5_error"}
     }
-    assert whole.curves["rate"] == [0.6, 0.6 / 10] and len(whole.curves["loss"]) == 2
+    return whole
 
 
-# ---- evaluation -----------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_trains_resumes_and_evaluates(tmp_path, variant):
+    """Its weights take a hundred megabytes."""
+    trained_and_resumed(tmp_path, variant)
 
 
-def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs):
-    work, record = job(runs), finished(runs)
+def test_a_narrow_network_trains_resumes_and_evaluates(tmp_path, narrow):
+    record, work = trained_and_resumed(tmp_path), job(tmp_path / "whole")
     weights = load_weights(work.folder / record.weights.file)
     assert evaluate(weights, work.recipe, work.data, "cpu").metrics == record.metrics
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights, replace(work.recipe, reduction=None), work.data, "cpu")
     ready = predictor(weights, work.recipe, lambda: pytest.fail("no training data is needed"))
     assert first_wrong(ready.eval(), work.recipe) == record.metrics["single-crop"]["top1_error"] * 40 / 100
+
+
+# ---- evaluation -----------------------------------------------------------------------------------
 
 
 def first_wrong(says, made) -> int:
