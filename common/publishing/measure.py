@@ -45,6 +45,8 @@ def measure_files(
     for file, name in variants.items():
         if name != paper.variant(variant):
             say(f"{file} is measured as {name}, which it says it is.")
+        if named_before_rounding(file):
+            say(f"{file} holds weights rounded to float16.")
         recipe, full = recipe_of(paper, name, file), paper.module("train").recipe(name, "full")
         if recipe != full:
             say(f"{file} is measured under the recipe that it was trained with: {_differences(recipe, full)}.")

@@ -239,13 +239,19 @@ def _meaningful(record: R, source: str) -> R:
     for name, content in record.model_dump(include={"details", "recipe"}).items():  # those without a fixed form
         for place, value in _not_finite(content, name):
             raise fault(f"{place}: {value} is not a finite number")
-    for protocol, values in record.metrics.items():
-        for metric, value in values.items():
-            if metric not in METRICS:
-                raise fault(f"metrics.{protocol}.{metric}: is not a metric")
-            low, high = METRICS[metric].range
-            if not low <= value <= high:
-                raise fault(f"metrics.{protocol}.{metric}: {value} is out of range")
+    measured = {"metrics": record.metrics}
+    if isinstance(record, FinishedRecord) and record.weights.float16:
+        measured["weights.float16.metrics"] = record.weights.float16.metrics
+        if not record.weights.file:
+            raise fault("weights.file: is missing, but there is a float16")
+    for name, metrics in measured.items():
+        for protocol, values in metrics.items():
+            for metric, value in values.items():
+                if metric not in METRICS:
+                    raise fault(f"{name}.{protocol}.{metric}: is not a metric")
+                low, high = METRICS[metric].range
+                if not low <= value <= high:
+                    raise fault(f"{name}.{protocol}.{metric}: {value} is out of range")
     return record
 
 
