@@ -167,10 +167,16 @@ def _by_the_network(error: RuntimeError) -> bool:
 
 def left_to_launcher(error: UserError) -> bool:
     """Whether the process that started this one says what went wrong: so for any but the first, and for one that ended
-    only because another had gone."""
-    if not processes_here().first and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+    only because another had gone.
+
+    What goes wrong in all processes at once is for the first to say: from here on it is not to be ended because another
+    was quicker to fail.
+    """
+    if processes_here().first:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with open(file, "w") as stream:
-            json.dump({"message": {"message": str(error), "extraInfo": {"timestamp": int(time.time())}}}, stream)
+            json.dump({"message": str(error), "timestamp": int(time.time())}, stream)
         return True
     return isinstance(error, LostPeer) and LAUNCHED in os.environ
 
