@@ -220,6 +220,8 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs):
     assert evaluate(weights, work.recipe, work.data, "cpu").metrics == record.metrics
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights, replace(work.recipe, depth=34), work.data, "cpu")
+    with pytest.raises(UsageError, match="lack 'mean_colour'"):
+        evaluate({name: w for name, w in weights.items() if name != MEAN}, work.recipe, work.data, "cpu")
 
 
 @pytest.fixture(scope="module")

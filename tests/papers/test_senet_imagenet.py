@@ -234,6 +234,8 @@ def test_a_narrow_network_trains_resumes_and_evaluates(tmp_path, narrow):
     assert evaluate(weights, work.recipe, work.data, "cpu").metrics == record.metrics
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights, replace(work.recipe, reduction=None), work.data, "cpu")
+    with pytest.raises(UsageError, match="lack 'mean_colour'"):
+        evaluate({name: w for name, w in weights.items() if name != MEAN}, work.recipe, work.data, "cpu")
     ready = predictor(weights, work.recipe, lambda: pytest.fail("no training data is needed"))
     assert first_wrong(ready.eval(), work.recipe) == record.metrics["single-crop"]["top1_error"] * 40 / 100
 
