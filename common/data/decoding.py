@@ -7,7 +7,7 @@ bit, whatever the number of processes.
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.base.errors import DataError, MachineError
+
+
+class Piece(Protocol):
+    """What is wanted of a picture."""
+
+    @property
+    def number(self) -> int:
+        """Of the picture."""
+
+    def cut_from(self, picture: Tensor, side: int) -> Tensor:
+        """Of a picture (3, H, W), uint8: (..., 3, side, side), uint8."""
 
 
 class Crop(NamedTuple):
@@ -30,6 +41,9 @@ class Crop(NamedTuple):
     shorter: int
     row: float
     column: float
+
+    def cut_from(self, picture: Tensor, side: int) -> Tensor:
+        return cut(picture, self, side)
 
 
 def centre(number: int, shorter: int) -> Crop:
@@ -64,13 +78,13 @@ def cores_to_decode(device: str) -> int:
 
 
 class Decoded(Sequence[Tensor]):
-    """Batches of crops. It is made to be read in order, from wherever one begins.
+    """Batches of crops, or of other pieces. It is made to be read in order, from wherever one begins.
 
     Args:
         pictures: each (3, H, W), uint8, decoded when it is asked for.
-        crops: those of each batch, by its number.
+        pieces: those of each batch, by its number.
         batches: how many.
-        side: of every crop, in pixels.
+        side: of every piece, in pixels.
         device: where the batches are wanted.
         workers: processes that decode ahead; 0: this one does, when asked.
     """
@@ -78,13 +92,13 @@ class Decoded(Sequence[Tensor]):
     def __init__(
         self,
         pictures: Sequence[Tensor],
-        crops: Callable[[int], list[Crop]],
+        pieces: Callable[[int], Sequence[Piece]],
         batches: int,
         side: int,
         device: str,
         workers: int,
     ):
-        self.pictures, self.crops, self.batches, self.side = pictures, crops, batches, side
+        self.pictures, self.pieces, self.batches, self.side = pictures, pieces, batches, side
         self.device, self.workers = device, workers
         self._next = -1
         self._ahead: Iterator[Tensor | DataError] = iter(())
@@ -93,7 +107,7 @@ class Decoded(Sequence[Tensor]):
         return self.batches
 
     def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]  # nobody asks for a slice
-        """A batch (N, 3, side, side), uint8, on the device.
+        """A batch (N, ..., 3, side, side), uint8, on the device.
 
         Raises:
             DataError: a file cannot be read as a picture.
@@ -115,7 +129,7 @@ class Decoded(Sequence[Tensor]):
     def _loader(self, first: int) -> DataLoader:
         return DataLoader(
             _Cut(self.pictures, self.side),
-            batch_sampler=(self.crops(number) for number in range(first, self.batches)),
+            batch_sampler=(list(self.pieces(number)) for number in range(first, self.batches)),
             num_workers=self.workers,
             collate_fn=_stacked,
             pin_memory=self.device == "cuda",
@@ -129,10 +143,10 @@ class _Cut(Dataset):
     def __init__(self, pictures: Sequence[Tensor], side: int):
         self.pictures, self.side = pictures, side
 
-    def __getitem__(self, crop: Crop) -> Tensor | DataError:
+    def __getitem__(self, piece: Piece) -> Tensor | DataError:
         """An error is handed on as a value, for one that is raised in a worker arrives as a traceback."""
         try:
-            return cut(self.pictures[crop.number], crop, self.side)
+            return piece.cut_from(self.pictures[piece.number], self.side)
         except DataError as error:
             return error
 
