@@ -345,6 +345,7 @@ def test_figures_are_drawn_from_every_variants_records(runs, monkeypatch):
     shown = {name: draw(records, lambda dataset: None) for name, draw in figures.FIGURES.items()}
     for axis in shown["gradient_norms"].axes:
         assert [len(line.get_xdata()) for line in axis.lines] == [13] * len(VARIANTS)
+        assert [label.get_text() for label in axis.get_xticklabels()][:4] == ["conv1", "conv2 reduce", "conv2", "3a"]
     assert len(shown["error_against_epochs"].axes[0].lines) == 2 * len(records)
     assert len(shown["crops_of_a_picture"].axes) == 144
     boxes = sum(len(axis.patches) for axis in shown["network"].axes)
