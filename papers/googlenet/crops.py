@@ -112,7 +112,7 @@ class CropsOf(NamedTuple):
     number: int
     count: int  # as in `PROTOCOLS`
 
-    def cut_from(self, picture: Tensor, side: int) -> Tensor:
+    def cut(self, picture: Tensor, side: int) -> Tensor:
         """Of a picture (3, H, W), uint8: (count, 3, side, side), uint8."""
         return cut_crops(picture, side, PROTOCOLS[self.count])
 

@@ -137,7 +137,7 @@ class Patch(NamedTuple):
     place: list[float]
     mirrored: bool
 
-    def cut_from(self, picture: Tensor, side: int) -> Tensor:
+    def cut(self, picture: Tensor, side: int) -> Tensor:
         """Of a picture (3, H, W), uint8: the patch, resized and mirrored, (3, side, side), uint8."""
         of_tries = (torch.tensor(values)[:, None] for values in (self.areas, self.aspects, self.place))
         height, width = torch.tensor(picture.shape[1:])[:, None]

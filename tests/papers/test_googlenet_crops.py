@@ -113,7 +113,7 @@ def test_ten_crops_are_those_of_the_centre_square():
 def test_the_crops_of_a_picture_to_be_decoded_are_those_of_one_in_memory():
     picture = random_pictures(1)[0]
     for count, protocol in PROTOCOLS.items():
-        assert torch.equal(CropsOf(0, count).cut_from(picture, 28), cut_crops(picture, 28, protocol))
+        assert torch.equal(CropsOf(0, count).cut(picture, 28), cut_crops(picture, 28, protocol))
 
 
 # ---- averaging ----------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def by_hand(work: Job) -> tuple[dict[str, Tensor], list[float]]:
     average, all_losses = {}, []
     for number, numbers in enumerate(order.split(made.group)):  # a batch is two groups
         patches = patches_of(numbers, generator(work.seed, "patches", 0, number))
-        cut = [patch.cut_from(data.train.pictures[patch.number], made.side) for patch in patches]
+        cut = [patch.cut(data.train.pictures[patch.number], made.side) for patch in patches]
         seen = photometric(torch.stack(cut).float(), made.distortion, generator(work.seed, "colours", 0, number))
         outputs = model.train()(seen - mean, generator(work.seed, "dropout", 0, number))
         loss, *heads = (F.cross_entropy(logits, data.train.labels[numbers]) for logits in outputs)

@@ -191,7 +191,7 @@ def test_a_patch_of_a_picture_to_be_decoded_is_that_of_one_in_memory(shape):
         top, left, height, width = (values[number] for values in (boxes.top, boxes.left, boxes.height, boxes.width))
         expected = resize(picture[:, top : top + height, left : left + width].float(), 24, 24)
         expected = expected.flip(2) if boxes.mirrored[number] else expected
-        found = patch.cut_from(picture, 24)
+        found = patch.cut(picture, 24)
         assert patch.number == 7 and found.dtype == torch.uint8
         torch.testing.assert_close(found.float(), expected, rtol=0, atol=1.5)
     assert 0 < boxes.mirrored.sum() < 12
