@@ -117,7 +117,7 @@ class Decoded(Sequence[Tensor]):
         return self.batches
 
     def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]  # nobody asks for a slice
-        """A batch (N, 3, H, W), uint8, on the device.
+        """A batch (N, ..., H, W), uint8, on the device.
 
         Raises:
             DataError: a file cannot be read as a picture.
