@@ -86,7 +86,7 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
 
     They begin with the same weights and differ in the order of the pictures and in what is drawn for them (Sec. 7). A
     batch is made of groups. Every process takes its share of them, one after the other, and the gradients are added up;
-    so what is learnt does not depend on how many processes there are.
+    so what is learnt does not depend, but for rounding, on how many processes there are.
 
     Raises:
         UsageError: the groups of a batch cannot be shared out evenly, or there are fewer pictures than in a batch.

@@ -24,7 +24,7 @@ from common.training.weights import load_weights
 from papers.senet import imagenet
 from papers.senet import model as networks
 from papers.senet.eval import evaluate, predictor
-from papers.senet.imagenet import MEAN, VARIANTS, learning_rate, mistakes_on
+from papers.senet.imagenet import MEAN, VARIANTS, ImageNetRecipe, learning_rate, mistakes_on
 from papers.senet.model import initialise
 from papers.senet.patches import Patch, draw_patches
 from papers.senet.train import recipe
@@ -192,6 +192,11 @@ def test_two_processes_learn_the_very_bits_of_one(tmp_path):
     curves = helpers.record(tmp_path / "two")["curves"]
     assert curves["train_error"] == record.curves["train_error"]
     assert curves["loss"] == pytest.approx(record.curves["loss"], rel=1e-12)
+
+
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(UsageError, match="--side 300: larger than the 256 pixels of --test-scale"):
+        ImageNetRecipe(side=300)
 
 
 def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
