@@ -6,6 +6,7 @@ are the same to the bit, whatever the number of processes.
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.base.errors import DataError, MachineError
+
+PART = 64  # views that a process decodes in a row: what all of them hold ready lies in memory that is scarce
 
 
 class View(Protocol):
@@ -112,6 +115,7 @@ class Decoded(Sequence[Tensor]):
         self.device, self.workers = device, workers
         self._next = -1
         self._ahead: Iterator[Tensor | DataError] = iter(())
+        self._parts: deque[int] = deque()  # of each batch that was begun, how many it has
 
     def __len__(self) -> int:
         return self.batches
@@ -126,20 +130,27 @@ class Decoded(Sequence[Tensor]):
         if number >= self.batches:
             raise IndexError(number)
         if number != self._next:
+            self._parts.clear()
             self._ahead = iter(self._loader(number))
+        self._next = -1  # until the batch is whole
+        parts = [self._next_part()]
+        parts += [self._next_part() for _ in range(self._parts.popleft() - 1)]
+        self._next = number + 1
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _next_part(self) -> Tensor:
         try:
-            batch = next(self._ahead)
+            part = next(self._ahead)
         except RuntimeError as error:
             raise MachineError(f"decoding pictures failed ({str(error).splitlines()[0]}).") from None
-        if isinstance(batch, DataError):
-            raise batch
-        self._next = number + 1
-        return batch.to(self.device, non_blocking=True)
+        if isinstance(part, DataError):
+            raise part
+        return part.to(self.device, non_blocking=True)
 
     def _loader(self, first: int) -> DataLoader:
         return DataLoader(
             _Cut(self.pictures, self.side),
-            batch_sampler=(list(self.views(number)) for number in range(first, self.batches)),
+            batch_sampler=self._views_by_part(first),
             num_workers=self.workers,
             collate_fn=_stacked,
             pin_memory=self.device == "cuda",
@@ -147,6 +158,13 @@ class Decoded(Sequence[Tensor]):
             worker_init_fn=_obey_the_parent,
             multiprocessing_context="fork" if self.workers else None,
         )
+
+    def _views_by_part(self, first: int) -> Iterator[list[View]]:
+        for number in range(first, self.batches):
+            views = list(self.views(number))
+            parts = [views[start : start + PART] for start in range(0, len(views), PART)]
+            self._parts.append(len(parts))
+            yield from parts
 
 
 class _Cut(Dataset):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchvision.transforms.functional import ten_crop
 
 from common.base.errors import DataError, MachineError
-from common.data import colours
+from common.data import colours, decoding
 from common.data.colours import colours_of
 from common.data.decoding import Crop, Decoded, Whole, centre, of_one_shape, one_crop, ten_crops
 from common.data.imagenet import load
@@ -77,6 +77,14 @@ def test_batches_are_the_same_whatever_the_number_of_workers(pictures):
     for batches in others:
         assert all(torch.equal(one, other) for one, other in zip(alone, batches, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_is_the_same_whatever_is_decoded_in_a_row(pictures, monkeypatch, workers):
+    whole = list(decoded(pictures))
+    monkeypatch.setattr(decoding, "PART", BATCH - 1)
+    in_parts = decoded(pictures, workers)
+    assert all(torch.equal(in_parts[number], whole[number]) for number in (1, 2, 0, 3))
 
 
 def test_batches_are_read_from_anywhere(pictures):
