@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from common.base.errors import DAMAGED, DataAbsent, DataError, MachineError, UserError, memory_told
 from common.base.progress import say
+from common.data.passports import class_folders, visible_files
 from common.training.determinism import generator, make_deterministic
 
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -72,7 +73,7 @@ def find_pairs(folder: Path) -> dict[str, Found]:
 
 
 def _classes(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    names = class_folders(folder) if folder.is_dir() else []
     if not names:
         raise DataError(f"{folder}: no such folder, or no classes in it.")
     return names
@@ -81,7 +82,7 @@ def _classes(folder: Path) -> list[str]:
 def _found(folder: Path, classes: list[str]) -> Found:
     found = Found([], [], [])
     for label, name in enumerate(classes):
-        pictures = sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in PICTURES)
+        pictures = [file for file in visible_files(folder / name) if file.suffix.lower() in PICTURES]
         if not pictures:
             raise DataError(f"{folder / name}: no pictures.")
         found.pictures.extend(pictures)
