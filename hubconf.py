@@ -14,14 +14,14 @@ from common.publishing.pretrained import load_pretrained  # noqa: F401 (an entry
 dependencies = ["torch", "numpy", "scipy", "sklearn", "safetensors", "pydantic", "yaml", "click", "rich"]
 
 
-def _entry(paper: str, variant: str, description: str) -> object:
+def _entry(paper: _papers.Paper, variant: str) -> object:
     def load() -> object:
-        return _pretrained.load_pretrained(paper, variant)
+        return _pretrained.load_pretrained(paper.name, variant)
 
-    load.__doc__ = f"{paper} / {variant}: {description}."
+    load.__doc__ = _pretrained.description(paper, variant)
     return load
 
 
 for _paper in map(_papers.load_paper, _papers.find_papers()):
     for _variant in _pretrained.loadable(_paper):
-        globals()[_variant] = _entry(_paper.name, _variant, _paper.variants[_variant].description)
+        globals()[_variant] = _entry(_paper, _variant)

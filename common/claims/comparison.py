@@ -10,7 +10,7 @@ from common.claims import verdict as v
 from common.claims.generations import processor
 from common.claims.ideas import IdeaRow, idea_rows
 from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
-from common.claims.rows import UNVERIFIED, Row, can_be_settled, needs, paper_rows, with_unit
+from common.claims.rows import UNVERIFIED, Row, about_rounded, can_be_settled, needs, paper_rows, with_unit
 from common.training.provenance import Environment
 from common.training.records import Record, ReleasedRecord, published_records, published_released
 
@@ -163,6 +163,11 @@ class Comparison:
                 command = f"bash reproduce.sh eval {self.paper.name} --released --variant {weights.variants[0]}"
                 found.append(ReleasedEvidence(weights, records, command))
         return found
+
+    @property
+    def rounded(self) -> list[str]:
+        """A sentence or two for each published file whose weights are rounded to float16."""
+        return list(filter(None, map(about_rounded, self.records)))
 
     def _command(self, variant: str, seeds: str | None = None) -> str:
         seeds = seeds or ",".join(map(str, range(self.paper.variants[variant].seeds)))

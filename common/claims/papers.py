@@ -186,6 +186,7 @@ class PaperFile(Checked):
     # metric}` in it stands for what was measured.
     why: Annotated[str, pydantic.Field(pattern=r"^\S[^\n]*\.$")] | None = None
     variants: dict[str, Variant]
+    weights_of: str | None = None  # the variant whose weights are published, in float16, though they are large
     claims: list[Claim]
     ideas: list[Idea] = []
     also_reported: list[AlsoReported] = []
@@ -209,6 +210,7 @@ class Paper:
         self.headline = content.headline
         self.why = content.why
         self.variants = content.variants
+        self.weights_of = content.weights_of
         self.claims = content.claims
         self.ideas = content.ideas
         self.also_reported = content.also_reported
@@ -305,8 +307,9 @@ class Paper:
         def fault(text: str) -> UsageError:
             return UsageError(f"{self.file}: {text}")
 
-        for field, name in (("default_variant", self.default_variant), ("lead_variant", self.lead_variant)):
-            if name not in self.variants:
+        named = ("default_variant", "lead_variant", "weights_of")
+        for field, name in [(field, getattr(self, field)) for field in named]:
+            if name is not None and name not in self.variants:
                 raise fault(f"{field}: {name!r} is not a variant")
         for name in self.headline:
             if name not in METRICS:

@@ -11,7 +11,7 @@ from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.examples import error_interval
 from common.claims.papers import Claim, Paper
-from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord
+from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, ReleasedRecord
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
 
@@ -323,6 +323,22 @@ def label(row: Row) -> str:
 
 def with_unit(value: str, metric: str) -> str:
     return f"{value} {METRICS[metric].unit}".strip()
+
+
+def about_rounded(record: Record) -> str:
+    """What a record's published file holds and measures where its weights are rounded to float16, else ''."""
+    if not (isinstance(record, FinishedRecord) and record.weights.float16):
+        return ""
+
+    def listed(metrics: Metrics) -> str:
+        values = [(p, m, f"{value:.{METRICS[m].decimals}f}") for p, of in metrics.items() for m, value in of.items()]
+        return ", ".join(f"{METRICS[m].label} {with_unit(value, m)} ({protocol})" for protocol, m, value in values)
+
+    file, rounded = record.weights.file, record.weights.float16
+    return (
+        f"{file} holds the weights of {record.variant}, seed {record.seed}, rounded to float16; its sha256 is "
+        f"{rounded.sha256}. It measures {listed(rounded.metrics)}; before rounding, {listed(record.remeasured or {})}."
+    )
 
 
 def reported_as(of: Row | Claim) -> str:

@@ -159,6 +159,7 @@ def _slack(reported: float) -> float:
     return 1e-9 * max(1.0, abs(reported))
 
 
+@cache  # two pages show it
 def power(n: int, spread: float, printed_is_a_draw: bool = False) -> float:
     """Chance of `reproduced` when nothing differs from the paper.
 

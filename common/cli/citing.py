@@ -8,7 +8,7 @@ from common.base import paths
 from common.base.errors import UsageError, nearest
 from common.base.metrics import METRICS
 from common.claims.papers import Claim, Paper
-from common.claims.rows import Row, measured, paper_rows, released_as, reported_as
+from common.claims.rows import Row, about_rounded, measured, paper_rows, released_as, reported_as
 from common.data.passports import file_sha256, folder_digest
 from common.training.records import published_records, published_released
 
@@ -23,13 +23,14 @@ def bibtex(paper: Paper, claim: str | None = None) -> list[str]:
         UsageError: no such claim, or nothing was measured of it.
     """
     about = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    rounded = list(filter(None, map(about_rounded, published_records(paper.name))))
     ours = _entry(
         about,
         "software",
         paper.name,
         title=f"{about['title']}: {paper.citation.title}",
         version=str(about["version"]),
-        note=f"papers/{paper.name}, records in results/records/{paper.name}",
+        note="; ".join([f"papers/{paper.name}, records in results/records/{paper.name}", *rounded]),
     )
     return [paper.citation.bibtex.strip(), ours, *(_of_claim(about, paper, claim) if claim else [])]
 

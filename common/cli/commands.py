@@ -275,7 +275,7 @@ def data(name: str | None, as_json: bool) -> None:
 @click.option("--replace", is_flag=True, help="Replace records of the same seeds; what they said is kept.")
 @click.option("--released", is_flag=True, help="Measure released weights instead, and keep the records.")
 def publish(paper: str, runs_dir: Path, data_dir: Path | None, replace: bool, released: bool) -> None:
-    """Copy finished records and small weights from runs/ into results/; rebuild the tables."""
+    """Copy finished records and weights from runs/ into results/; rebuild the tables."""
     from common.publishing.publish import publish_runs
     from common.publishing.released import publish_released
 

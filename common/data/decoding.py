@@ -1,13 +1,13 @@
 """Pictures that do not fit into memory: decoded and cut when a batch is asked for, by processes that work ahead.
 
-What a crop is follows from its own numbers alone; nothing is drawn where it is decoded. So batches are the same to the
-bit, whatever the number of processes.
+What is seen of a picture follows from its view's own numbers; nothing is drawn where it is decoded. So batches
+are the same to the bit, whatever the number of processes.
 """
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.base.errors import DataError, MachineError
+
+
+class View(Protocol):
+    """What is seen of the picture of a number."""
+
+    @property
+    def number(self) -> int: ...
+
+    def cut(self, picture: Tensor, side: int) -> Tensor:
+        """Out of the picture (3, H, W), uint8, for a network that takes side x side."""
 
 
 class Crop(NamedTuple):
@@ -31,28 +41,42 @@ class Crop(NamedTuple):
     row: float
     column: float
 
+    def cut(self, picture: Tensor, side: int) -> Tensor:
+        """The square of `side` x `side` pixels of the resized picture.
+
+        Only what the square shows is resized: its edges lie on whole pixels of the picture, and nothing beyond them is
+        averaged in.
+
+        Args:
+            picture: (3, H, W), uint8; fastest where the channels are next to each other in memory.
+
+        Returns:
+            (3, side, side), uint8.
+        """
+        height, width = picture.shape[1:]
+        seen = min(height, width, round(side * min(height, width) / self.shorter))
+        top, left = int(self.row * (height - seen + 1)), int(self.column * (width - seen + 1))
+        return resize(picture[:, top : top + seen, left : left + seen], side, side)
+
+
+class Whole(NamedTuple):
+    """All of a picture, its shorter side resized to `shorter` pixels, whatever the network was trained on."""
+
+    number: int
+    shorter: int
+
+    def cut(self, picture: Tensor, side: int) -> Tensor:
+        factor = self.shorter / min(picture.shape[1:])
+        return resize(picture, *(round(length * factor) for length in picture.shape[1:]))
+
 
 def centre(number: int, shorter: int) -> Crop:
     return Crop(number, shorter, 0.5, 0.5)
 
 
-def cut(picture: Tensor, crop: Crop, side: int) -> Tensor:
-    """The square of `side` x `side` pixels that the crop says, of the resized picture.
-
-    Only what the square shows is resized: its edges lie on whole pixels of the picture, and nothing beyond them is
-    averaged in. Bilinear, and averaged where it shrinks.
-
-    Args:
-        picture: (3, H, W), uint8; fastest where the channels are next to each other in memory.
-
-    Returns:
-        (3, side, side), uint8.
-    """
-    height, width = picture.shape[1:]
-    seen = min(height, width, round(side * min(height, width) / crop.shorter))
-    top, left = int(crop.row * (height - seen + 1)), int(crop.column * (width - seen + 1))
-    part = picture[None, :, top : top + seen, left : left + seen]
-    return F.interpolate(part, (side, side), mode="bilinear", antialias=True)[0]
+def resize(picture: Tensor, height: int, width: int) -> Tensor:
+    """(3, H, W) to (3, height, width), both uint8: bilinear, and averaged where it shrinks."""
+    return F.interpolate(picture[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
 def cores_to_decode(device: str) -> int:
@@ -64,13 +88,13 @@ def cores_to_decode(device: str) -> int:
 
 
 class Decoded(Sequence[Tensor]):
-    """Batches of crops. It is made to be read in order, from wherever one begins.
+    """Batches of views. It is made to be read in order, from wherever one begins.
 
     Args:
         pictures: each (3, H, W), uint8, decoded when it is asked for.
-        crops: those of each batch, by its number.
+        views: those of each batch, by its number; cut, they are alike in shape.
         batches: how many.
-        side: of every crop, in pixels.
+        side: of what the network takes, in pixels.
         device: where the batches are wanted.
         workers: processes that decode ahead; 0: this one does, when asked.
     """
@@ -78,13 +102,13 @@ class Decoded(Sequence[Tensor]):
     def __init__(
         self,
         pictures: Sequence[Tensor],
-        crops: Callable[[int], list[Crop]],
+        views: Callable[[int], Sequence[View]],
         batches: int,
         side: int,
         device: str,
         workers: int,
     ):
-        self.pictures, self.crops, self.batches, self.side = pictures, crops, batches, side
+        self.pictures, self.views, self.batches, self.side = pictures, views, batches, side
         self.device, self.workers = device, workers
         self._next = -1
         self._ahead: Iterator[Tensor | DataError] = iter(())
@@ -93,7 +117,7 @@ class Decoded(Sequence[Tensor]):
         return self.batches
 
     def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]  # nobody asks for a slice
-        """A batch (N, 3, side, side), uint8, on the device.
+        """A batch (N, ..., H, W), uint8, on the device.
 
         Raises:
             DataError: a file cannot be read as a picture.
@@ -115,7 +139,7 @@ class Decoded(Sequence[Tensor]):
     def _loader(self, first: int) -> DataLoader:
         return DataLoader(
             _Cut(self.pictures, self.side),
-            batch_sampler=(self.crops(number) for number in range(first, self.batches)),
+            batch_sampler=(list(self.views(number)) for number in range(first, self.batches)),
             num_workers=self.workers,
             collate_fn=_stacked,
             pin_memory=self.device == "cuda",
@@ -129,10 +153,10 @@ class _Cut(Dataset):
     def __init__(self, pictures: Sequence[Tensor], side: int):
         self.pictures, self.side = pictures, side
 
-    def __getitem__(self, crop: Crop) -> Tensor | DataError:
+    def __getitem__(self, view: View) -> Tensor | DataError:
         """An error is handed on as a value, for one that is raised in a worker arrives as a traceback."""
         try:
-            return cut(self.pictures[crop.number], crop, self.side)
+            return view.cut(self.pictures[view.number], self.side)
         except DataError as error:
             return error
 
@@ -150,7 +174,7 @@ def _obey_the_parent(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-# ---- tests with crops ------------------------------------------------------------------------
+# ---- tests -----------------------------------------------------------------------------------
 
 
 def one_crop(squares: Tensor, side: int) -> Tensor:
@@ -176,3 +200,23 @@ def ten_crops(squares: Tensor, side: int) -> Tensor:
     corners = [(top, left) for top in (0, last) for left in (0, last)]
     five = [squares[..., top : top + side, left : left + side] for top, left in (*corners, (last // 2, last // 2))]
     return torch.stack([*five, *(crop.flip(-1) for crop in five)], dim=1)
+
+
+def of_one_shape(pictures: Iterable[Tensor], pixels: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Pictures of several shapes in batches of one shape each, for a network that takes any.
+
+    Args:
+        pictures: each (1, 3, H, W).
+        pixels: at most so many in a batch, unless a single picture has more.
+
+    Yields:
+        The places of N pictures among all, and the N themselves, (N, 3, H, W).
+    """
+    shown, places = list(pictures), dict[torch.Size, list[int]]()
+    for place, picture in enumerate(shown):
+        places.setdefault(picture.shape, []).append(place)
+    for shape, alike in places.items():
+        at_once = max(1, pixels // (shape[-2] * shape[-1]))
+        for first in range(0, len(alike), at_once):
+            some = alike[first : first + at_once]
+            yield some, torch.cat([shown[place] for place in some])

@@ -1,5 +1,6 @@
 """ImageNet's classification task (ILSVRC 2012): 1,281,167 pictures to train on and 50,000 to test on, in 1,000 classes,
 each class a folder in train/ and in val/. They stay on the disk as JPEG files and are decoded when they are asked for.
+What counts is whether the first guess is right, and whether one of the first five is.
 """
 
 import io
@@ -20,6 +21,7 @@ from common.data.splits import split_hash
 
 TRAIN, TEST = "train", "val"
 JPEG = [0xFF, 0xD8]  # the first bytes; one of ImageNet's files is a PNG by another name
+GUESSES = 5  # of which one must be right, for the top-5 error
 
 # The stand-in: each class is one photograph. Crops of its left part are for training, of the rest for testing.
 PHOTOGRAPHS = (
@@ -94,6 +96,26 @@ class ImageNet:
     def split_hash(self) -> str:
         """sha256 over the names of both parts."""
         return split_hash(train=self.train.names, test=self.test.names)
+
+
+def mistakes(said: Tensor, labels: Tensor) -> Tensor:
+    """How many pictures are classified wrongly: by the first guess, and by each of the first five.
+
+    Args:
+        said: what a network says of each class, (N, classes).
+        labels: (N,), on the same device.
+
+    Returns:
+        (2,), int64, there.
+    """
+    right = said.topk(min(GUESSES, said.shape[1])).indices == labels[:, None]
+    return torch.stack([(~right[:, 0]).sum(), (~right.any(1)).sum()])
+
+
+def errors(wrong: Tensor, pictures: int, classes: int) -> dict[str, float]:
+    """Top-1 and top-5 error in percent, from `mistakes`; where there are only five classes, top-1 alone."""
+    names = ("top1_error", "top5_error")[: 2 if classes > GUESSES else 1]
+    return {name: 100 * count / pictures for name, count in zip(names, wrong.tolist(), strict=False)}
 
 
 def load(data: LocatedData) -> ImageNet:

@@ -50,7 +50,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         citation = comparison.paper.citation
         parts += [f"## {comparison.paper.name}: {citation.title} ({citation.year})", _cited(comparison.paper)]
         parts += _measured(comparison, comparison.attempted, everything=True)
-        parts += _evidence(comparison)
+        parts += [*_evidence(comparison), *comparison.rounded]
         parts += _ideas(comparison, everything=True)
         parts += _not_attempted(comparison, everything=True)
     return "\n\n".join([*parts, "## The power of a verdict", power_table()]) + "\n"
@@ -79,7 +79,7 @@ def paper_block(comparison: Comparison, page: str) -> str:
     if left_out := len(comparison.rows) - len(overview.rows):
         parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
     parts += _earlier_generations(comparison)
-    parts += _links(comparison.paper)
+    parts += [*_links(comparison.paper), *comparison.rounded]
     folder = f"../../results/figures/{comparison.paper.name}"
     for name, caption in figures_of(comparison.paper).items():
         if f"({folder}/{name}.png)" not in page:

@@ -132,7 +132,8 @@ def _contradictions(now: dict[str, Any], then: dict[str, Any], file: str, file_t
     if _run(now) == _run(then):
         if file != file_then:
             return [f"is the run that was committed as {file_then}"]
-        changed = [field for field in now if field in then and _kept(now)[field] != _kept(then)[field]]
+        ours, theirs = _kept(now), _kept(then)
+        changed = [field for field in ours if field in theirs and ours[field] != theirs[field]]
         return [f"{', '.join(changed)} changed after it was committed"] if changed else []
     if now["weights"] is None or _kept(now)["weights"] != _kept(then)["weights"]:
         return []
@@ -149,8 +150,11 @@ def _run(record: dict[str, Any]) -> object:
 
 
 def _kept(record: dict[str, Any]) -> dict[str, Any]:
-    """What nobody may change in a record. That its weights are published is added later."""
-    return record | {"weights": (record.get("weights") or {}).get("sha256")}
+    """What nobody may change in a record. That its weights are published is added later, and what they measure where
+    they are published in float16."""
+    weights = record.get("weights") or {}
+    rounded = {"float16": weights["float16"]} if weights.get("float16") else {}
+    return record | {"weights": weights.get("sha256")} | rounded
 
 
 def _left_out(paper: Paper, file: str, now: dict[str, Any]) -> bool:

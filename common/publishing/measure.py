@@ -15,13 +15,21 @@ from common.base.metrics import METRICS
 from common.base.progress import say
 from common.base.terminal import print_table
 from common.claims.papers import Paper
+from common.claims.rows import about_rounded
 from common.data.find import real_data
-from common.data.passports import LocatedData
+from common.data.passports import LocatedData, file_sha256
 from common.publishing.checks import same
 from common.training.evaluation import Measured
 from common.training.recipes import as_text, plain
 from common.training.records import FinishedRecord, Record, ReleasedRecord, published_records
-from common.training.weights import load_weights, named_recipe, named_run, trained_as, weights_hash
+from common.training.weights import (
+    load_weights,
+    named_before_rounding,
+    named_recipe,
+    named_run,
+    trained_as,
+    weights_hash,
+)
 
 WIDEST_MATRIX = 10  # classes; one with more does not fit a terminal
 
@@ -37,6 +45,8 @@ def measure_files(
     for file, name in variants.items():
         if name != paper.variant(variant):
             say(f"{file} is measured as {name}, which it says it is.")
+        if named_before_rounding(file):
+            say(f"{file} holds weights rounded to float16.")
         recipe, full = recipe_of(paper, name, file), paper.module("train").recipe(name, "full")
         if recipe != full:
             say(f"{file} is measured under the recipe that it was trained with: {_differences(recipe, full)}.")
@@ -102,6 +112,9 @@ def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, 
         data = recorded_data(paper, record, data_dir)
         results.append((file, measure_record(paper, record, data, paths.ROOT / file, device)))
     _print(paper, results, published, as_json)
+    for record in published.values():
+        if note := about_rounded(record):
+            say(note)
 
 
 def with_weights(paper: Paper) -> dict[str, FinishedRecord]:
@@ -113,14 +126,26 @@ def with_weights(paper: Paper) -> dict[str, FinishedRecord]:
 def weights_faults(record: FinishedRecord, file: Path) -> list[str]:
     """Where a file is not the weights of a record."""
     try:
-        weights, said = load_weights(file), named_run(file)
+        found, said = holds(file, record), named_run(file)
     except (UsageError, NumbersError) as error:
         return [str(error)]
-    run = f"{record.paper}/{record.variant}/seed-{record.seed}"
-    faults = [] if weights_hash(weights) == record.weights.sha256 else [f"holds weights other than those of {run}"]
-    if said not in (None, run):  # the oldest files do not say
-        faults.append(f"says that it is of {said}, but it is published as {run}")
+    faults = [] if found else [f"holds weights other than those of {record.run}"]
+    if said not in (None, record.run):  # the oldest files do not say
+        faults.append(f"says that it is of {said}, but it is published as {record.run}")
     return faults
+
+
+def holds(file: Path, record: FinishedRecord) -> bool:
+    """Whether a file has the weights of a record: the very bits, or those of its published float16.
+
+    Raises:
+        UsageError, NumbersError: as `load_weights` says.
+    """
+    weights, before = load_weights(file), named_before_rounding(file)
+    if before is None:
+        return weights_hash(weights) == record.weights.sha256
+    rounded = record.weights.float16
+    return rounded is not None and (before, file_sha256(file)) == (record.weights.sha256, rounded.sha256)
 
 
 def measure_record(
@@ -140,10 +165,9 @@ def record_weights(record: FinishedRecord, file: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: they are others.
     """
-    weights = load_weights(file)
-    if weights_hash(weights) != record.weights.sha256:
+    if not holds(file, record):
         raise UsageError(f"{file} does not hold the weights that its record names.")
-    return weights
+    return load_weights(file)
 
 
 def recorded_recipe(paper: Paper, record: Record) -> Any:
@@ -229,11 +253,13 @@ def _print_classes(matrix: list[list[int]], names: list[str]) -> None:
 
 def in_the_record(record: FinishedRecord | ReleasedRecord | None, protocol: str, metric: str, value: float) -> str:
     """What a record has for a value that was measured just now: '9.43 (seed 0, the same)', '–' where it has none."""
-    recorded = record.metrics.get(protocol, {}).get(metric) if record else None
+    rounded = record.weights.float16 if isinstance(record, FinishedRecord) else None
+    metrics = rounded.metrics if rounded else record.metrics if record else {}
+    recorded = metrics.get(protocol, {}).get(metric)
     if record is None or recorded is None:
         return "–"
     if isinstance(record, FinishedRecord):
-        whose, agrees = f"seed {record.seed}, ", recorded == value
+        whose, agrees = f"seed {record.seed}{' in float16' if rounded else ''}, ", recorded == value
     else:
         whose, agrees = "", same(recorded, value)
     return f"{recorded:.{METRICS[metric].decimals}f} ({whose}{'the same' if agrees else 'DIFFERENT'})"

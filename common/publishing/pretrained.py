@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from common.base import paths
 from common.base.errors import UsageError
 from common.claims.papers import Paper, load_paper
+from common.claims.rows import about_rounded
 from common.data.find import real_data
 from common.publishing.measure import record_weights, recorded_recipe, with_weights
 from common.publishing.publish import LARGEST_WEIGHTS
@@ -18,6 +19,8 @@ def load_pretrained(paper: str, variant: str | None = None) -> nn.Module:
     """A network with its weights and the preprocessing that it needs, in evaluation mode on the CPU.
 
     The weights are those published here, of the seed nearest the mean; where there are none, those released by others.
+    Large ones are published rounded to float16 and come back as float32: `description` then says so, with the sha256 of
+    the file and what it measures.
     The network is built from the recipe of their training (`help(model.forward)` says what it takes and gives).
 
     Args:
@@ -41,6 +44,12 @@ def load_pretrained(paper: str, variant: str | None = None) -> nn.Module:
     return model.eval()
 
 
+def description(paper: Paper, variant: str) -> str:
+    """What a loadable variant is, and what became of its weights if they are published in float16."""
+    rounded = [about_rounded(record) for record in with_weights(paper).values() if record.variant == variant]
+    return " ".join([f"{paper.name} / {variant}: {paper.variants[variant].description}.", *filter(None, rounded)])
+
+
 def loadable(paper: Paper) -> list[str]:
     """The variants whose weights are published here or were released, in the order of paper.yaml."""
     known = {record.variant for record in with_weights(paper).values()}
@@ -61,7 +70,9 @@ def _weights(paper: Paper, variant: str) -> tuple[dict[str, Tensor], object]:
 def _why_not(paper: Paper, variant: str) -> str:
     records = [record for record in published_records(paper.name) if record.variant == variant]
     if any(isinstance(record, FinishedRecord) for record in records):
-        why = f"only files of up to {LARGEST_WEIGHTS / 1e6:g} MB are published"
+        large = f"only files of up to {LARGEST_WEIGHTS / 1e6:g} MB are published"
+        of_one = f", and larger ones, in float16, of {paper.weights_of}" if paper.weights_of else ""
+        why = "they are not published yet" if variant == paper.weights_of else large + of_one
     else:
         why = "it has not been measured here"
     others = ", ".join(loadable(paper))

@@ -5,19 +5,30 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from common.base import paths
 from common.base.errors import CheckFailed, DataError, NumbersError, SomeFailed, UsageError, UserError
 from common.base.progress import say
 from common.claims.generations import keep_generation
 from common.claims.papers import Paper
 from common.claims.rows import paper_rows
-from common.data.passports import search_folders
+from common.data.passports import file_sha256, search_folders
 from common.publishing.checks import number_faults, run_faults, why_not
-from common.publishing.measure import measure_record, recorded_data
-from common.training.records import FinishedRecord, Record, published_records, published_seed, read_run, write_record
-from common.training.weights import RUN_WEIGHTS, load_weights, save_weights, weights_hash
+from common.publishing.measure import holds, measure, measure_record, recorded_data, recorded_recipe
+from common.training.records import (
+    FinishedRecord,
+    Record,
+    Rounded,
+    Weights,
+    published_records,
+    published_seed,
+    read_run,
+    write_record,
+)
+from common.training.weights import RUN_WEIGHTS, load_weights, rounded, save_weights, weights_hash, widened
 
-LARGEST_WEIGHTS = 4_000_000  # bytes
+LARGEST_WEIGHTS, LARGEST_ROUNDED = 4_000_000, 12_000_000  # bytes, of weights as they are and in float16
 
 
 def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: bool = False) -> None:
@@ -54,7 +65,7 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
         raise UsageError(f"{runs_dir / paper.name} holds nothing to publish: {allowed}.")
     for variant in paper.variants:
         with _refusing(f"weights of {variant}", refused):
-            new += publish_weights(paper, variant, runs_dir)
+            new += publish_weights(paper, variant, runs_dir, data_dir)
     rebuild()
     if refused:
         raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(map(str, refused))}.")
@@ -149,38 +160,82 @@ def _outcome(record: Record) -> tuple:
     return record.status, record.recipe_hash, record.metrics, record.weights and record.weights.sha256
 
 
-def publish_weights(paper: Paper, variant: str, runs_dir: Path) -> bool:
-    """Publish the weights of the seed nearest the mean of the first of the variant's rows.
+def publish_weights(paper: Paper, variant: str, runs_dir: Path, data_dir: Path | None = None) -> bool:
+    """Publish the weights of the seed nearest the mean of the first of the variant's rows. Large ones are published of
+    one variant only, which paper.yaml names, rounded to float16.
 
     Returns:
         Whether they were not there before.
+
+    Raises:
+        UsageError, NumbersError, DataError: as `write_rounded`.
     """
-    published = published_records(paper.name)
-    finished = [r for r in published if r.variant == variant and isinstance(r, FinishedRecord)]
-    row = next((row for row in paper_rows(paper, published) if row.variant == variant and row.summary), None)
-    if not (row and row.summary and row.protocol and row.metric):
+    records = [record for record in published_records(paper.name) if record.variant == variant]
+    finished = [record for record in records if isinstance(record, FinishedRecord)]
+    nearest = _nearest_the_mean(paper, records, finished)
+    if nearest is None:
         return False
-    group = [r for r in finished if r.data.edition == row.edition]
-    mean, values = row.summary.mean, {r.seed: r.metrics.get(row.protocol, {}).get(row.metric, math.inf) for r in group}
-    nearest = min(group, key=lambda r: (abs(values[r.seed] - mean), r.seed))
     target = paths.WEIGHTS / paper.name / f"{variant}.safetensors"
+    there = target.exists() and holds(target, nearest)
+    weights = nearest.weights if there else _write_weights(paper, nearest, target, runs_dir, data_dir)
+    if weights is None:
+        return False
     file = str(target.relative_to(paths.ROOT))
-    new = not (target.exists() and weights_hash(load_weights(target)) == nearest.weights.sha256)
-    if new:
-        folder = runs_dir / paper.name / variant / f"full-{row.edition}" / f"seed-{nearest.seed}"
-        source = folder / RUN_WEIGHTS
-        if not source.exists() or weights_hash(load_weights(source)) != nearest.weights.sha256:
-            say(f"weights of {variant} are left as they are: those of seed {nearest.seed} are not in {source}")
-            return False
-        if source.stat().st_size > LARGEST_WEIGHTS:
-            say(f"weights of {variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
-            return False
-        run = f"{nearest.paper}/{nearest.variant}/seed-{nearest.seed}"
-        save_weights(load_weights(source), target, run, nearest.recipe)
-        say(f"published {file}, the weights of seed {nearest.seed}")
     for record in finished:
-        named = file if record is nearest else None
-        if record.weights.file != named:
-            weights = record.weights.model_copy(update={"file": named})
-            write_record(record.model_copy(update={"weights": weights}), record.path())
-    return new
+        now = weights.model_copy(update={"file": file}) if record is nearest else Weights(sha256=record.weights.sha256)
+        if record.weights != now:
+            write_record(record.model_copy(update={"weights": now}), record.path())
+    return not there
+
+
+def _nearest_the_mean(paper: Paper, records: list[Record], finished: list[FinishedRecord]) -> FinishedRecord | None:
+    """Of a variant's finished seeds the one nearest the mean of the first of its rows; None without such a row."""
+    row = next((row for row in paper_rows(paper, records) if row.summary), None)
+    if not (row and row.summary and row.protocol and row.metric):
+        return None
+    group = [record for record in finished if record.data.edition == row.edition]
+    mean, values = row.summary.mean, {r.seed: r.metrics.get(row.protocol, {}).get(row.metric, math.inf) for r in group}
+    return min(group, key=lambda r: (abs(values[r.seed] - mean), r.seed))
+
+
+def _write_weights(
+    paper: Paper, record: FinishedRecord, target: Path, runs_dir: Path, data_dir: Path | None
+) -> Weights | None:
+    """Publish the weights that a record's run left, and say so. None if they are not there, or too large."""
+    folder = runs_dir / paper.name / record.variant / f"full-{record.data.edition}" / f"seed-{record.seed}"
+    source = folder / RUN_WEIGHTS
+    if not source.exists() or weights_hash(load_weights(source)) != record.weights.sha256:
+        say(f"weights of {record.variant} are left as they are: those of seed {record.seed} are not in {source}")
+        return None
+    weights, float16 = load_weights(source), None
+    if source.stat().st_size <= LARGEST_WEIGHTS:
+        save_weights(weights, target, record.run, record.recipe)
+    elif record.variant == paper.weights_of:
+        float16 = write_rounded(paper, record, weights, target, data_dir)
+    else:
+        say(f"weights of {record.variant} stay unpublished: over {LARGEST_WEIGHTS / 1e6:g} MB")
+        return None
+    kind = " in float16" if float16 else ""
+    say(f"published {target.relative_to(paths.ROOT)}, the weights of seed {record.seed}{kind}")
+    return Weights(sha256=record.weights.sha256, float16=float16)
+
+
+def write_rounded(
+    paper: Paper, record: FinishedRecord, weights: dict[str, Tensor], target: Path, data_dir: Path | None
+) -> Rounded:
+    """Round a record's weights to float16 and measure what is left of them on the CPU, then write them.
+
+    Raises:
+        UsageError: they are too large even so.
+        NumbersError: one is too large a number for float16.
+        DataError: the data is unavailable or damaged.
+    """
+    half = rounded(weights)
+    if (size := sum(tensor.nbytes for tensor in half.values())) > LARGEST_ROUNDED:
+        raise UsageError(f"{size / 1e6:.1f} MB in float16: up to {LARGEST_ROUNDED / 1e6:g} MB are published")
+    if lost := sum(int((weights[name].ne(0) & tensor.eq(0)).sum()) for name, tensor in half.items()):
+        say(f"weights of {record.variant}: {lost:,} too small for float16 are 0 in it")
+    data, recipe = recorded_data(paper, record, data_dir), recorded_recipe(paper, record)
+    measured = measure(paper, widened(half), recipe, data, "cpu")
+    save_weights(half, target, record.run, record.recipe, rounded_from=record.weights.sha256)
+    return Rounded(sha256=file_sha256(target), metrics=measured.metrics)

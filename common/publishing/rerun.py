@@ -22,6 +22,7 @@ from common.publishing.history import NoHistory, checked_out, in_history, requir
 from common.publishing.measure import same_data
 from common.publishing.plausible import on_cpu
 from common.training.records import FailedRecord, FinishedRecord, Record, published_records, read_record
+from common.training.weights import RUN_WEIGHTS, load_weights, rounded, weights_hash, widened
 
 
 def records_of(paper: Paper, variant: str, seed: int) -> list[FinishedRecord]:
@@ -56,7 +57,19 @@ def rerun(paper: Paper, records: list[FinishedRecord], data_dir: Path | None) ->
     with _sources(published) as (tree, whose), tempfile.TemporaryDirectory() as runs:
         say(f"{place(published)} is trained again by {whose}; it took {duration(published.times.wall_seconds)}")
         again = _trained(published, tree, Path(runs), data_dir)
-    return compare(paper, published, again, whose)
+        stands, found = compare(paper, published, again, whose)
+        if stands and published.weights.float16 and not _rounds_to_file(published, Path(runs)):
+            return False, f"{found}, but rounded to float16 they are not those of {published.weights.file}"
+    return stands, found
+
+
+def _rounds_to_file(published: FinishedRecord, runs: Path) -> bool:
+    """Whether a record's published file has its weights, rounded; True where training again gave others."""
+    again = load_weights(next(runs.rglob(RUN_WEIGHTS)))
+    if weights_hash(again) != published.weights.sha256:
+        return True
+    file = load_weights(paths.ROOT / (published.weights.file or ""))
+    return weights_hash(file) == weights_hash(widened(rounded(again)))
 
 
 def compare(paper: Paper, published: FinishedRecord, again: Record, whose: str) -> tuple[bool | None, str]:

@@ -151,9 +151,9 @@ def _measured(paper: Paper, record: FinishedRecord, file: str, data: LocatedData
     except (UsageError, NumbersError) as error:
         return WRONG, what, str(error)
     text = ", ".join(f"{name} {value:g}" for values in measured.values() for name, value in values.items())
-    if measured == record.remeasured:
+    if measured == record.metrics_of_file:
         return PASSED, what, f"measures {text}, as recorded"
-    return WRONG, what, f"measures {text}, recorded {record.remeasured}"
+    return WRONG, what, f"measures {text}, recorded {record.metrics_of_file}"
 
 
 def _released(paper: Paper, data_dir: Path | None) -> list[Finding]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, distributed
 
 from common.base import paths
-from common.base.errors import Interrupted, MachineError, UserError
+from common.base.errors import Interrupted, MachineError, UsageError, UserError
 from common.base.progress import silence
 
 LAUNCHED = "REPRO_LAUNCHED"  # set for processes that `launch` starts and whose end it explains
@@ -57,6 +57,17 @@ class Processes:
     def share(self) -> slice:
         """This process's part of whatever they share out among them: every `count`-th of it, from `rank` on."""
         return slice(self.rank, None, self.count)
+
+    def groups_of(self, batch_size: int, group: int) -> Tensor:
+        """This process's places in a batch, (N,), int64: every `count`-th group of it, one after the other.
+
+        Raises:
+            UsageError: the groups cannot be shared out evenly.
+        """
+        if batch_size % (group * self.count):
+            shared = f"{self.count} process{'es' * (self.count > 1)} with groups of {group}"
+            raise UsageError(f"--batch-size {batch_size}: cannot be shared out evenly among {shared}.")
+        return torch.cat(torch.arange(batch_size).split(group)[self.share])
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of what the processes give, to the same bits in each; all must call it. Alone, what was given.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,20 +67,27 @@ def source_files(paper: str, root: Path | None = None) -> list[Path]:
 
 
 def _imported(file: Path, paper: str, root: Path) -> list[Path]:
+    names = _imported_names(file.read_text(encoding="utf-8"), file.relative_to(root).parts)
+    ours = [name for name in names if name.startswith(("common.", f"papers.{paper}."))]
+    files = [root / (name.replace(".", "/") + ".py") for name in ours]
+    return [path for path in files if path.exists()]
+
+
+@cache
+def _imported_names(source: str, place: tuple[str, ...]) -> list[str]:
+    """What a module imports, in full names; a command asks for the same modules several times."""
     names = []
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = ast.parse(source)
     # What a module does when it is run as a command is not part of what makes the numbers.
     tree.body = [node for node in tree.body if not _asks_for_main(node)]
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            package = file.relative_to(root).parts[: -node.level] if node.level else ()
+            package = place[: -node.level] if node.level else ()
             module = ".".join([*package, *filter(None, [node.module])])
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-    ours = [name for name in names if name.startswith(("common.", f"papers.{paper}."))]
-    files = [root / (name.replace(".", "/") + ".py") for name in ours]
-    return [path for path in files if path.exists()]
+    return names
 
 
 def _asks_for_main(node: ast.stmt) -> bool:

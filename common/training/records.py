@@ -49,9 +49,17 @@ class Times(Checked):
     samples_per_second: float
 
 
+class Rounded(Checked):
+    """A published file whose weights are rounded to float16."""
+
+    sha256: str  # of the file
+    metrics: Metrics  # what it measures, in float32 on a CPU
+
+
 class Weights(Checked):
     sha256: str
     file: str | None = None
+    float16: Rounded | None = None  # where that file holds them rounded
 
 
 class RunRecord(Checked):
@@ -87,6 +95,11 @@ class RunRecord(Checked):
         """Its path below results/records, without the ending."""
         return f"{self.paper}/{self.variant}/{self.data.edition}/seed-{self.seed}"
 
+    @property
+    def run(self) -> str:
+        """What its weights say that they are of."""
+        return f"{self.paper}/{self.variant}/seed-{self.seed}"
+
     def path(self) -> Path:
         """Where this record belongs once published."""
         return paths.RECORDS / f"{self.name}.json"
@@ -100,6 +113,11 @@ class FinishedRecord(RunRecord):
     curves: dict[str, list[float]] = {}
     details: dict[str, list] = {}
     weights: Weights
+
+    @property
+    def metrics_of_file(self) -> Metrics | None:
+        """What the published weights measure: the run's own, or what is left of them in float16."""
+        return self.weights.float16.metrics if self.weights.float16 else self.remeasured
 
 
 Nothing = Annotated[dict[str, Any], pydantic.Field(max_length=0)]
@@ -179,6 +197,8 @@ def write_record(record: Record | ReleasedRecord, path: Path) -> None:
     content["environment"] = record.environment.model_dump(exclude_unset=True)
     if not content.get("earlier_environments", True):
         del content["earlier_environments"]
+    if content["weights"] and not content["weights"].get("float16", True):
+        del content["weights"]["float16"]
     write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -219,13 +239,19 @@ def _meaningful(record: R, source: str) -> R:
     for name, content in record.model_dump(include={"details", "recipe"}).items():  # those without a fixed form
         for place, value in _not_finite(content, name):
             raise fault(f"{place}: {value} is not a finite number")
-    for protocol, values in record.metrics.items():
-        for metric, value in values.items():
-            if metric not in METRICS:
-                raise fault(f"metrics.{protocol}.{metric}: is not a metric")
-            low, high = METRICS[metric].range
-            if not low <= value <= high:
-                raise fault(f"metrics.{protocol}.{metric}: {value} is out of range")
+    measured = {"metrics": record.metrics}
+    if isinstance(record, FinishedRecord) and record.weights.float16:
+        measured["weights.float16.metrics"] = record.weights.float16.metrics
+        if not record.weights.file:
+            raise fault("weights.file: is missing, but there is a float16")
+    for name, metrics in measured.items():
+        for protocol, values in metrics.items():
+            for metric, value in values.items():
+                if metric not in METRICS:
+                    raise fault(f"{name}.{protocol}.{metric}: is not a metric")
+                low, high = METRICS[metric].range
+                if not low <= value <= high:
+                    raise fault(f"{name}.{protocol}.{metric}: {value} is out of range")
     return record
 
 

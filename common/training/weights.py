@@ -19,9 +19,10 @@ if TYPE_CHECKING:  # imported when a file is read
 PYTORCH = (".pth", ".pt")  # the endings of files that torch.save wrote
 LISTED = 8  # names in a message
 RUN_WEIGHTS = "weights.safetensors"  # as a run calls them, beside its record.json
-# The only key of a file's metadata: several would change order each time, and so the bytes. It holds the run,
-# PAPER/VARIANT/seed-K, and after a space the recipe as JSON, which the first files do not have.
+# The only key of a file's metadata: several would change order each time, and so the bytes. It holds words, the first
+# of which is the run, PAPER/VARIANT/seed-K, and after them the recipe as JSON, which the first files do not have.
 RUN = "run"
+ROUNDED = ["float16", "of"]  # in a file of rounded weights the words after the run, before the hash of what they were
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
@@ -39,25 +40,52 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
+def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with what is float32 rounded to float16; whole numbers stay as they are.
+
+    Raises:
+        NumbersError: float16 has no number as large as one of them.
+    """
+    half = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in weights.items()}
+    for name, tensor in half.items():
+        if not tensor.isfinite().all():
+            largest, limit = weights[name].abs().max().item(), torch.finfo(torch.float16).max
+            raise NumbersError(f"{name} holds {largest:g}, but float16 ends at {limit:g}")
+    return half
+
+
+def widened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with what is float16 as float32, as a network takes them: the same numbers."""
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in weights.items()}
+
+
 def save_weights(
-    weights: dict[str, Tensor], path: Path, run: str | None = None, recipe: dict[str, Any] | None = None
+    weights: dict[str, Tensor],
+    path: Path,
+    run: str | None = None,
+    recipe: dict[str, Any] | None = None,
+    rounded_from: str | None = None,
 ) -> Path:
     """
     Args:
         run: PAPER/VARIANT/seed-K that gave the weights, for `named_run`.
         recipe: what they were trained with, for `named_recipe`: names and shapes of weights do not tell a network that
             averages from one that adds.
+        rounded_from: the hash of the weights that these were before they were `rounded`, for `named_before_rounding`.
     """
     import safetensors.torch
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    said = f"{run} {json.dumps(recipe, sort_keys=True)}" if run and recipe else run
-    write_whole(path, safetensors.torch.save(plain, {RUN: said} if said else None))
+    words = [run] if run else []
+    words += [*ROUNDED, rounded_from] if run and rounded_from else []
+    words += [json.dumps(recipe, sort_keys=True)] if run and recipe else []
+    write_whole(path, safetensors.torch.save(plain, {RUN: " ".join(words)} if words else None))
     return path
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """
+    """The weights in a file; those that were rounded to float16 as float32.
+
     Raises:
         UsageError: no such file, or neither a whole safetensors file nor, if it is called .pth or .pt, a state dict.
         NumbersError: NaN or infinity in it, which would give meaningless measurements.
@@ -68,7 +96,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         with _opened(path) as file:
             weights = file.get_tensors()
     require_finite(weights, path)
-    return weights
+    return widened(weights) if named_before_rounding(path) else weights
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -111,7 +139,17 @@ def named_run(path: Path) -> str | None:
     Raises:
         UsageError: no such file, or not a whole safetensors file.
     """
-    return _said(path).partition(" ")[0] or None
+    return next(iter(_said(path)[0]), None)
+
+
+def named_before_rounding(path: Path) -> str | None:
+    """The hash that a file of rounded weights says they had before; None if it does not say that they are rounded.
+
+    Raises:
+        UsageError: no such file, or not a whole safetensors file.
+    """
+    words = _said(path)[0][1:]
+    return words[-1] if words[:-1] == ROUNDED else None
 
 
 def named_recipe(path: Path) -> dict[str, Any] | None:
@@ -121,17 +159,19 @@ def named_recipe(path: Path) -> dict[str, Any] | None:
         UsageError: no such file, or not a whole safetensors file.
     """
     try:
-        recipe = json.loads(_said(path).partition(" ")[2])
+        recipe = json.loads(_said(path)[1])
     except ValueError:
         return None
     return recipe if isinstance(recipe, dict) else None
 
 
-def _said(path: Path) -> str:
+def _said(path: Path) -> tuple[list[str], str]:
+    """The words of a file's metadata, and the JSON after them."""
     if path.suffix in PYTORCH:
-        return ""
+        return [], ""
     with _opened(path) as file:
-        return (file.metadata() or {}).get(RUN, "")
+        words, brace, recipe = (file.metadata() or {}).get(RUN, "").partition("{")
+    return words.split(), brace + recipe
 
 
 @contextlib.contextmanager

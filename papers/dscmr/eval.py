@@ -4,13 +4,16 @@ bash reproduce.sh eval dscmr --weights FILE
 python -m papers.dscmr.eval --weights FILE
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
-from papers.dscmr.data import load
+from papers.dscmr.data import Pairs, load
+from papers.dscmr.model import DSCMR
 from papers.dscmr.retrieval import both_ways, precision_at_k, precision_recall, scores
 from papers.dscmr.train import Recipe, build_model
 
@@ -25,8 +28,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
         UsageError: the weights belong to another model. DataError: as in `load`.
     """
     pairs = load(data)
-    model = build_model(pairs)
-    fit_weights(model, weights)
+    model = fitted(weights, pairs)
     U, V = model.double()(pairs.test.images.double(), pairs.test.texts.double())
     relevant = both_ways(U, V, pairs.test.labels)
     details = {}
@@ -34,6 +36,25 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
         details[f"precision_recall_{way}"] = precision_recall(found)
         details[f"precision_at_k_{way}"] = precision_at_k(found)
     return Measured(metrics={"last": scores(relevant)}, details=details)
+
+
+def fitted(weights: dict[str, Tensor], pairs: Pairs) -> DSCMR:
+    """
+    Raises:
+        UsageError: the weights belong to another model.
+    """
+    model = build_model(pairs)
+    fit_weights(model, weights)
+    return model
+
+
+def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> DSCMR:
+    """The network with these weights, for `load_pretrained`: it takes features of the kind that it was trained on.
+
+    Raises:
+        UsageError: the weights belong to another model. DataError: the data, which has the sizes, is unavailable.
+    """
+    return fitted(weights, load(training_data()))
 
 
 if __name__ == "__main__":

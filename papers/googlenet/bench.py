@@ -1,10 +1,11 @@
-"""GoogLeNet on flowers: a training step and the test with ten crops, against torchvision's transforms of one picture
-after the other, PyTorch's own local response normalization and memory format, and float32, as tutorials have it.
+"""GoogLeNet on ImageNet, at 224 pixels: a training step and the test with ten crops, from JPEG files on, against PIL
+and torchvision's transforms of one picture after the other, PyTorch's own local response normalization and memory
+format, and float32, as tutorials have it.
 
 On a CPU only: the gradient of PyTorch's response normalization is not deterministic on a GPU.
 """
 
-from functools import partial
+import io
 
 import torch
 import torch.nn.functional as F
@@ -14,36 +15,40 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from common.data.decoding import Decoded
+from common.data.imagenet import PHOTOGRAPHS, Encoded, Part
+from common.data.photographs import shipped_photograph
 from common.publishing.bench import Job
 from common.training.determinism import generator
 from common.training.device import fast_precision
 from papers.googlenet.crops import PROTOCOLS
-from papers.googlenet.model import ALPHA, BETA, BIAS, SIDE, WINDOW, GoogLeNet, initialise
-from papers.googlenet.sampling import AREA, ASPECT, stack, training_batch
-from papers.googlenet.train import VARIANTS, as_input, classify, losses
+from papers.googlenet.imagenet import VARIANTS, mistakes_on
+from papers.googlenet.model import ALPHA, BETA, BIAS, WINDOW, GoogLeNet, initialise
+from papers.googlenet.sampling import AREA, ASPECT, patches_of, photometric
+from papers.googlenet.sgd import as_input, losses
 
-RECIPE = VARIANTS["flowers"]
+RECIPE = VARIANTS["imagenet"]
 THREADS = WORKERS = 2
-TRAINED, TESTED = 750, 250
-CLASSES = 5
-HEIGHT, WIDTH = 128, 171  # most pictures are 3 by 4
-COUNT = {"training": 16, "testing": 4}  # pictures, at a time
+TRAINED, TESTED, CLASSES = 1_281_167, 50_000, 1000
+TYPICAL = (500, 375)  # pixels, of a picture of ImageNet
+COUNT = {"training": 16, "testing": 3}  # pictures, at a time
+CROPS = 10
 CONSTANTS = {"lr": 1e-5, "momentum": RECIPE.momentum, "weight_decay": RECIPE.weight_decay}  # labels are random
-SHORTER = PROTOCOLS[10].scales[0] * RECIPE.side // SIDE
+MEAN = torch.full((3, 1, 1), 128.0)
 
 
 class Pictures(Dataset):
-    """Pictures as PIL has them, each turned into what the network takes when it is asked for."""
+    """Files, each decoded and turned into what the network takes when it is asked for."""
 
-    def __init__(self, pictures: list[Tensor], labels: Tensor, transform: transforms.Compose):
-        self.pictures = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]
-        self.labels, self.transform = labels.tolist(), transform
+    def __init__(self, part: Part, transform: transforms.Compose):
+        self.part, self.transform = part, transform
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.part)
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        return self.transform(self.pictures[number]), self.labels[number]
+        picture = Image.open(io.BytesIO(self.part.pictures.files[number])).convert("RGB")
+        return self.transform(picture), int(self.part.labels[number])
 
 
 def jobs() -> list[Job]:
@@ -51,23 +56,24 @@ def jobs() -> list[Job]:
 
 
 def _step() -> Job:
-    pictures, labels, mean = _pictures(COUNT["training"])
-    shown, precision = stack(pictures), fast_precision("cpu")
+    part, precision = _part(COUNT["training"]), fast_precision("cpu")
     model, slow = _model(), _straightforward_model()
     optimiser = torch.optim.SGD(model.parameters(), fused=True, **CONSTANTS)
     slow_optimiser = torch.optim.SGD(slow.parameters(), **CONSTANTS)
     patch = transforms.RandomResizedCrop(RECIPE.side, AREA, ASPECT), transforms.RandomHorizontalFlip()
-    distorted = transforms.ColorJitter(*[RECIPE.distortion] * 3), partial(_centred, mean=mean)
-    loader = _loader(pictures, labels, [*patch, *distorted], COUNT["training"])
+    distorted = transforms.ColorJitter(*[RECIPE.distortion] * 3), _centred
+    loader = _loader(part, [*patch, *distorted], len(part))
 
     def ours() -> int:
         model.train()
-        seen = training_batch(shown, RECIPE.side, RECIPE.distortion, generator(0, "patches"))
-        _, loss, of_heads = losses(model, as_input(seen, mean, RECIPE), labels, generator(0, "dropout"), precision)
+        patches = patches_of(torch.arange(len(part)), generator(0, "patches"))
+        (pixels,) = Decoded(part.pictures, lambda _: patches, 1, RECIPE.side, "cpu", workers=0)
+        seen = as_input(photometric(pixels.float(), RECIPE.distortion, generator(0, "colours")), MEAN, RECIPE)
+        _, loss, of_heads = losses(model, seen, part.labels, generator(0, "dropout"), precision)
         optimiser.zero_grad()
         (loss + RECIPE.head_weight * of_heads).backward()
         optimiser.step()
-        return len(labels)
+        return len(part)
 
     def straightforward() -> int:
         slow.train()
@@ -76,55 +82,60 @@ def _step() -> Job:
             first, *others = (F.cross_entropy(logits, label) for logits in slow(batch, generator(0, "dropout")))
             (first + RECIPE.head_weight * sum(others)).backward()
             slow_optimiser.step()
-        return len(labels)
+        return len(part)
 
-    whole, samples = f"{RECIPE.epochs} epochs", RECIPE.epochs * TRAINED
     flops = 3 * _flops_forward(training=True)  # the way back costs twice the way forward
-    return Job("training step", ours, straightforward, flops, THREADS, whole, samples, precision)
+    return Job("training step", ours, straightforward, flops, THREADS, "an epoch of ImageNet", TRAINED, precision)
 
 
 def _test() -> Job:
-    pictures, labels, mean = _pictures(COUNT["testing"])
+    part = _part(COUNT["testing"])
     model, slow = _model(), _straightforward_model().eval()
-    ten = transforms.Resize(SHORTER), transforms.TenCrop(RECIPE.side), partial(_all_centred, mean=mean)
-    loader = _loader(pictures, labels, [*ten], at_once=1)
+    shorter = PROTOCOLS[CROPS].scales[0]
+    ten = transforms.Resize(shorter), transforms.TenCrop(RECIPE.side), _all_centred
+    loader = _loader(part, [*ten], at_once=1)
 
     def ours() -> int:
-        classify(model, pictures, mean, RECIPE, PROTOCOLS[10])
-        return len(pictures)
+        mistakes_on([model], part, RECIPE, MEAN, CROPS)
+        return len(part)
 
     @torch.no_grad()
     def straightforward() -> int:
         for crops, _ in loader:
             slow(crops[0]).softmax(1).mean(0)
-        return len(pictures)
+        return len(part)
 
-    flops = len(PROTOCOLS[10]) * _flops_forward(training=False)
-    return Job("testing, 10 crops", ours, straightforward, flops, THREADS, "the test set", TESTED)
-
-
-def _pictures(count: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Made-up pictures, their labels, and a mean colour."""
-    draw = generator(0, "benchmark")
-    pictures = torch.randint(256, (count, 3, HEIGHT, WIDTH), generator=draw, dtype=torch.uint8)
-    return list(pictures), torch.randint(CLASSES, (count,), generator=draw), torch.full((3, 1, 1), 128.0)
+    flops = CROPS * _flops_forward(training=False)
+    return Job(f"testing, {CROPS} crops", ours, straightforward, flops, THREADS, "the test set", TESTED)
 
 
-def _centred(picture: Image.Image, mean: Tensor) -> Tensor:
-    return transforms.functional.pil_to_tensor(picture) - mean
+def _part(count: int) -> Part:
+    """Photographs as files of ImageNet are, over and over, with labels drawn at random."""
+    files = []
+    for name in PHOTOGRAPHS:
+        file = io.BytesIO()
+        shipped_photograph(name).convert("RGB").resize(TYPICAL).save(file, "JPEG", quality=95)
+        files.append(file.getvalue())
+    numbers = [number % len(files) for number in range(count)]
+    labels = torch.randint(CLASSES, (count,), generator=generator(0, "benchmark"))
+    return Part([PHOTOGRAPHS[n] for n in numbers], labels, Encoded([files[n] for n in numbers]))
 
 
-def _all_centred(pictures: tuple[Image.Image, ...], mean: Tensor) -> Tensor:
-    return torch.stack([_centred(picture, mean) for picture in pictures])
+def _centred(picture: Image.Image) -> Tensor:
+    return transforms.functional.pil_to_tensor(picture) - MEAN
 
 
-def _loader(pictures: list[Tensor], labels: Tensor, steps: list, at_once: int) -> DataLoader:
-    shown = Pictures(pictures, labels, transforms.Compose(steps))
+def _all_centred(pictures: tuple[Image.Image, ...]) -> Tensor:
+    return torch.stack([_centred(picture) for picture in pictures])
+
+
+def _loader(part: Part, steps: list, at_once: int) -> DataLoader:
+    shown = Pictures(part, transforms.Compose(steps))
     return DataLoader(shown, at_once, shuffle=True, num_workers=WORKERS, persistent_workers=True)
 
 
 def _model() -> GoogLeNet:
-    model = GoogLeNet(CLASSES, RECIPE.network, RECIPE.heads, RECIPE.side)
+    model = GoogLeNet(CLASSES, side=RECIPE.side)
     initialise(model, generator(0, "benchmark weights"), RECIPE.initial_weights)
     return model
 

@@ -13,6 +13,7 @@ sees crops of its own size from scales as much smaller or larger: at 112 pixels 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,17 @@ def cut_crops(picture: Tensor, side: int, protocol: Protocol) -> Tensor:
             part = resize(part, side, side)
         cut.append(part.flip(2) if crop.mirrored else part)
     return torch.stack(cut)
+
+
+class CropsOf(NamedTuple):
+    """All crops of a picture that is yet to be decoded."""
+
+    number: int
+    count: int  # as in `PROTOCOLS`
+
+    def cut(self, picture: Tensor, side: int) -> Tensor:
+        """Of a picture (3, H, W), uint8: (count, 3, side, side), uint8."""
+        return cut_crops(picture, side, PROTOCOLS[self.count])
 
 
 @torch.inference_mode()

@@ -1,25 +1,59 @@
-"""Measure GoogLeNet weights on the test pictures of the flowers.
+"""Measure GoogLeNet weights: on the test pictures of the flowers with one crop and ten, on ImageNet with 144 too.
 
 bash reproduce.sh eval googlenet --weights FILE
 python -m papers.googlenet.eval --weights FILE
 """
 
+import torch
 from sklearn.metrics import confusion_matrix
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.base.metrics import error_percent
 from common.data.flowers import load, split
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
+from papers.googlenet import imagenet
 from papers.googlenet.crops import PROTOCOLS
+from papers.googlenet.imagenet import ImageNetRecipe
 from papers.googlenet.model import GoogLeNet
 from papers.googlenet.train import Recipe, classify, mean_colour
 
-MEASURED = (1, 10)  # crops
+MEASURED = (1, 10)  # crops of a flower
 
 
-def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+def evaluate(weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, data: LocatedData, device: str) -> Measured:
+    """Measure on what the recipe is for.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    measure = evaluate_on_imagenet if isinstance(recipe, ImageNetRecipe) else evaluate_on_flowers
+    return measure(weights, recipe, data, device)
+
+
+def evaluate_on_imagenet(
+    weights: dict[str, Tensor], recipe: ImageNetRecipe, data: LocatedData, device: str
+) -> Measured:
+    """Top-1 and top-5 error in float32 with each number of crops, the mean over the recipe's networks.
+
+    Raises:
+        UsageError: the weights are another model's, or those of another number of networks.
+    """
+    pictures, weights = imagenet.load(data), dict(weights)
+    mean = weights.pop(imagenet.MEAN, torch.zeros(3, 1, 1))
+    networks = nn.ModuleList(GoogLeNet(pictures.classes, heads=False, side=recipe.side) for _ in range(recipe.networks))
+    fit_weights(networks, weights)
+    networks.to(device)
+    metrics = {}
+    for crops in recipe.crops:
+        wrong = imagenet.mistakes_on(networks, pictures.test, recipe, mean.to(device), crops)
+        top1, top5 = (100 * wrong / len(pictures.test)).tolist()
+        metrics[f"{crops}-crop"] = {"top1_error": top1, "top5_error": top5}
+    return Measured(metrics)
+
+
+def evaluate_on_flowers(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """Error on the test pictures with one crop and with ten, in float32, and on the training pictures with one; and
     which class was taken for which with ten.
 

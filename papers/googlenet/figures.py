@@ -14,16 +14,17 @@ from common.pages.figures import Data
 from common.training.records import FinishedRecord
 from papers.googlenet.crops import PROTOCOLS, cut_crops
 from papers.googlenet.model import SIDE, GoogLeNet, Inception
-from papers.googlenet.train import VARIANTS
+from papers.googlenet.train import VARIANTS, trunk
 
 GRADIENT = "gradient_"  # before a module's name, in the curves
 SHOWN_EPOCHS = (1, 10, VARIANTS["flowers"].epochs)
 PHOTOGRAPH = "coffee.png"
+PLACES = ("top left", "top right", "bottom left", "bottom right", "centre", "whole square")  # those of a protocol
 
 # The network's picture.
 COLOURS = {"convolution": "#9dc3e6", "pooling": "#f4a6a6", "response norm": "#b5d9a8", "dense": "#f0d58c"}
 HEAD = "#cdb9e0"
-LAST_OF_A_ROW = ("inception_4a", "linear")
+LAST_OF_A_ROW = ("inception_3b", "inception_4d", "linear")
 BRANCHES = 4  # of an inception module, one above the other
 WIDTH, HEIGHT, GAP = 0.86, 0.8, 0.44  # of a box, and between modules; a place is 1 by 1
 FLOW = (BRANCHES - 1) / 2  # the height at which one module hands over to the next
@@ -40,23 +41,23 @@ def network(records: list[FinishedRecord], data: Data) -> Figure | None:
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, SIDE, SIDE))
     parts = {name: module for name, module in model.named_children() if name != "heads"}
-    figure, axes = plt.subplots(len(LAST_OF_A_ROW), 1, figsize=(13, 6))
+    figure, axes = plt.subplots(len(LAST_OF_A_ROW), 1, figsize=(9.6, 8))
     names = iter(parts)
     for axis, last in zip(axes, LAST_OF_A_ROW, strict=True):
         place, name = 0.0, ""
         while name != last:
             name = next(names)
             columns = _draw_module(axis, place, parts[name])
-            if place:
+            if name != "conv1":
                 axis.annotate("", (place - WIDTH / 2, FLOW), (place - WIDTH / 2 - GAP, FLOW), arrowprops=ARROW)
             middle = place + (columns - 1) / 2
             label = name.removeprefix("inception_").replace("_", " ")
             shape = "×".join(map(str, (*shapes[name][1:], shapes[name][0])))
-            axis.text(middle, -0.65, f"{label}\n{shape}", ha="center", va="top", fontsize=6)
+            axis.text(middle, -0.65, f"{label}\n{shape}", ha="center", va="top", fontsize=6.5)
             if label in model.heads:
                 _draw_head(axis, middle, model.heads[label])
             place += columns + GAP
-        axis.set(xlim=(-0.6, 20.9), ylim=(-1.6, BRANCHES + 1.2))
+        axis.set(xlim=(-0.9, 14.9), ylim=(-1.7, BRANCHES + 1.1))
         axis.axis("off")
     handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in (*COLOURS.values(), HEAD)]
     figure.legend(handles, [*COLOURS, "auxiliary head"], loc="lower center", ncol=len(handles), fontsize=8)
@@ -87,7 +88,7 @@ def _draw_head(axis: Axes, place: float, head: nn.Module) -> None:
 def _box(axis: Axes, place: float, row: float, text: str, colour: str) -> None:
     corner = place - WIDTH / 2, row - HEIGHT / 2
     axis.add_patch(Rectangle(corner, WIDTH, HEIGHT, facecolor=colour, edgecolor="#555555", linewidth=0.5))
-    axis.text(place, row, text, ha="center", va="center", fontsize=5)
+    axis.text(place, row, text, ha="center", va="center", fontsize=6)
 
 
 def _said_of(module: nn.Module) -> tuple[str, str]:
@@ -111,27 +112,28 @@ def _by(stride: int) -> str:
 
 
 def gradient_norms(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Norm of the loss's gradient in every module, first to last, in some epochs; mean over the seeds, and the range of
-    them."""
+    """Norm of the loss's gradient in every module, first to last, mean over some epochs; mean over the seeds, and the
+    range of them."""
     groups = _by_variant(records)
     if not groups:
         return None
-    figure, axes = plt.subplots(1, len(SHOWN_EPOCHS), figsize=(9.5, 3.4), sharey=True)
+    modules = list(trunk(GoogLeNet(1)))  # records have their curves sorted by name
+    figure, axes = plt.subplots(1, len(SHOWN_EPOCHS), figsize=(9.5, 3.8), sharey=True)
     for axis, epoch in zip(axes, SHOWN_EPOCHS, strict=True):
         for variant, group in groups.items():
-            names = [name for name in group[0].curves if name.startswith(GRADIENT)]
-            norms = np.array([[record.curves[name][epoch - 1] for name in names] for record in group])
-            places = np.arange(len(names))
+            norms = np.array([[record.curves[GRADIENT + name][epoch - 1] for name in modules] for record in group])
+            places = np.arange(len(modules))
             axis.plot(places, norms.mean(axis=0), marker=".", label=f"{variant}, mean of {len(group)}")
             axis.fill_between(places, norms.min(axis=0), norms.max(axis=0), alpha=0.2)
-        labels = [name.removeprefix(GRADIENT).removeprefix("inception_").replace("_", " ") for name in names]
+        labels = [name.removeprefix("inception_").replace("_", " ") for name in modules]
         axis.set_xticks(places, labels, rotation=90, fontsize=7)
         axis.set(title=f"epoch {epoch}", yscale="log")
-    axes[0].set_ylabel("norm of the gradient, mean over the epoch")
-    axes[0].legend(fontsize=7)
-    first = [f"{np.mean([r.curves[names[0]] for r in group]):.2g} ({variant})" for variant, group in groups.items()]
-    figure.suptitle(f"Mean norm in {names[0].removeprefix(GRADIENT)}: {', '.join(first)}", fontsize=10)
-    figure.tight_layout()
+    axes[0].set_ylabel("norm of the gradient")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncol=len(groups), fontsize=8)
+    in_first = {variant: [r.curves[GRADIENT + modules[0]] for r in group] for variant, group in groups.items()}
+    means = [f"{np.mean(norms):.2g} ({variant})" for variant, norms in in_first.items()]
+    figure.suptitle(f"Mean norm in {modules[0]}: {', '.join(means)}", fontsize=10)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     return figure
 
 
@@ -150,14 +152,16 @@ def error_against_epochs(records: list[FinishedRecord], data: Data) -> Figure | 
             axis.plot(epochs, record.curves["test_error"], linewidth=1.3, label=label, **look)
     ends = [f"{np.mean([r.curves['test_error'][-1] for r in group]):.1f} % ({name})" for name, group in groups.items()]
     axis.set_title(f"Test error ends at {', '.join(ends)}", fontsize=9)
-    axis.set(xlabel="epoch", ylabel="error (%): test bold, training dashed", ylim=(0, 85))
+    axis.set(xlabel="epoch", ylabel="error (%): test bold, training dashed")
+    axis.set_ylim(bottom=0)
     axis.legend(fontsize=7)
     figure.tight_layout()
     return figure
 
 
 def crops_of_a_picture(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """The 144 crops of Sec. 7: in a row one square of one scale, in a column one place in it, plain and mirrored."""
+    """The 144 crops of Sec. 7: in a row one square of one scale (left, centre, right), in a column one place in it,
+    plain and mirrored."""
     protocol = PROTOCOLS[144]
     crops = cut_crops(as_tensor(shipped_photograph(PHOTOGRAPH)), SIDE, protocol).permute(0, 2, 3, 1).numpy()
     columns = len(protocol.places) * len(protocol.mirrored)
@@ -166,13 +170,17 @@ def crops_of_a_picture(records: list[FinishedRecord], data: Data) -> Figure | No
     for axis, crop in zip(grid.flat, crops, strict=True):
         axis.imshow(crop)
         axis.axis("off")
+    figure.subplots_adjust(left=0.035, right=0.995, top=0.975, bottom=0.01, wspace=0.08, hspace=0.08)
+    for number, place in enumerate(PLACES):
+        first, last = grid[0, 2 * number], grid[0, 2 * number + 1]
+        middle = (first.get_position().x0 + last.get_position().x1) / 2
+        figure.text(middle, 0.982, place, ha="center", fontsize=7)
     squares = len(protocol.squares)
     for number, scale in enumerate(protocol.scales):
         middle = 1 - (number + 0.5) / len(protocol.scales)
         figure.text(
-            0.012, 0.01 + 0.98 * middle, f"{scale} pixels, {squares} squares", rotation=90, va="center", fontsize=7
+            0.012, 0.01 + 0.965 * middle, f"{scale} pixels, {squares} squares", rotation=90, va="center", fontsize=7
         )
-    figure.subplots_adjust(left=0.035, right=0.995, top=0.99, bottom=0.01, wspace=0.04, hspace=0.04)
     return figure
 
 

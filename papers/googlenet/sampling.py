@@ -9,6 +9,7 @@ random choice of its method, which the authors took up late and could not tell t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,25 +83,76 @@ def training_batch(pictures: Stack, side: int, distortion: float, draw: torch.Ge
 
 
 def draw_patches(heights: Tensor, widths: Tensor, draw: torch.Generator) -> Patches:
-    """A patch at random in each of N pictures of these sizes, each (N,).
+    """A patch at random in each of N pictures of these sizes, each (N,)."""
+    return draw_tries(len(heights), draw).fit(heights, widths)
+
+
+@dataclass(frozen=True)
+class Tries:
+    """What is drawn for patches of N pictures, whatever the pictures' sizes.
 
     Area even, aspect even on a logarithmic scale, so that a shape and the same upright are equally likely. What does
     not fit into its picture is drawn again; after `TRIES`, in a picture far from square, the patch is the largest in
     the middle that the aspect ratios allow.
+
+    Attributes:
+        areas, aspects: of each try, (TRIES, N): as a share of the picture's; width by height.
+        place: (2, N): row and column, from 0 to below 1 in the room that there is.
+        mirrored: (N,), bool.
     """
-    count = len(heights)
-    area = _uniform(AREA, (TRIES, count), draw) * heights * widths
-    aspect = _uniform(tuple(math.log(ratio) for ratio in ASPECT), (TRIES, count), draw).exp()
-    width, height = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
-    fits = (width <= widths) & (height <= heights)
-    first = fits.int().argmax(dim=0, keepdim=True)
-    found = fits.any(dim=0)
-    width = torch.where(found, width.gather(0, first)[0], torch.minimum(widths, (heights * ASPECT[1]).long()))
-    height = torch.where(found, height.gather(0, first)[0], torch.minimum(heights, (widths / ASPECT[0]).long()))
-    where = torch.rand(2, count, generator=draw)
-    top = torch.where(found, (where[0] * (heights - height + 1)).long(), (heights - height) // 2)
-    left = torch.where(found, (where[1] * (widths - width + 1)).long(), (widths - width) // 2)
-    return Patches(top, left, height, width, torch.rand(count, generator=draw) < 0.5)
+
+    areas: Tensor
+    aspects: Tensor
+    place: Tensor
+    mirrored: Tensor
+
+    def fit(self, heights: Tensor, widths: Tensor) -> Patches:
+        """The patches in pictures of these sizes, each (N,)."""
+        area = self.areas * heights * widths
+        width = (area * self.aspects).sqrt().round().long()
+        height = (area / self.aspects).sqrt().round().long()
+        fits = (width <= widths) & (height <= heights)
+        first = fits.int().argmax(dim=0, keepdim=True)
+        found = fits.any(dim=0)
+        width = torch.where(found, width.gather(0, first)[0], torch.minimum(widths, (heights * ASPECT[1]).long()))
+        height = torch.where(found, height.gather(0, first)[0], torch.minimum(heights, (widths / ASPECT[0]).long()))
+        top, left = ((heights - height) // 2, (widths - width) // 2)
+        top = torch.where(found, (self.place[0] * (heights - height + 1)).long(), top)
+        left = torch.where(found, (self.place[1] * (widths - width + 1)).long(), left)
+        return Patches(top, left, height, width, self.mirrored)
+
+
+def draw_tries(count: int, draw: torch.Generator) -> Tries:
+    areas = _uniform(AREA, (TRIES, count), draw)
+    aspects = _uniform(tuple(math.log(ratio) for ratio in ASPECT), (TRIES, count), draw).exp()
+    return Tries(areas, aspects, torch.rand(2, count, generator=draw), torch.rand(count, generator=draw) < 0.5)
+
+
+class Patch(NamedTuple):
+    """A patch of a picture that is yet to be decoded, in numbers that another process can be sent; as `Tries`."""
+
+    number: int
+    areas: list[float]
+    aspects: list[float]
+    place: list[float]
+    mirrored: bool
+
+    def cut(self, picture: Tensor, side: int) -> Tensor:
+        """Of a picture (3, H, W), uint8: the patch, resized and mirrored, (3, side, side), uint8."""
+        of_tries = (torch.tensor(values)[:, None] for values in (self.areas, self.aspects, self.place))
+        height, width = torch.tensor(picture.shape[1:])[:, None]
+        patch = Tries(*of_tries, torch.tensor([self.mirrored])).fit(height, width)
+        top, left, height, width = (int(value) for value in (patch.top, patch.left, patch.height, patch.width))
+        part = resize(picture[:, top : top + height, left : left + width], side, side)
+        return part.flip(2) if self.mirrored else part
+
+
+def patches_of(numbers: Tensor, draw: torch.Generator) -> list[Patch]:
+    """A patch at random of each of these pictures, (N,)."""
+    tries = draw_tries(len(numbers), draw)
+    of_each = (tries.areas.T, tries.aspects.T, tries.place.T, tries.mirrored)
+    columns = (values.tolist() for values in (numbers, *of_each))
+    return [Patch(*values) for values in zip(*columns, strict=True)]
 
 
 def _uniform(interval: tuple[float, float], shape: tuple[int, ...], draw: torch.Generator) -> Tensor:

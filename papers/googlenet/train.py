@@ -1,4 +1,4 @@
-"""GoogLeNet (Szegedy et al., 2014), trained on photographs of five kinds of flowers.
+"""GoogLeNet (Szegedy et al., 2014), trained on photographs of five kinds of flowers; imagenet.py trains it on ImageNet.
 
 The paper reports 10.07 % top-5 error on ImageNet for one network and one crop, 6.67 % for seven networks and 144
 (Table 3), and gives no more than a part of its recipe (Sec. 6). Here the same network, with and without its two
@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 import pydantic.dataclasses
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -30,11 +29,15 @@ from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.weights import copied
+from papers.googlenet import imagenet
 from papers.googlenet.crops import CROPS_AT_ONCE, PROTOCOLS, Protocol, predict
+from papers.googlenet.imagenet import ImageNetRecipe
 from papers.googlenet.model import GoogLeNet, Initial, check_side, initialise, without_heads
 from papers.googlenet.sampling import stack, training_batch
+from papers.googlenet.sgd import as_input, learning_rate, losses
 
 DEVICES = ("cpu", "cuda")
+SEVERAL_DEVICES = True  # on ImageNet: each process takes its share of every batch
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKED)
@@ -70,25 +73,16 @@ VARIANTS = {
 }
 
 
-def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
-    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset.
-
-    Raises:
-        UsageError: a variant that cannot be trained here yet.
-    """
-    if variant not in VARIANTS:
-        raise UsageError(f"{variant}: training on ImageNet is not built yet; its numbers are listed only.")
+def recipe(variant: str, preset: str, standin: bool = False) -> Recipe | ImageNetRecipe:
+    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset."""
+    if variant in imagenet.VARIANTS:
+        return imagenet.recipe(variant, preset, standin)
     full = VARIANTS[variant]
     if preset == "smoke":
         return replace(full, side=80, epochs=2)
     if standin:
         return replace(full, epochs=15)
     return {"full": full, "quick": replace(full, epochs=8)}[preset]
-
-
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The rate of an epoch, counted from 0."""
-    return recipe.learning_rate * recipe.decay ** (epoch // recipe.decay_epochs)
 
 
 @dataclass
@@ -100,8 +94,19 @@ class At:
     gradients: Tensor  # norms of the loss's gradient, module by module
 
 
-def train(run: Run, recipe: Recipe) -> Trained:
-    """Stochastic gradient descent over patches of the training pictures (Sec. 6)."""
+def train(run: Run, recipe: Recipe | ImageNetRecipe) -> Trained:
+    """Train on what the recipe is for."""
+    return imagenet.train(run, recipe) if isinstance(recipe, ImageNetRecipe) else train_on_flowers(run, recipe)
+
+
+def train_on_flowers(run: Run, recipe: Recipe) -> Trained:
+    """Stochastic gradient descent over patches of the training pictures (Sec. 6).
+
+    Raises:
+        UsageError: there are several processes.
+    """
+    if run.processes.count > 1:
+        raise UsageError("--nproc: training on the flowers takes one device; leave it out.")
     flowers = load(run.data)
     parts = split(flowers, recipe.held_out)
     pictures = [flowers.pictures[number] for number in parts.train]
@@ -163,8 +168,10 @@ def train(run: Run, recipe: Recipe) -> Trained:
     )
 
 
-def metrics_of_curves(curves: dict[str, list[float]], recipe: Recipe) -> dict[str, dict[str, float]]:
-    """The gradient that reaches the first layer, mean over all epochs."""
+def metrics_of_curves(curves: dict[str, list[float]], recipe: Recipe | ImageNetRecipe) -> dict[str, dict[str, float]]:
+    """The gradient that reaches the first layer, mean over all epochs; on ImageNet it is not measured."""
+    if isinstance(recipe, ImageNetRecipe):
+        return {}
     return {"training": {"gradient_norm": fmean(curves["gradient_conv1"])}}
 
 
@@ -172,21 +179,6 @@ def mean_colour(pictures: Sequence[Tensor]) -> Tensor:
     """The mean of each colour over all pixels of pictures (3, H, W), uint8. Shape (3, 1, 1), from exact sums."""
     sums = torch.stack([picture.sum((1, 2), dtype=torch.int64) for picture in pictures]).sum(0)
     return (sums.double() / sum(picture[0].numel() for picture in pictures)).float()[:, None, None]
-
-
-def as_input(pictures: Tensor, mean: Tensor, recipe: Recipe) -> Tensor:
-    """Pictures (N, 3, H, W), 0 to 255, as the network takes them."""
-    return (pictures.float() - mean) * recipe.grey_level
-
-
-def losses(
-    model: GoogLeNet, seen: Tensor, labels: Tensor, draw: torch.Generator, precision: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | int]:
-    """Logits of a batch, the classifier's own mean cross-entropy, and the sum of the heads'; 0 where there are none."""
-    with torch.autocast(seen.device.type, precision, enabled=precision != torch.float32):
-        outputs = model(seen, draw)
-    loss, *of_heads = (F.cross_entropy(logits.float(), labels) for logits in outputs)
-    return outputs[0], loss, sum(of_heads)
 
 
 def trunk(model: GoogLeNet) -> dict[str, nn.Module]:

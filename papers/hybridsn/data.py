@@ -181,26 +181,35 @@ def synthetic_scene(side: int = 96, bands: int = 40, classes: int = 6, fields: i
 
 
 def reduce_bands(cube: np.ndarray, components: int, fitted_on: np.ndarray | None) -> np.ndarray:
-    """Whitened principal components of the spectra.
+    """Whitened principal components of the spectra. Arguments, shapes and errors as in `principal_axes`, `project`."""
+    return project(cube, principal_axes(cube, components, fitted_on))
 
+
+def principal_axes(cube: np.ndarray, components: int, fitted_on: np.ndarray | None) -> PCA:
+    """
     Args:
         cube: (rows, columns, bands).
         components: how many to keep.
         fitted_on: the pixels (N,) whose spectra give mean and axes; None for all, as in the authors' code.
 
-    Returns:
-        (rows, columns, components), float32.
-
     Raises:
         UsageError: more components than bands or pixels.
     """
-    spectra = cube.reshape(-1, cube.shape[2]).astype(np.float64)
+    spectra = _spectra(cube)
     known = spectra if fitted_on is None else spectra[fitted_on]
     if components > min(known.shape):
         raise UsageError(f"--components {components}: at most {min(known.shape)} here.")
     # The full solver is exact and draws no random numbers.
-    axes = PCA(components, whiten=True, svd_solver="full").fit(known)
-    return axes.transform(spectra).reshape(*cube.shape[:2], components).astype(np.float32)
+    return PCA(components, whiten=True, svd_solver="full").fit(known)
+
+
+def project(cube: np.ndarray, axes: PCA) -> np.ndarray:
+    """The components (rows, columns, components), float32, of a cube (rows, columns, bands)."""
+    return axes.transform(_spectra(cube)).reshape(*cube.shape[:2], -1).astype(np.float32)
+
+
+def _spectra(cube: np.ndarray) -> np.ndarray:
+    return cube.reshape(-1, cube.shape[2]).astype(np.float64)
 
 
 class Windows:

@@ -4,16 +4,30 @@ bash reproduce.sh eval hybridsn --weights FILE
 python -m papers.hybridsn.eval --weights FILE
 """
 
+from collections.abc import Callable
+
 import numpy as np
-from torch import Tensor
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
 
 from common.base.errors import UsageError
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
-from papers.hybridsn.data import Scene, Split, apart_from, load, remaining, share_of_windows_with_training_pixels
-from papers.hybridsn.scoring import accuracies, confusion_matrix, predict
-from papers.hybridsn.train import TRAINING_PIXELS, Recipe, build_model, split_pixels, windows_of
+from papers.hybridsn.data import (
+    Scene,
+    Split,
+    Windows,
+    apart_from,
+    load,
+    project,
+    remaining,
+    share_of_windows_with_training_pixels,
+)
+from papers.hybridsn.model import HybridSN
+from papers.hybridsn.scoring import AT_ONCE, accuracies, confusion_matrix, predict
+from papers.hybridsn.train import TRAINING_PIXELS, Recipe, axes_of, build_model, split_pixels, windows_of
 
 LETTERS = "0123456789ABCDEFG"  # a map's classes; 0 means no class
 
@@ -28,9 +42,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     """
     scene = load(data)
     split = split_of(weights, scene, recipe)
-    model = build_model(scene, recipe)
-    fit_weights(model, {name: weight for name, weight in weights.items() if name != TRAINING_PIXELS})
-    model.to(device)
+    model = fitted(weights, scene, recipe).to(device)
     everywhere = np.arange(scene.truth.size)
     predicted = predict(model, windows_of(scene, split, recipe, device), everywhere, device)
     label = scene.truth.flat[split.test]
@@ -45,6 +57,45 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
             "predicted_map": as_letters(predicted.reshape(scene.truth.shape)),
         },
     )
+
+
+def fitted(weights: dict[str, Tensor], scene: Scene, recipe: Recipe) -> HybridSN:
+    """
+    Raises:
+        UsageError: the weights belong to another model.
+    """
+    model = build_model(scene, recipe)
+    fit_weights(model, {name: weight for name, weight in weights.items() if name != TRAINING_PIXELS})
+    return model
+
+
+class Classifier(nn.Module):
+    """A trained network that takes a whole scene as its file has it."""
+
+    def __init__(self, network: HybridSN, axes: PCA, window: int):
+        super().__init__()
+        self.network = network
+        self.axes = axes
+        self.window = window
+
+    def forward(self, cube: Tensor) -> Tensor:
+        """A scene (rows, columns, bands), on the CPU, or a part of it, to the logits of each pixel (rows, columns,
+        classes), class 1 first. Beyond its edge there are zeros, as in training."""
+        windows = Windows(project(cube.numpy(), self.axes), self.window, "cpu")
+        rows, columns, _ = cube.shape
+        parts = torch.arange(rows * columns).split(AT_ONCE)
+        return torch.cat([self.network(windows.around(part)) for part in parts]).unflatten(0, (rows, columns))
+
+
+def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> Classifier:
+    """The network with these weights, for `load_pretrained`. The principal components are those of its own scene.
+
+    Raises:
+        UsageError: the weights belong to another model or another scene. DataError: the scene is unavailable.
+    """
+    scene = load(training_data())
+    axes = axes_of(scene, split_of(weights, scene, recipe), recipe)
+    return Classifier(fitted(weights, scene, recipe), axes, recipe.window)
 
 
 def split_of(weights: dict[str, Tensor], scene: Scene, recipe: Recipe) -> Split:

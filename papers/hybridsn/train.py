@@ -18,6 +18,7 @@ import pydantic.dataclasses
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from common.training.determinism import generator
@@ -25,7 +26,16 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.weights import copied
 from papers.hybridsn.ablations import Only2D, Only3D
-from papers.hybridsn.data import Scene, Split, Windows, disjoint_split, load, random_split, reduce_bands
+from papers.hybridsn.data import (
+    Scene,
+    Split,
+    Windows,
+    disjoint_split,
+    load,
+    principal_axes,
+    project,
+    random_split,
+)
 from papers.hybridsn.model import HybridSN, initialise
 from papers.hybridsn.scoring import accuracies, predict
 
@@ -99,11 +109,15 @@ def split_pixels(truth: np.ndarray, recipe: Recipe, seed: int) -> Split:
     return disjoint_split(truth, recipe.training_share, recipe.window, recipe.blocks, seed)
 
 
+def axes_of(scene: Scene, split: Split, recipe: Recipe) -> PCA:
+    """The principal components are those of all pixels under the paper's protocol, and of the training pixels under the
+    disjoint one, which must not look at the others."""
+    return principal_axes(scene.cube, recipe.components, None if recipe.protocol == "random" else split.train)
+
+
 def windows_of(scene: Scene, split: Split, recipe: Recipe, device: str) -> Windows:
-    """The windows of the reduced scene. The principal components are those of all pixels under the paper's
-    protocol, and of the training pixels under the disjoint one, which must not look at the others."""
-    fitted_on = None if recipe.protocol == "random" else split.train
-    return Windows(reduce_bands(scene.cube, recipe.components, fitted_on), recipe.window, device)
+    """The windows of the reduced scene."""
+    return Windows(project(scene.cube, axes_of(scene, split, recipe)), recipe.window, device)
 
 
 def build_model(scene: Scene, recipe: Recipe) -> HybridSN:

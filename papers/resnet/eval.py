@@ -1,4 +1,4 @@
-"""Measure ResNet weights: on the test and the training set of CIFAR-10, or with one crop and ten on ImageNet.
+"""Measure ResNet weights: on the test and the training set of CIFAR-10; with crops and at several scales on ImageNet.
 
 bash reproduce.sh eval resnet --weights FILE
 python -m papers.resnet.eval --weights FILE
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.base.metrics import error_percent
 from common.data.cifar10 import CLASSES, load
+from common.data.imagenet import errors
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
@@ -35,7 +36,8 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, data: 
 def evaluate_on_imagenet(
     weights: dict[str, Tensor], recipe: ImageNetRecipe, data: LocatedData, device: str
 ) -> Measured:
-    """Top-1 and top-5 error in float32, with one crop and with ten; where there are only five classes, top-1 alone.
+    """Top-1 and top-5 error in float32, with one crop, with ten, and of whole pictures at several scales; where there
+    are only five classes, top-1 alone.
 
     Raises:
         UsageError: the weights are another model's.
@@ -46,12 +48,9 @@ def evaluate_on_imagenet(
     fit_weights(model, weights)
     model.to(device)
     wrong = imagenet.mistakes_on(model, pictures.test, recipe, mean.to(device), list(imagenet.CROPS))
-    names = ("top1_error", "top5_error")[: 2 if pictures.classes > imagenet.GUESSES else 1]
-    metrics = {}
-    for protocol, counts in wrong.items():
-        errors = [100 * count / len(pictures.test) for count in counts.tolist()]
-        metrics[protocol] = dict(zip(names, errors, strict=False))
-    return Measured(metrics)
+    wrong["multi-scale"] = imagenet.mistakes_at_scales(model, pictures.test, recipe, mean.to(device))
+    count = len(pictures.test)
+    return Measured({protocol: errors(counts, count, pictures.classes) for protocol, counts in wrong.items()})
 
 
 def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:

@@ -8,6 +8,7 @@ anybody can see the same loop learn.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Annotated, Literal
 
 import pydantic.dataclasses
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from common.base.errors import UsageError
 from common.data import flowers, imagenet
 from common.data.colours import Colours, colours_of
-from common.data.decoding import Crop, Decoded, centre, cores_to_decode, one_crop, ten_crops
-from common.data.imagenet import ImageNet, Part
+from common.data.decoding import Crop, Decoded, Whole, centre, cores_to_decode, of_one_shape, one_crop, ten_crops
+from common.data.imagenet import ImageNet, Part, mistakes
 from common.data.jitter import Views, as_input, draw_views
 from common.data.passports import LocatedData
 from common.training.determinism import generator
@@ -32,7 +33,6 @@ from papers.resnet.model import BOTTLENECK_FROM, ImageNetResNet, StrideAt, initi
 
 AT_ONCE = 50  # pictures, when nothing is learnt
 CROPS = {"1-crop": one_crop, "10-crop": ten_crops}  # by protocol
-GUESSES = 5  # of which one must be right, for the top-5 error
 MEAN = "mean_colour"  # what was subtracted in training, kept with the weights
 
 Pixels = Annotated[int, Field(ge=1)]
@@ -57,6 +57,7 @@ class ImageNetRecipe:
     scales: tuple[Pixels, Pixels] = (256, 480)  # between which a picture's shorter side is drawn (Sec. 3.4)
     side: Pixels = 224  # of the crop that the network sees (Sec. 3.4)
     test_scale: Pixels = 256  # shorter side for 1 and 10 crops; open: that of Krizhevsky et al., whose test it is
+    test_scales: tuple[Pixels, ...] = (224, 256, 384, 480, 640)  # shorter sides for whole pictures (Sec. 3.4)
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights, statistics and loss are float32; ours
 
 
@@ -67,8 +68,9 @@ VARIANTS |= {f"imagenet-resnet{depth}": ImageNetRecipe(depth) for depth in (50, 
 VARIANTS |= {f"imagenet-resnet{depth}-v1.5": ImageNetRecipe(depth, stride_at="3x3") for depth in (50, 101, 152)}
 # Half as large, for so are the pictures: 750 to train on, whose shorter side has 128 pixels.
 VARIANTS["flowers-resnet18"] = ImageNetRecipe(
-    18, "B", iterations=1100, batch_size=64, patience=10, scales=(128, 240), side=112, test_scale=128
-)
+    18, "B", iterations=1100, batch_size=64, patience=10, scales=(128, 240), side=112,
+    test_scale=128, test_scales=(112, 128, 192, 240, 320),
+)  # fmt: skip
 
 
 def recipe(variant: str, preset: str, standin: bool) -> ImageNetRecipe:
@@ -78,6 +80,7 @@ def recipe(variant: str, preset: str, standin: bool) -> ImageNetRecipe:
     if preset == "smoke" or standin:
         depth = (18 if full.depth < BOTTLENECK_FROM else BOTTLENECK_FROM) if preset == "smoke" else full.depth
         small = replace(full, batch_size=16, group=8, scales=(64, 120), side=56, test_scale=64)
+        small = replace(small, test_scales=(56, 64, 96, 120, 160))
         return replace(small, depth=depth, iterations=10, patience=1)
     iterations = {"full": full.iterations, "quick": min(5000, full.iterations // 5)}[preset]
     return replace(full, iterations=iterations)
@@ -134,13 +137,10 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     """
     data, processes, share = load(run.data), run.processes, run.processes.share
     count, batch_size, group = len(data.train), recipe.batch_size, recipe.group
-    if batch_size % (group * processes.count):
-        shared = f"{processes.count} process{'es' * (processes.count > 1)} with groups of {group}"
-        raise UsageError(f"--batch-size {batch_size}: cannot be shared out evenly among {shared}.")
+    mine = processes.groups_of(batch_size, group)
     if count < batch_size:
         raise UsageError(f"--batch-size {batch_size}: there are {count} pictures to train on.")
     iterations_per_epoch = count // batch_size
-    mine = torch.cat(torch.arange(batch_size).split(group)[share])
     workers = cores_to_decode(run.device)
     looked = colours_of(data.train.pictures, recipe.test_scale, workers) if processes.first else None
     colours = processes.from_first(looked).on(run.device)
@@ -225,12 +225,38 @@ def mistakes_on(
     decoded = Decoded(part.pictures, squares, len(numbers), recipe.test_scale, device, cores_to_decode(device))
     model.eval()
     for index, pixels in enumerate(decoded):
-        labels = part.labels[numbers[index]].to(device)[:, None]
+        labels = part.labels[numbers[index]].to(device)
         for protocol in protocols:
             crops = CROPS[protocol](pixels, recipe.side)
             with torch.autocast(device, precision, enabled=precision != torch.float32):
                 logits = model(as_input(crops.flatten(0, 1), colours))
             said = logits.double().softmax(1).view(*crops.shape[:2], -1).mean(1)
-            right = said.topk(min(GUESSES, said.shape[1])).indices == labels
-            wrong[protocol] += torch.stack([(~right[:, 0]).sum(), (~right.any(1)).sum()])
+            wrong[protocol] += mistakes(said, labels)
+    return wrong
+
+
+@torch.no_grad()
+def mistakes_at_scales(model: ImageNetResNet, part: Part, recipe: ImageNetRecipe, mean: Tensor) -> Tensor:
+    """The same of whole pictures at several scales (Sec. 3.4): "we adopt the fully-convolutional form [...] and average
+    the scores at multiple scales". A score is the softmax of the mean over the positions that the picture has.
+
+    However large the pictures are, the network sees no more pixels at once than in `AT_ONCE` crops, or one picture.
+
+    Returns:
+        (2,), int64, on the model's device.
+    """
+    device = mean.device.type
+    colours = Colours(mean, mean.new_zeros(3, 3))
+    parts, scales = torch.arange(len(part)).split(AT_ONCE), recipe.test_scales
+    views = [Whole(number, scale) for numbers in parts for scale in scales for number in numbers.tolist()]
+    workers = cores_to_decode(device)
+    decoded = iter(Decoded(part.pictures, lambda n: views[n : n + 1], len(views), recipe.side, device, workers))
+    wrong = torch.zeros(2, dtype=torch.long, device=device)
+    model.eval()
+    for numbers in parts:
+        said = torch.zeros(len(numbers), model.fc.out_features, dtype=torch.float64, device=device)
+        for _ in scales:
+            for places, pixels in of_one_shape(islice(decoded, len(numbers)), AT_ONCE * recipe.side**2):
+                said[places] += model(as_input(pixels, colours)).double().softmax(1)
+        wrong += mistakes(said, part.labels[numbers].to(device))
     return wrong

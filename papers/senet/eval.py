@@ -1,4 +1,5 @@
-"""Measure the weights of networks with and without SE blocks on the test and the training set of CIFAR-10.
+"""Measure the weights of networks with and without SE blocks: on the test and the training set of CIFAR-10, or with one
+crop on ImageNet.
 
 bash reproduce.sh eval senet --weights FILE
 python -m papers.senet.eval --weights FILE
@@ -15,14 +16,51 @@ from torch import Tensor, nn
 
 from common.base.metrics import error_percent
 from common.data.cifar10 import CLASSES, load
+from common.data.imagenet import errors
+from common.data.imagenet import load as load_imagenet
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
+from papers.senet import imagenet
+from papers.senet.imagenet import ImageNetRecipe
 from papers.senet.model import SqueezeExcitation
 from papers.senet.train import IMAGES_AT_ONCE, STANDARDS, Recipe, build_model, classify, hold_out, on_device
 
 
-def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
+def evaluate(weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, data: LocatedData, device: str) -> Measured:
+    """Measure on what the recipe is for.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    measure = evaluate_on_imagenet if isinstance(recipe, ImageNetRecipe) else evaluate_on_cifar
+    return measure(weights, recipe, data, device)
+
+
+def evaluate_on_imagenet(
+    weights: dict[str, Tensor], recipe: ImageNetRecipe, data: LocatedData, device: str
+) -> Measured:
+    """Top-1 and top-5 error in float32, of the middle of each picture.
+
+    Raises:
+        UsageError: the weights are another model's.
+    """
+    pictures = load_imagenet(data)
+    model, mean = imagenet_network(weights, recipe, pictures.classes)
+    wrong = imagenet.mistakes_on(model.to(device), pictures.test, recipe, mean.to(device))
+    return Measured({"single-crop": errors(wrong, len(pictures.test), pictures.classes)})
+
+
+def imagenet_network(weights: dict[str, Tensor], recipe: ImageNetRecipe, classes: int) -> tuple[nn.Module, Tensor]:
+    """The network with these weights, and the mean colour, (3,), that came with them."""
+    weights = dict(weights)
+    mean = weights.pop(imagenet.MEAN, torch.zeros(3))
+    model = imagenet.build_model(recipe, classes)
+    fit_weights(model, weights)
+    return model, mean
+
+
+def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
     """Error on the test and the training set in float32, each picture seen once, in the middle; which class was
     taken for which; and how far the gates of each block depend on the class (Sec. 7.2).
 
@@ -55,7 +93,7 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
 
 
 class Classifier(nn.Module):
-    """A trained network that takes pictures as CIFAR-10 has them."""
+    """A trained network that takes pictures as they are."""
 
     def __init__(self, network: nn.Module, standard: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -63,16 +101,23 @@ class Classifier(nn.Module):
         self.standard = standard
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures (N, 3, 32, 32), uint8, on the CPU, to logits (N, 10)."""
+        """Pictures of CIFAR-10 (N, 3, 32, 32), or crops of larger ones such as (N, 3, 224, 224), uint8, on the CPU, to
+        logits (N, classes)."""
         return self.network(self.standard(images))
 
 
-def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> Classifier:
-    """The network with these weights, for `load_pretrained`. What it is standardised by comes from the training data.
+def predictor(
+    weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, training_data: Callable[[], LocatedData]
+) -> Classifier:
+    """The network with these weights, for `load_pretrained`. What CIFAR-10 is standardised by comes from the training
+    data.
 
     Raises:
         UsageError: the weights are another model's. DataError: CIFAR-10 is unavailable.
     """
+    if isinstance(recipe, ImageNetRecipe):
+        model, mean = imagenet_network(weights, recipe, classes=len(weights["fc.bias"]))
+        return Classifier(model, partial(imagenet.as_input, mean=mean))
     model = build_model(recipe)
     fit_weights(model, weights)
     train_images = hold_out(load(training_data()), recipe.held_out).train_images

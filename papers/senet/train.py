@@ -1,4 +1,4 @@
-"""SENet (Hu, Shen, Albanie, Sun, Wu, 2018 and 2020) on CIFAR-10.
+"""SENet (Hu, Shen, Albanie, Sun, Wu, 2018 and 2020) on CIFAR-10; imagenet.py has its training on ImageNet.
 
 The paper reports 5.21 % test error for SE-ResNet-110 where ResNet-110 has 6.37 %, and 4.39 % for SE-ResNet-164 where
 ResNet-164 has 5.46 % (Table 4). It trains each network as the paper did that the network is from: "[14]" below is its
@@ -11,13 +11,11 @@ field by field in `Recipe`, and on the page in README.md.
     python -m papers.senet.train --variant resnet20 --seeds 0
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import pydantic.dataclasses
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -29,10 +27,14 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.steps import fast_step
 from common.training.weights import copied
+from papers.senet import imagenet
 from papers.senet.data import Standard, augment, of_each_channel, of_each_pixel, random_crops
+from papers.senet.imagenet import ImageNetRecipe
+from papers.senet.loss import loss_and_mistakes
 from papers.senet.model import REDUCTION, build, initialise
 
 DEVICES = ("cpu", "cuda")
+SEVERAL_DEVICES = True  # on ImageNet
 IMAGES_AT_ONCE = 500  # when nothing is learnt; a divisor of 10,000
 
 SMALLEST = {"cifar": 8, "cifar-preactivation": 8, "cifar-preactivation-bottleneck": 11}  # layers
@@ -87,14 +89,10 @@ def shortened(full: Recipe, iterations: int) -> Recipe:
     return replace(full, iterations=iterations, milestones=milestones, warmup_iterations=warmup)
 
 
-def recipe(variant: str, preset: str, standin: bool = False) -> Recipe:
-    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset.
-
-    Raises:
-        UsageError: a variant that cannot be trained here yet.
-    """
-    if variant not in VARIANTS:
-        raise UsageError(f"{variant}: training on ImageNet is not built yet; its numbers are listed only.")
+def recipe(variant: str, preset: str, standin: bool = False) -> Recipe | ImageNetRecipe:
+    """The recipe of a variant under a preset; with the stand-in it is shorter whatever the preset."""
+    if variant in imagenet.VARIANTS:
+        return imagenet.recipe(variant, preset, standin)
     full = VARIANTS[variant]
     if preset == "smoke":
         return replace(shortened(full, 8), depth=SMALLEST[full.network], compiled=False)
@@ -137,8 +135,19 @@ class At:
     mistakes: Tensor  # so far in the epoch
 
 
-def train(run: Run, recipe: Recipe) -> Trained:
-    """So many iterations of stochastic gradient descent over the training set."""
+def train(run: Run, recipe: Recipe | ImageNetRecipe) -> Trained:
+    """Train on what the recipe is for."""
+    return imagenet.train(run, recipe) if isinstance(recipe, ImageNetRecipe) else train_on_cifar(run, recipe)
+
+
+def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
+    """So many iterations of stochastic gradient descent over the training set.
+
+    Raises:
+        UsageError: several processes, which only training on ImageNet is shared out among.
+    """
+    if run.processes.count > 1:
+        raise UsageError(f"--nproc {run.processes.count}: on CIFAR-10 senet trains on one device; leave it out.")
     cifar = hold_out(load(run.data), recipe.held_out)
     images, labels = on_device(cifar.train_images, run.device), cifar.train_labels.to(run.device)
     test_images = on_device(cifar.test_images, run.device)
@@ -193,19 +202,6 @@ def train(run: Run, recipe: Recipe) -> Trained:
 def on_device(images: Tensor, device: str) -> Tensor:
     """Pictures where they are trained on, as bytes, channels-last."""
     return images.to(device, memory_format=torch.channels_last)
-
-
-def loss_and_mistakes(model: nn.Module, precision: torch.dtype) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The function from a batch (N, 3, 32, 32) and its labels (N,) to the mean cross-entropy, and how many pictures
-    were classified wrongly."""
-
-    def step(batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(batch.device.type, precision, enabled=precision != torch.float32):
-            logits = model(batch)
-        logits = logits.float()
-        return F.cross_entropy(logits, labels), (logits.argmax(1) != labels).sum()
-
-    return step
 
 
 @torch.no_grad()

@@ -211,6 +211,14 @@ def record() -> Callable[..., Record]:
 
 
 @pytest.fixture
+def rounded_record(record) -> Record:
+    """The record of seed 0, whose weights are published in float16 and are worse for it."""
+    rounded = {"sha256": "78" * 32, "metrics": {"last": {"test_error": 0.97}}}
+    weights = {"sha256": "56" * 32, "file": "results/weights/alpha_2001/plain.safetensors", "float16": rounded}
+    return record(weights=weights, remeasured={"last": {"test_error": 0.95}})
+
+
+@pytest.fixture
 def released_record(record) -> Callable[..., ReleasedRecord]:
     """Makes records of released weights with which nothing is wrong."""
 

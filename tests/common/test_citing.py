@@ -52,6 +52,12 @@ def test_a_claim_is_cited_with_value_seeds_commit_and_hash(toy, record, cited):
     assert told["howpublished"].endswith(f" gives {printed.split()[0]}")
 
 
+def test_weights_in_float16_are_named_with_their_hash(toy, rounded_record, cited):
+    toy.publish(rounded_record)
+    note = fields(cited()[1])["note"]
+    assert f"rounded to float16; its sha256 is {'78' * 32}. It measures test error 0.97 \\% (last); before" in note
+
+
 def test_each_edition_that_counts_is_an_entry(toy, record, cited):
     toy.publish(record(0), record(0, edition="bundle"))
     assert [entry.partition(",")[0].rpartition("-")[2] for entry in cited("plain-test")[2:]] == ["official", "bundle"]

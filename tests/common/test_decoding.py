@@ -10,7 +10,7 @@ from torchvision.transforms.functional import ten_crop
 from common.base.errors import DataError, MachineError
 from common.data import colours
 from common.data.colours import colours_of
-from common.data.decoding import Crop, Decoded, centre, cut, one_crop, ten_crops
+from common.data.decoding import Crop, Decoded, Whole, centre, of_one_shape, one_crop, ten_crops
 from common.data.imagenet import load
 from common.data.jitter import Views, as_input, draw_views
 from common.data.passports import LocatedData
@@ -44,8 +44,8 @@ def test_a_crop_of_a_picture_that_keeps_its_size_is_a_part_of_it(pictures):
     shorter, last = min(height, width), 1 - 1e-9
     for row, column, top, left in [(0, 0, 0, 0), (last, last, height - SIDE, width - SIDE)]:
         expected = picture[:, top : top + SIDE, left : left + SIDE]
-        assert torch.equal(cut(picture, Crop(3, shorter, row, column), SIDE), expected)
-    middle = cut(picture, centre(3, shorter), shorter)
+        assert torch.equal(Crop(3, shorter, row, column).cut(picture, SIDE), expected)
+    middle = centre(3, shorter).cut(picture, shorter)
     assert torch.equal(middle, picture[:, :, (width - height + 1) // 2 :][:, :, :shorter])
 
 
@@ -60,7 +60,7 @@ def test_a_crop_is_that_of_the_resized_picture(factor):
         (factor * 8 + 0.5) / (factor * (height - SIDE) + 1),
         (factor * 30 + 0.5) / (factor * (width - SIDE) + 1),
     )
-    ours = cut(picture, Crop(0, height, row, column), SIDE)
+    ours = Crop(0, height, row, column).cut(picture, SIDE)
     resized = F.interpolate(picture[None], (height, width), mode="bilinear", antialias=True)[0]
     difference = ours.int() - resized[:, 8 : 8 + SIDE, 30 : 30 + SIDE].int()
     assert difference[:, 2:-2, 2:-2].abs().max() <= 1 < difference.abs().max()
@@ -123,13 +123,30 @@ def test_ten_crops_are_those_of_torchvision():
     assert torch.equal(one_crop(squares, SIDE)[:, 0], ours[:, 4])
 
 
+def test_a_whole_picture_keeps_its_shape():
+    picture = torch.randint(256, (3, 60, 91), generator=generator(0, "picture"), dtype=torch.uint8)
+    assert torch.equal(Whole(0, 60).cut(picture, SIDE), picture)
+    upright = Whole(0, 90).cut(picture.mT, SIDE)
+    assert upright.shape == (3, 136, 90)
+    assert torch.equal(upright, F.interpolate(picture.mT[None], (136, 90), mode="bilinear", antialias=True)[0])
+
+
+def test_pictures_of_one_shape_are_put_together_up_to_a_number_of_pixels():
+    shapes = [(2, 3), (3, 2), (2, 3), (2, 3), (5, 5), (2, 3)]
+    pictures = [torch.full((1, 3, *shape), float(number)) for number, shape in enumerate(shapes)]
+    batches = list(of_one_shape(iter(pictures), pixels=18))
+    assert [places for places, _ in batches] == [[0, 2, 3], [5], [1], [4]]
+    for places, batch in batches:
+        assert torch.equal(batch, torch.cat([pictures[place] for place in places]))
+
+
 # ---- colours --------------------------------------------------------------------------------------
 
 
 def test_colours_are_the_mean_and_the_components_of_the_pixels(pictures, monkeypatch):
     monkeypatch.setattr(colours, "LOOKED_AT", 60)  # every other one of 120
     found = colours_of(pictures, 32, workers=0)
-    squares = torch.stack([cut(pictures[number], centre(number, 32), 32) for number in range(0, 120, 2)])
+    squares = torch.stack([centre(number, 32).cut(pictures[number], 32) for number in range(0, 120, 2)])
     pixels = squares.double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(found.mean, pixels.mean(1).float())
     covariance = (pixels / 255).cov(correction=0)
@@ -158,7 +175,7 @@ def test_views_are_drawn_evenly_and_from_their_generator_alone():
 
 def test_an_input_lacks_the_mean_and_is_mirrored_and_moved_along_the_axes(pictures):
     known = colours_of(pictures, 32, workers=0)
-    pixels = torch.stack([cut(pictures[number], centre(number, 32), 32) for number in (5, 50)])
+    pixels = torch.stack([centre(number, 32).cut(pictures[number], 32) for number in (5, 50)])
     views = draw_views(2, (32, 60), generator(0, "views"))
     views = Views(views.shorter, views.place, torch.tensor([True, False]), views.light)
     seen, plain = as_input(pixels, known, views), as_input(pixels, known)

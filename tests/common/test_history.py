@@ -153,6 +153,20 @@ def test_weights_are_published_later(toy, paper, run, commit):
     assert edit_faults(paper) == []
 
 
+def test_what_is_published_in_float16_is_added_later_and_then_stays(toy, paper, run, commit):
+    def rounded(value: float) -> dict:
+        float16 = {"sha256": "ab" * 32, "metrics": {"last": {"test_error": value}}}
+        return {"file": "results/weights/alpha_2001/plain.safetensors", "float16": float16}
+
+    toy.publish(run(0))
+    commit()
+    edited(0, lambda c: c["weights"].update(rounded(0.9)))
+    assert edit_faults(paper) == []
+    commit()
+    edited(0, lambda c: c["weights"].update(rounded(0.8)))
+    assert edit_faults(paper) == [f"{FOLDER}/seed-0.json: float16 changed after it was committed"]
+
+
 def test_a_seed_run_again_may_end_with_other_bits_or_the_same(toy, paper, run, commit):
     toy.publish(run(0), run(1))
     commit()

@@ -11,10 +11,19 @@ from common.base import paths
 from common.base.errors import DataAbsent, UsageError
 from common.claims.papers import Paper
 from common.data.passports import file_sha256
-from common.publishing.measure import _print_classes, measure_files, recipe_of, recorded_data, variant_of
+from common.publishing.measure import (
+    _print_classes,
+    in_the_record,
+    measure_files,
+    recipe_of,
+    record_weights,
+    recorded_data,
+    variant_of,
+    weights_faults,
+)
 from common.training import determinism
 from common.training.evaluation import Measured
-from common.training.weights import save_weights
+from common.training.weights import rounded, save_weights, weights_hash
 
 
 @pytest.mark.parametrize("there", ["official", "resized"])
@@ -130,3 +139,37 @@ def test_weights_are_measured_with_the_deterministic_set_up(toy, tmp_path, flags
     assert {name: determinism.current_flags()[name] for name in wrong} == wrong
     measure_files(toy.paper(), None, [holds(tmp_path / "file", None)], None, "cpu", as_json=True)
     assert flags_seen == [determinism.FLAGS]
+
+
+@pytest.mark.parametrize("before", [None, "56" * 32])
+def test_it_is_said_of_a_users_file_that_it_is_in_float16(toy, tmp_path, flags_seen, capsys, before):
+    toy.put_data(paths.DATA)
+    weights = {"w": torch.zeros(1)}
+    file = save_weights(weights, tmp_path / "file", "alpha_2001/plain/seed-0", rounded_from=before)
+    measure_files(toy.paper(), None, [file], None, "cpu", as_json=True)
+    assert (f"{file} holds weights rounded to float16." in capsys.readouterr().err) == bool(before)
+
+
+def test_a_file_in_float16_is_set_beside_what_its_record_has_for_it(rounded_record, record):
+    assert in_the_record(rounded_record, "last", "test_error", 0.97) == "0.97 (seed 0 in float16, the same)"
+    assert in_the_record(rounded_record, "last", "test_error", 0.95) == "0.97 (seed 0 in float16, DIFFERENT)"
+    assert in_the_record(record(), "last", "test_error", 0.95) == "0.95 (seed 0, the same)"
+
+
+def test_a_file_in_float16_is_that_of_its_record_or_refused(toy, record):
+    """Its bytes, and the hash before rounding; rounded weights that the record knows nothing of are others."""
+    weights = {"w": torch.tensor([0.7])}
+    before, file = weights_hash(weights), toy.root / "weights.safetensors"
+    save_weights(rounded(weights), file, "alpha_2001/plain/seed-0", rounded_from=before)
+    float16 = {"sha256": file_sha256(file), "metrics": {"last": {"test_error": 0.97}}}
+    own = record(weights={"sha256": before, "file": "weights.safetensors", "float16": float16})
+    assert weights_faults(own, file) == []
+    assert record_weights(own, file)["w"].dtype == torch.float32
+    other = [f"holds weights other than those of {own.run}"]
+    assert weights_faults(record(weights={"sha256": before}), file) == other
+    of_others = record(weights={"sha256": "56" * 32, "file": "weights.safetensors", "float16": float16})
+    assert weights_faults(of_others, file) == other
+    with pytest.raises(UsageError, match="does not hold the weights that its record names"):
+        record_weights(record(weights={"sha256": before}), file)
+    save_weights(rounded({"w": torch.tensor([0.71])}), file, "alpha_2001/plain/seed-0", rounded_from=before)
+    assert weights_faults(own, file) == other

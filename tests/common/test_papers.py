@@ -42,6 +42,7 @@ BROKEN = {
     "year in words": (lambda c: c["citation"].update(year="MMI"), "citation.year:"),
     "duplicate id": (rename_claim, "claims.plain-test.id: two claims"),
     "unknown variant": (first_claim(variant="plane"), "claims.plain-test.variant: 'plane' is not a variant"),
+    "unknown weights": (lambda c: c.update(weights_of="plane"), "weights_of: 'plane' is not a variant"),
     "unknown default": (lambda c: c.update(default_variant="plane"), "default_variant: 'plane' is not a variant"),
     "unknown lead": (lambda c: c.update(lead_variant="plane"), "lead_variant: 'plane' is not a variant"),
     "unknown headline": (lambda c: c.update(headline=["psrn"]), "headline: 'psrn' is not a metric. Did you mean psnr?"),

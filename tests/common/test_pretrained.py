@@ -3,7 +3,7 @@
 import pytest
 
 from common.base.errors import UsageError
-from common.publishing.pretrained import load_pretrained, loadable
+from common.publishing.pretrained import description, load_pretrained, loadable
 
 TRAIN = "To train them: bash reproduce.sh alpha_2001 --variant"
 
@@ -32,3 +32,22 @@ def test_what_can_be_loaded_is_named_instead(toy, record):
     assert "measured here. Published or released: plain. To train" in refused("alpha_2001", "wide")
     toy.publish(record(variant="wide", weights={"sha256": "56" * 32, "file": "results/weights/wide"}))
     assert loadable(paper) == ["plain", "wide"]
+
+
+def test_of_large_weights_it_is_said_which_are_published(toy, record):
+    toy.paper(content=toy.paper_content() | {"weights_of": "wide"})
+    toy.publish(record(), record(variant="wide"))
+    assert "only files of up to 4 MB are published, and larger ones, in float16, of wide. To" in refused("alpha_2001")
+    assert "wide: they are not published yet. To train" in refused("alpha_2001", "wide")
+
+
+def test_what_is_loaded_says_that_it_was_rounded(toy, record, rounded_record):
+    paper = toy.paper()
+    toy.publish(rounded_record, record(variant="wide", weights={"sha256": "56" * 32, "file": "results/weights/wide"}))
+    about, rounded = description(paper, "plain").split(". ", 1)
+    assert about == "alpha_2001 / plain: as printed"
+    assert rounded == (
+        "results/weights/alpha_2001/plain.safetensors holds the weights of plain, seed 0, rounded to float16; its "
+        f"sha256 is {'78' * 32}. It measures test error 0.97 % (last); before rounding, test error 0.95 % (last)."
+    )
+    assert description(paper, "wide") == "alpha_2001 / wide: twice as wide."

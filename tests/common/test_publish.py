@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from common.base import paths
-from common.base.errors import UsageError
+from common.base.errors import NumbersError, UsageError
 from common.claims.generations import generations_file
 from common.publishing import publish
+from common.publishing.measure import weights_faults
 from common.publishing.publish import publish_runs, publish_weights
+from common.training.evaluation import Measured
 from common.training.records import published_records, write_record
-from common.training.weights import load_weights, save_weights, weights_hash
+from common.training.weights import load_weights, named_before_rounding, save_weights, weights_hash
 
 
 @pytest.fixture
@@ -83,6 +85,78 @@ def test_large_weights_stay_unpublished(toy, published, monkeypatch):
     published(0.25, 1.0, 0.75)
     publish_weights(toy.paper(), "plain", paths.RUNS)
     assert weights_of() is None and owners() == []
+
+
+@pytest.fixture
+def rounding(toy, monkeypatch):
+    """The paper with a variant whose weights are published though they are large; they measure their own value."""
+
+    def measure(paper, weights, recipe, data, device):
+        assert (weights["w"].dtype, device) == (torch.float32, "cpu")
+        return Measured({"last": {"test_error": weights["w"].item()}})
+
+    monkeypatch.setattr(publish, "LARGEST_WEIGHTS", 10)
+    monkeypatch.setattr(publish, "recorded_data", lambda *_: None)
+    monkeypatch.setattr(publish, "recorded_recipe", lambda *_: None)
+    monkeypatch.setattr(publish, "measure", measure)
+    return toy.paper(content=toy.paper_content() | {"weights_of": "plain"})
+
+
+def test_large_weights_of_the_named_variant_are_published_in_float16(rounding, published, capsys):
+    published(0.2, 1.0, 0.7)
+    published(0.2, 1.0, 0.7, variant="wide")
+    for variant in ("plain", "wide"):
+        assert publish_weights(rounding, variant, paths.RUNS) == (variant == "plain")
+    assert owners() == [("plain", "official", 2)] and weights_of("wide") is None
+    assert "weights of wide stay unpublished: over 1e-05 MB" in capsys.readouterr().err
+    half = torch.tensor(0.7).half().item()
+    assert weights_of() == half != torch.tensor(0.7).item()
+    (record,) = [record for record in published_records() if record.weights.file]
+    assert named_before_rounding(paths.ROOT / record.weights.file) == record.weights.sha256
+    assert record.metrics_of_file == {"last": {"test_error": half}}
+    assert weights_faults(record, paths.ROOT / record.weights.file) == []
+    before = record.path().read_bytes()
+    assert not publish_weights(rounding, "plain", paths.RUNS) and record.path().read_bytes() == before
+
+
+def test_another_seed_takes_the_place_in_float16_too(rounding, published):
+    published(0.2, 1.0)
+    publish_weights(rounding, "plain", paths.RUNS)
+    published(0.7, first=2)
+    publish_weights(rounding, "plain", paths.RUNS)
+    assert owners() == [("plain", "official", 2)]
+    assert [record.weights.float16 is None for record in published_records()] == [True, True, False]
+    assert b"float16" not in published_records()[0].path().read_bytes()
+
+
+def test_small_weights_of_the_named_variant_are_published_as_they_are(rounding, published, monkeypatch):
+    monkeypatch.setattr(publish, "LARGEST_WEIGHTS", 1000)
+    published(0.2, 1.0, 0.7)
+    publish_weights(rounding, "plain", paths.RUNS)
+    assert weights_of() == torch.tensor(0.7).item() and owners() == [("plain", "official", 2)]
+    assert published_records()[2].weights.float16 is None
+
+
+@pytest.mark.parametrize(
+    ("value", "largest", "error", "said"),
+    [
+        (70000.0, 10, NumbersError, "w holds 70000, but float16 ends at 65504"),
+        (0.7, 1, UsageError, r"0.0 MB in float16: up to 1e-06 MB are published"),
+    ],
+)
+def test_what_float16_cannot_hold_stays_unpublished(rounding, published, monkeypatch, value, largest, error, said):
+    monkeypatch.setattr(publish, "LARGEST_ROUNDED", largest)
+    published(value, metric="psnr")
+    with pytest.raises(error, match=said):
+        publish_weights(rounding, "plain", paths.RUNS)
+    assert weights_of() is None and owners() == []
+
+
+def test_what_is_lost_below_the_smallest_float16_is_told(rounding, published, capsys):
+    published(1e-9)
+    publish_weights(rounding, "plain", paths.RUNS)
+    assert "weights of plain: 1 too small for float16 are 0 in it" in capsys.readouterr().err
+    assert weights_of() == 0
 
 
 @pytest.mark.parametrize("records", [0, 1])

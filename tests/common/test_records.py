@@ -222,3 +222,29 @@ def test_a_broken_record_of_released_weights_is_told_with_its_place(toy, release
 def test_what_is_not_finite_makes_no_record_of_released_weights(released_record):
     with pytest.raises(NumbersError, match="test_error is nan"):
         released_record(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(file=None), "weights.file: is missing, but there is a float16"),
+        (lambda c: c["float16"].pop("sha256"), "weights.float16.sha256: is missing"),
+        (
+            lambda c: c["float16"]["metrics"]["last"].update(tset_error=1.0),
+            "weights.float16.metrics.last.tset_error: is not a metric",
+        ),
+        (
+            lambda c: c["float16"]["metrics"]["last"].update(test_error=101.0),
+            "weights.float16.metrics.last.test_error: 101.0 is out of range",
+        ),
+    ],
+)
+def test_what_a_record_says_of_float16_is_checked(toy, rounded_record, change, said):
+    toy.publish(rounded_record)
+    assert read_record(rounded_record.path()) == rounded_record
+    content = json.loads(rounded_record.path().read_text())
+    change(content["weights"])
+    rounded_record.path().write_text(json.dumps(content))
+    with pytest.raises(UsageError) as told:
+        read_record(rounded_record.path())
+    assert str(told.value) == f"{rounded_record.path()}: {said}"

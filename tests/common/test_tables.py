@@ -534,3 +534,12 @@ def test_an_empty_repository_has_tables_too(toy, monkeypatch, power):
     assert json.loads(text_of("comparison.json")) == []
     assert list(pandas.read_csv(io.StringIO(text_of("comparison.csv"))).columns) == FIELDS
     assert "The power of a verdict" in text_of("README.md")
+
+
+def test_every_page_says_what_was_rounded_to_float16_and_what_it_measures(world, rounded_record):
+    pages = ["README.md", "index.html", "../papers/alpha_2001/README.md"]
+    said = f"rounded to float16; its sha256 is {'78' * 32}. It measures test error 0.97 % (last); before rounding, test"
+    assert all(said not in tables.tables()[(paths.RESULTS / page).resolve()] for page in pages)
+    world.publish(rounded_record)
+    for page in pages:
+        assert tables.tables()[(paths.RESULTS / page).resolve()].count(said) == 1, page

@@ -11,11 +11,14 @@ from common.base.errors import NumbersError, UsageError
 from common.training.weights import (
     fit_weights,
     load_weights,
+    named_before_rounding,
     named_recipe,
     named_run,
+    rounded,
     save_weights,
     trained_as,
     weights_hash,
+    widened,
 )
 
 
@@ -70,7 +73,7 @@ def test_a_file_says_what_it_holds_and_has_the_same_bytes_each_time(tmp_path):
     assert trained_as(files[0]) == ("alpha_2001", "plain")
     assert weights_hash(load_weights(files[0])) == weights_hash(weights())
     assert len({file.read_bytes() for file in files}) == 1
-    assert named_recipe(files[0]) is None
+    assert named_recipe(files[0]) is None and named_before_rounding(files[0]) is None
 
 
 def test_a_file_keeps_the_recipe_of_its_weights(tmp_path):
@@ -181,3 +184,27 @@ def test_the_names_and_shapes_that_are_wanted_are_told(tmp_path):
     assert (wanted, had) == ("fc.weight (2, 3), fc.bias (2,)", "weight (2, 3), bias (2,).")
     with pytest.raises(UsageError, match=r" and 12 more; they have nothing more\.$"):
         fit_weights(nn.Sequential(*(nn.Linear(1, 1) for _ in range(10))), {})
+
+
+# ---- float16 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [None, {"subsample": "mean"}])
+def test_rounded_weights_come_back_as_float32_and_name_what_they_were(tmp_path, recipe):
+    some = {"a": torch.tensor([1 / 3, -65504.0, 6e-8, 1e-9]), "pixels": torch.tensor([70001, 3], dtype=torch.int32)}
+    before, run = weights_hash(some), "alpha_2001/plain/seed-3"
+    files = [save_weights(rounded(some), tmp_path / str(k), run, recipe, rounded_from=before) for k in range(5)]
+    back = load_weights(files[0])
+    assert back["a"].dtype == torch.float32
+    assert back["a"].tolist() == [0.333251953125, -65504.0, 2**-24, 0.0]
+    assert torch.equal(back["pixels"], some["pixels"])
+    assert (named_run(files[0]), named_before_rounding(files[0]), named_recipe(files[0])) == (run, before, recipe)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert weights_hash(rounded(back)) == weights_hash(rounded(some))  # nothing is lost by loading
+    assert weights_hash(widened(rounded(some))) == weights_hash(back)
+
+
+@pytest.mark.parametrize("value", [65520.0, -70000.0])
+def test_what_would_be_infinite_in_float16_is_not_rounded(value):
+    with pytest.raises(NumbersError, match=rf"a.bias holds {abs(value):g}, but float16 ends at 65504"):
+        rounded(weights() | {"a.bias": torch.tensor([0.5, value])})

@@ -28,7 +28,7 @@ PATIENCE_S = 300
 PACKAGES = [
     "pytest", "torch", "numpy", "sklearn.datasets", "sklearn.metrics", "scipy.stats", "pandas", "matplotlib.pyplot",
     "safetensors.torch", "pydantic", "yaml", "click", "rich.progress", "tabulate", "jinja2", "pooch", "requests",
-    "pydantic.dataclasses", "torch.nn.parallel", "torch.distributed",
+    "pydantic.dataclasses", "torch.nn.parallel", "torch.distributed", "torch._dynamo",
 ]  # fmt: skip
 
 _server = multiprocessing.get_context("forkserver")

@@ -7,7 +7,6 @@ paper's tests, and here only that there is such a variant.
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from common.claims.papers import load_paper
 from common.pages.tables import BEGIN, END
+from tests.contract.helpers import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("papers/*/README.md"))]
@@ -43,7 +43,7 @@ def smoke_form(command: str, runs: Path) -> tuple[list[str], set[int]]:
     if "--released" in words or "--rerun" in words:  # half an hour, where the files are there
         return [*words, "--help"], {0}
     if what == "test":
-        return ["test", "--collect-only", "-q"], {0}
+        return ["test", "--collect-only", "-q", "-n", "0", "tests/common/test_duration.py"], {0}
     if what == "bench":
         return ["bench", "--help"], {0}
     if what == "publish":  # nothing was run into this folder
@@ -84,20 +84,30 @@ def runs(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
+def takes_long(command: str) -> bool:
+    """What trains every paper, measures all that is published or redraws every page takes a minute and more; that a
+    variant trains is among the tests of its paper."""
+    what, *options = [*shlex.split(command)[2:], ""]
+    return what in ("all", "eval", "verify", "table") or (what in PAPERS and "--variant" in options)
+
+
 def each_command() -> list:
-    """What trains every paper takes minutes."""
-    long = ("bash reproduce.sh all", "bash reproduce.sh verify")
-    return [pytest.param(name, marks=pytest.mark.slow if name in long else ()) for name in documented_commands()]
+    """Once, where two have the same smoke form."""
+    commands = {str(smoke_form(command, Path("runs"))): command for command in reversed(documented_commands())}
+    return [
+        pytest.param(command, marks=pytest.mark.slow if takes_long(command) else ())
+        for command in reversed(commands.values())
+    ]
 
 
 @pytest.mark.parametrize("command", each_command())
-def test_documented_command_runs(command, runs):
+def test_documented_command_runs(command, runs, tmp_path):
+    """Without bash and the start of a Python; the front door has its own tests."""
     words, codes = smoke_form(command, runs)
-    environment = os.environ | {"REPRO_PYTHON": sys.executable}
-    if words[:1] == ["verify"]:  # with the pictures there, DnCNN's released weights take half an hour to measure
-        environment.pop("REPRO_DATA", None)
-    done = subprocess.run(
-        ["bash", str(ROOT / "reproduce.sh"), *words], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode in codes, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
+    environment = {"REPRO_PYTHON": sys.executable}
+    # With the pictures there, `verify` measures DnCNN's released weights for half an hour.
+    if "REPRO_DATA" in os.environ and words[:1] != ["verify"]:
+        environment["REPRO_DATA"] = os.environ["REPRO_DATA"]
+    ended = run(*words, log=tmp_path, env=environment)
+    assert ended.code in codes, f"{words}: {ended.code}\n{ended.out}\n{ended.err}"
+    assert "Traceback" not in ended.err

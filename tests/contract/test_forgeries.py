@@ -15,12 +15,15 @@ import pytest
 import papers
 from common.base import paths
 from common.claims.papers import load_paper
+from common.data.passports import file_sha256
 from common.pages.tables import rebuild
-from common.publishing import verify
+from common.publishing import publish, verify
+from common.publishing.measure import measure_published, measure_record, recorded_data, with_weights
 from common.publishing.rerun import records_of, rerun
 from common.publishing.verify import WRONG
 from common.training.provenance import hash_of
-from common.training.weights import load_weights, save_weights
+from common.training.records import read_record
+from common.training.weights import load_weights, rounded, save_weights
 from tests.contract.helpers import make_toy_repository, run
 from tests.repository import move_to
 
@@ -187,8 +190,8 @@ def other_weights(root):
     save_weights(weights, file)
 
 
-def for_all(root, change):
-    for file in (root / RECORDS / "line").rglob("*.json"):
+def for_all(root, change, variant="line"):
+    for file in (root / RECORDS / variant).rglob("*.json"):
         with edited(file) as record:
             change(record)
 
@@ -275,6 +278,108 @@ def test_a_consistent_forgery_is_found(committed, at, forge, check, said):
 def test_nothing_is_found_where_nothing_is_forged(committed, at):
     at(committed)
     assert {check: wrong(check) for check in verify.CHECKS} == {check: [] for check in verify.CHECKS}
+
+
+# ---- weights in float16 -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_float16(new, at, monkeypatch) -> Path:
+    """The weights of `line`, as if they were large, and none of `long`; not committed yet."""
+    root = at(new)
+    shutil.rmtree(root / WEIGHTS)
+    for_all(root, lambda record: record["weights"].update(file=None), variant="long")
+    replace(root / "papers/toy/paper.yaml", ("default_variant: line", "default_variant: line\nweights_of: line"))
+    monkeypatch.setattr(publish, "LARGEST_WEIGHTS", 10)
+    new = [publish.publish_weights(load_paper("toy"), variant, root / "runs") for variant in ("line", "long")]
+    assert new == [True, False]
+    return root
+
+
+def published_line(root: Path) -> Path:
+    (file,) = [record_file(root, seed) for seed in SEEDS if published(record_file(root, seed))]
+    return file
+
+
+def other_rounded_weights(root, honest_hash=False):
+    """With all that the file says of itself; and the record has its hash."""
+    file, record = root / WEIGHTS / "line.safetensors", published_line(root)
+    of = json.loads(record.read_text())
+    weights = {name: tensor + 0.5 for name, tensor in load_weights(file).items()}  # which moves no line
+    run = f"toy/line/seed-{of['seed']}"
+    save_weights(rounded(weights), file, run, of["recipe"], rounded_from=of["weights"]["sha256"])
+    if not honest_hash:
+        with edited(record) as forged:
+            forged["weights"]["float16"]["sha256"] = file_sha256(file)
+
+
+def rounded_weights_from_nowhere(root):
+    other_rounded_weights(root, honest_hash=True)
+
+
+def rounded_weights_of_another_variant(root):
+    """Those of `long`, which say so."""
+    file, record = root / WEIGHTS / "line.safetensors", published_line(root)
+    seed = json.loads(record.read_text())["seed"]
+    weights = load_weights(root / f"runs/toy/long/full-official/seed-{seed}/weights.safetensors")
+    with edited(record) as forged:
+        save_weights(rounded(weights), file, f"toy/long/seed-{seed}", rounded_from=forged["weights"]["sha256"])
+        forged["weights"]["float16"]["sha256"] = file_sha256(file)
+
+
+def better_in_float16(root):
+    with edited(published_line(root)) as record:
+        record["weights"]["float16"]["metrics"]["last"]["test_error"] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("forge", "check", "said"),
+    [
+        (rounded_weights_from_nowhere, "weights", "line.safetensors: holds weights other than those of toy/line/seed-"),
+        (rounded_weights_of_another_variant, "weights", "line.safetensors: says that it is of toy/long/seed-"),
+        (better_in_float16, "weights", "recorded {'last': {'test_error': 1.0}}"),
+        (better_in_float16, "history", "float16 changed after it was committed"),
+    ],
+)
+def test_a_forgery_in_float16_is_found(in_float16, forge, check, said):
+    commit(in_float16)
+    forge(in_float16)
+    found = wrong(check)
+    assert any(said in line for line in found), found
+
+
+def test_nothing_is_found_in_honest_weights_in_float16(in_float16):
+    commit(in_float16)
+    assert [wrong(check) for check in ("records", "sources", "history", "weights")] == [[]] * 4
+
+
+def test_weights_in_float16_are_measured_and_told_apart_from_the_runs_own(in_float16, capsys):
+    paper = load_paper("toy")
+    ((file, record),) = with_weights(paper).items()
+    measured = measure_record(paper, record, recorded_data(paper, record, None), paths.ROOT / file)
+    assert measured.metrics == record.metrics_of_file == record.weights.float16.metrics
+    measure_published(paper, None, None, "cpu", as_json=False)
+    told = capsys.readouterr()
+    assert f"(seed {record.seed} in float16, the same)" in told.out
+    assert f"rounded to float16; its sha256 is {file_sha256(paths.ROOT / file)}. It measures test error" in told.err
+
+
+def test_that_the_file_is_not_what_was_rounded_training_again_finds(in_float16, monkeypatch):
+    paper, root = load_paper("toy"), in_float16
+    seed = json.loads(published_line(root).read_text())["seed"]
+
+    def trained(record, tree, runs, data_dir):
+        """What the run left, since training gives it again."""
+        left = shutil.copytree(root / f"runs/toy/line/full-official/seed-{seed}", runs / "seed")
+        return read_record(left / "record.json")
+
+    monkeypatch.setattr("common.publishing.rerun._trained", trained)
+    assert rerun(paper, records_of(paper, "line", seed), None)[0] is True
+    other_rounded_weights(root)
+    assert wrong("weights") == []
+    stands, found = rerun(paper, records_of(paper, "line", seed), None)
+    assert stands is False
+    assert found.endswith(f"but rounded to float16 they are not those of {WEIGHTS}/line.safetensors")
 
 
 # ---- what only training again finds ------------------------------------------------------------------

@@ -86,4 +86,4 @@ def test_published_weights_give_the_records_numbers(file, record):
         data = recorded_data(paper, record, None)
     except DataAbsent as absent:
         pytest.skip(str(absent))
-    assert measure_record(paper, record, data, paths.ROOT / file).metrics == record.remeasured
+    assert measure_record(paper, record, data, paths.ROOT / file).metrics == record.metrics_of_file

@@ -17,7 +17,7 @@ def multiply_adds(model: nn.Module) -> float:
     """Of one picture of 224x224, in billions; the model is on the meta device. PyTorch's counter gives two operations
     for each."""
     with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, 224, 224, device="meta"))
+        model.eval()(torch.empty(1, 3, 224, 224, device="meta"))
     return counter.get_total_flops() / 2e9
 
 

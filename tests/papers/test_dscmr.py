@@ -32,6 +32,7 @@ from papers.dscmr.model import DSCMR, J1, J2, J3, initialise, length
 from papers.dscmr.train import VARIANTS, Recipe, metrics_of_curves, order_of_epoch, recipe
 from tests.contract import helpers
 from tests.contract.helpers import killed_after
+from tests.papers.float16 import load_in_float16
 from tests.papers.mistakes import spoil_checkpoint, step_off_by_one
 from tests.papers.variants import the_others_slow
 
@@ -698,6 +699,19 @@ def test_bfloat16_changes_little(tmp_path, monkeypatch, no_picture):
     assert halves.weights.sha256 != whole.weights.sha256
     for name in ("loss", "test_map_avg"):
         assert halves.curves[name] == pytest.approx(whole.curves[name], abs=0.02)
+
+
+def test_weights_in_float16_retrieve_as_their_record_says(tmp_path, runs, monkeypatch, no_picture):
+    work, record = job(runs), finished(runs)
+    model, published = load_in_float16(PAPER, work, record, tmp_path, monkeypatch)
+    pairs = load(work.data)
+    with torch.no_grad():
+        U, V = model.double()(pairs.test.images.double(), pairs.test.texts.double())
+    measured = published.metrics_of_file["last"]
+    assert retrieval.scores(retrieval.both_ways(U, V, pairs.test.labels)) == measured
+    assert measured["map_avg"] == pytest.approx(record.metrics["last"]["map_avg"], abs=0.01)
+    sizes = [file.stat().st_size for file in (work.folder / record.weights.file, tmp_path / published.weights.file)]
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.01)
 
 
 def test_weights_of_another_model_are_refused():

@@ -18,13 +18,14 @@ from common.training.determinism import generator
 from common.training.records import Record
 from common.training.run import Job, run_job
 from common.training.weights import load_weights
-from papers.googlenet import choose, figures, train
+from papers.googlenet import choose, figures, imagenet, train
 from papers.googlenet.crops import PROTOCOLS, cut_crops
 from papers.googlenet.eval import evaluate
-from papers.googlenet.model import TABLE_1, Columns, GoogLeNet, initialise
+from papers.googlenet.model import GoogLeNet, initialise
 from papers.googlenet.sampling import stack, training_batch
 from papers.googlenet.train import VARIANTS, gradient_norms, learning_rate, mean_colour, recipe
 from tests.contract import helpers
+from tests.papers.googlenet import make_narrow
 from tests.papers.mistakes import other_velocity, spoil_checkpoint, step_off_by_one
 from tests.papers.variants import the_others_slow
 
@@ -32,7 +33,6 @@ PAPER = load_paper("googlenet")
 CODE = provenance.code(PAPER.name)
 STAND_IN = LocatedData("flowers", "stand-in", None, {})
 PER_CLASS, BATCH, PER_EPOCH = 4, 6, 3  # 15 pictures train: batches of 6, 6 and 3
-IMAGENET = [name for name, variant in PAPER.variants.items() if variant.dataset == "imagenet"]
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Table 1 with an eighth of its filters, and heads of few units: what is tested does not depend on them."""
-    columns = {row: Columns(*(count // 8 for count in vars(of_row).values())) for row, of_row in TABLE_1.items()}
-    monkeypatch.setattr("papers.googlenet.model.TABLE_1", columns)
-    monkeypatch.setattr("papers.googlenet.model.HEAD_UNITS", 32)
+    make_narrow(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -112,12 +109,9 @@ def test_variants_differ_from_the_default_in_what_their_names_say():
     assert VARIANTS["flowers-bn"] == replace(default, network="bn")
 
 
-def test_the_variants_are_those_of_paper_yaml_and_imagenet_is_refused():
-    assert set(VARIANTS) | set(IMAGENET) == set(PAPER.variants) and IMAGENET
-    assert {claim.variant for claim in PAPER.claims} == set(IMAGENET)
-    for variant in IMAGENET:
-        with pytest.raises(UsageError, match="not built yet"):
-            recipe(variant, "full")
+def test_the_variants_are_those_of_paper_yaml_and_the_claims_are_on_imagenet():
+    assert set(VARIANTS) | set(imagenet.VARIANTS) == set(PAPER.variants)
+    assert {claim.variant for claim in PAPER.claims} == set(imagenet.VARIANTS)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -351,6 +345,7 @@ def test_figures_are_drawn_from_every_variants_records(runs, monkeypatch):
     shown = {name: draw(records, lambda dataset: None) for name, draw in figures.FIGURES.items()}
     for axis in shown["gradient_norms"].axes:
         assert [len(line.get_xdata()) for line in axis.lines] == [13] * len(VARIANTS)
+        assert [label.get_text() for label in axis.get_xticklabels()][:4] == ["conv1", "conv2 reduce", "conv2", "3a"]
     assert len(shown["error_against_epochs"].axes[0].lines) == 2 * len(records)
     assert len(shown["crops_of_a_picture"].axes) == 144
     boxes = sum(len(axis.patches) for axis in shown["network"].axes)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from common.training.determinism import generator
-from papers.googlenet.crops import PROTOCOLS, crops_of, cut_crops, predict, resized_shape
+from papers.googlenet.crops import PROTOCOLS, CropsOf, crops_of, cut_crops, predict, resized_shape
 
 ONE, TEN, ALL = (PROTOCOLS[count] for count in (1, 10, 144))
 
@@ -108,6 +108,12 @@ def test_ten_crops_are_those_of_the_centre_square():
     crops = [(c.top, c.left) for c in crops_of(256, 400, 224, TEN) if not c.mirrored]
     assert crops == [(0, 72), (0, 104), (32, 72), (32, 104), (16, 88)]
     assert set(crops_of(256, 400, 224, TEN)) < set(crops_of(256, 400, 224, ALL))
+
+
+def test_the_crops_of_a_picture_to_be_decoded_are_those_of_one_in_memory():
+    picture = random_pictures(1)[0]
+    for count, protocol in PROTOCOLS.items():
+        assert torch.equal(CropsOf(0, count).cut(picture, 28), cut_crops(picture, 28, protocol))
 
 
 # ---- averaging ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from papers.googlenet.model import (
     GoogLeNet,
     Inception,
     LocalResponseNorm,
+    Pointwise,
     dropout,
     from_torchvision,
     initialise,
@@ -321,6 +322,26 @@ def test_initial_weights_do_not_depend_on_the_memory_format():
 def test_seven_networks_may_begin_alike_or_differently():
     one, same, other = (network(seed=seed).linear.weight for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_1x1_convolution_that_trains_in_bfloat16_is_still_one(bias):
+    """The product of matrices and the convolution, and the gradients of both; bfloat16 has 8 bits."""
+    layer = Pointwise(24, 16, 1, bias=bias).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 24, 5, 7, generator=generator(0, "x")).to(memory_format=torch.channels_last)
+
+    def gone_through(precision: torch.dtype) -> list[Tensor]:
+        layer.zero_grad()
+        seen = x.clone().requires_grad_()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            y = layer(seen)
+        (y.float() ** 2).sum().backward()
+        assert y.dtype == precision and y.is_contiguous(memory_format=torch.channels_last)
+        return [y.float().detach(), seen.grad, *(parameter.grad for parameter in layer.parameters())]
+
+    assert len(gone_through(torch.float32)) == 3 + bias
+    for found, expected in zip(gone_through(torch.bfloat16), gone_through(torch.float32), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.02 * expected.abs().max().item())
 
 
 # ---- other networks -----------------------------------------------------------------------------

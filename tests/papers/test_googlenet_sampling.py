@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.training.determinism import generator
 from papers.googlenet import sampling
-from papers.googlenet.sampling import Patches, cut, draw_patches, photometric, resize, stack, training_batch
+from papers.googlenet.sampling import Patches, cut, draw_patches, patches_of, photometric, resize, stack, training_batch
 
 MANY = 20_000
 
@@ -179,6 +179,22 @@ def test_a_patch_of_each_picture_in_order():
     batch = training_batch(stack(pictures), 16, 0.0, generator(0, "sampling"))
     assert batch.shape == (5, 3, 16, 16) and batch.dtype == torch.float32
     assert batch.mean(dim=(1, 2, 3)).tolist() == pytest.approx(range(5), abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (90, 40)])
+def test_a_patch_of_a_picture_to_be_decoded_is_that_of_one_in_memory(shape):
+    """Drawn before the picture's size is known, and cut from bytes, which are rounded; mirrored and not."""
+    picture = torch.randint(256, (3, *shape), dtype=torch.uint8, generator=generator(0, "picture"))
+    numbers = torch.tensor([7] * 12)
+    boxes = draw_patches(*sizes(*shape, 12), generator(0, "patches"))
+    for number, patch in enumerate(patches_of(numbers, generator(0, "patches"))):
+        top, left, height, width = (values[number] for values in (boxes.top, boxes.left, boxes.height, boxes.width))
+        expected = resize(picture[:, top : top + height, left : left + width].float(), 24, 24)
+        expected = expected.flip(2) if boxes.mirrored[number] else expected
+        found = patch.cut(picture, 24)
+        assert patch.number == 7 and found.dtype == torch.uint8
+        torch.testing.assert_close(found.float(), expected, rtol=0, atol=1.5)
+    assert 0 < boxes.mirrored.sum() < 12
 
 
 def test_a_batch_is_drawn_from_its_generator_alone():

@@ -19,9 +19,11 @@ from common.training.records import Record, read_record
 from common.training.run import Job, Run, run_job
 from common.training.weights import copied, load_weights
 from papers.hybridsn import data, figures, train
-from papers.hybridsn.eval import evaluate
+from papers.hybridsn.eval import evaluate, split_of
+from papers.hybridsn.scoring import accuracies
 from papers.hybridsn.train import VARIANTS, recipe
 from tests.contract import helpers
+from tests.papers.float16 import load_in_float16
 from tests.papers.mistakes import spoil_checkpoint, step_off_by_one
 from tests.papers.variants import the_others_slow
 
@@ -214,6 +216,22 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs):
         measured = evaluate(weights, work.recipe, work.data, "cpu")
         assert measured.metrics["last"] == record.metrics["last"]
         assert measured.details == record.details
+
+
+@pytest.mark.parametrize("variant", [RANDOM, DISJOINT])
+def test_weights_in_float16_classify_the_scene_as_their_record_says(tmp_path, runs, monkeypatch, variant):
+    work, record = job(runs, variant=variant), finished(runs, variant=variant)
+    model, published = load_in_float16(PAPER, work, record, tmp_path, monkeypatch)
+    scene = data.load(work.data)
+    split = split_of(load_weights(tmp_path / published.weights.file), scene, work.recipe)
+    assert split.hash() == record.data.split  # the pixels are whole numbers, which nothing rounds
+    with torch.no_grad():
+        logits = model(torch.from_numpy(scene.cube))
+    assert logits.shape == (*scene.truth.shape, len(scene.classes))
+    predicted = 1 + logits.argmax(2).numpy().flat[split.test]
+    measured = published.metrics_of_file["last"]
+    assert accuracies(predicted, scene.truth.flat[split.test]).items() <= measured.items()
+    assert measured["oa"] == pytest.approx(record.metrics["last"]["oa"], abs=1)
 
 
 # ---- figures --------------------------------------------------------------------------------------

@@ -438,5 +438,8 @@ def test_figures_are_drawn_from_plain_and_residual_records(runs):
     assert [len(axis.lines) for axis in (in_order, by_size)] == [2, 2]
     heights = by_size.lines[0].get_ydata()
     assert len(heights) == 7 and all(heights[:-1] >= heights[1:])
-    assert [draw([], lambda dataset: None) for draw in figures.FIGURES.values()] == [None, None]
+    data = records[0].data.model_copy(update={"dataset": "imagenet"})
+    elsewhere = records[0].model_copy(update={"data": data, "curves": {"top1_error": [80.0]}, "details": {}})
+    for none in ([], [elsewhere]):
+        assert [draw(none, lambda dataset: None) for draw in figures.FIGURES.values()] == [None, None]
     plt.close("all")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from common.base.errors import UsageError
 from common.claims.papers import load_paper
-from common.data.decoding import centre, cut, one_crop
-from common.data.imagenet import load
+from common.data.decoding import centre, one_crop
+from common.data.imagenet import Part, load
 from common.data.jitter import as_input, draw_views
 from common.data.passports import LocatedData
 from common.training import provenance
@@ -22,7 +22,7 @@ from common.training.run import Job, run_job
 from common.training.weights import load_weights
 from papers.resnet import imagenet
 from papers.resnet.eval import evaluate
-from papers.resnet.imagenet import MEAN, VARIANTS, ImageNetRecipe, drops, learning_rate, mistakes_on
+from papers.resnet.imagenet import MEAN, VARIANTS, ImageNetRecipe, drops, learning_rate, mistakes_at_scales, mistakes_on
 from papers.resnet.model import initialise
 from papers.resnet.train import recipe
 from tests.contract import helpers
@@ -31,7 +31,8 @@ from tests.contract.helpers import seed_folder, smoke, start
 PAPER = load_paper("resnet")
 CODE = provenance.code(PAPER.name)
 STAND_IN = {name: LocatedData(name, "stand-in", None, {}) for name in ("imagenet", "flowers")}
-SMALL = {"side": 32, "scales": (37, 69), "test_scale": 37, "iterations": 9}  # seven iterations are an epoch
+# Seven iterations are an epoch.
+SMALL = {"side": 32, "scales": (37, 69), "test_scale": 37, "test_scales": (32, 40), "iterations": 9}
 NETWORK = "imagenet-resnet18-A"
 
 
@@ -63,6 +64,7 @@ def test_every_variant_has_the_constants_of_section_3_4(variant):
     assert full.stride_at == ("3x3" if variant.endswith("v1.5") else "1x1")
     assert (full.batch_size, full.learning_rate, full.momentum, full.weight_decay) == (256, 0.1, 0.9, 0.0001)
     assert (full.iterations, full.scales, full.side) == (600_000, (256, 480), 224)
+    assert (full.test_scale, full.test_scales) == (256, (224, 256, 384, 480, 640))
     assert PAPER.variants[variant].dataset == "imagenet"
 
 
@@ -73,6 +75,7 @@ def test_shorter_presets_change_the_length_and_the_stand_in_the_size():
         short = recipe("imagenet-resnet101", preset, standin)
         assert (short.depth, short.stride_at, short.shortcuts) == (depth, full.stride_at, full.shortcuts)
         assert short.iterations <= 10 and short.side / short.scales[0] == full.side / full.scales[0]
+        assert [4 * scale for scale in short.test_scales] == list(full.test_scales)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def by_hand(work: Job) -> tuple[torch.nn.Module, list[float]]:
         batch = order[index * made.batch_size : (index + 1) * made.batch_size]
         views = draw_views(made.batch_size, made.scales, generator(work.seed, "views", 0, index))
         cuts = zip(batch.tolist(), views.crops(batch), strict=True)
-        pixels = torch.stack([cut(data.train.pictures[number], crop, made.side) for number, crop in cuts])
+        pixels = torch.stack([crop.cut(data.train.pictures[number], made.side) for number, crop in cuts])
         seen, labels = as_input(pixels, colours, views), data.train.labels[batch]
         groups = zip(seen.split(made.group), labels.split(made.group), strict=True)
         loss = torch.stack([F.cross_entropy(model(part), label) for part, label in groups]).mean()
@@ -199,6 +202,7 @@ def test_every_variant_trains_resumes_and_evaluates(tmp_path, runs, variant):
     assert {protocol: set(values) for protocol, values in whole.metrics.items()} == {
         "1-crop": errors,
         "10-crop": errors,
+        "multi-scale": errors,
     }
     assert whole.curves["iteration"][-1] == 9 and len(whole.curves["loss"]) == 2
 
@@ -242,7 +246,7 @@ def test_processes_count_every_picture_once_among_them(model, pictures):
 def test_errors_are_those_of_the_first_guess_and_of_five(model, pictures):
     made, mean = job("").recipe, torch.full((3,), 100.0)
     (counted,) = mistakes_on(model, pictures, made, mean, ["1-crop"]).values()
-    squares = torch.stack([cut(p, centre(0, made.test_scale), made.test_scale) for p in list(pictures.pictures)])
+    squares = torch.stack([centre(0, made.test_scale).cut(p, made.test_scale) for p in list(pictures.pictures)])
 
     def guesses(inputs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -254,3 +258,75 @@ def test_errors_are_those_of_the_first_guess_and_of_five(model, pictures):
         first += guess[0] != label
         five += label not in guess[:5]
     assert counted.tolist() == [first, five]
+
+
+# ---- whole pictures at several scales ---------------------------------------------------------------
+
+
+def of_squares(side: int, count: int = 9) -> Part:
+    """Pictures of noise."""
+    draw = generator(0, "squares")
+    pictures = torch.randint(256, (count, 3, side, side), generator=draw, dtype=torch.uint8)
+    return Part([str(n) for n in range(count)], torch.randint(10, (count,), generator=draw), list(pictures))
+
+
+def heard(monkeypatch) -> list[Tensor]:
+    """What is counted: the scores of each part."""
+    said, honest = [], imagenet.mistakes
+    monkeypatch.setattr(imagenet, "mistakes", lambda scores, labels: said.append(scores) or honest(scores, labels))
+    return said
+
+
+def test_a_square_of_224_at_that_scale_is_the_one_crop(model, monkeypatch):
+    made, part = replace(VARIANTS[NETWORK], test_scale=224, test_scales=(224,)), of_squares(224, 2)
+    said = heard(monkeypatch)
+    one = mistakes_on(model, part, made, torch.full((3,), 100.0), ["1-crop"])["1-crop"]
+    whole = mistakes_at_scales(model, part, made, torch.full((3,), 100.0))
+    assert torch.equal(whole, one) and torch.equal(*said)
+
+
+def class_map(model: torch.nn.Module, inputs: Tensor) -> Tensor:
+    """What the last layer says at each position, (N, classes, h, w): as a convolution of 1x1, as the paper puts it."""
+    maps = []
+    with model.conv5_x.register_forward_hook(lambda layer, given, made: maps.append(made)), torch.no_grad():
+        model.eval()(inputs)
+    return F.conv2d(maps[0], model.fc.weight[:, :, None, None], model.fc.bias)
+
+
+def test_a_larger_picture_has_the_mean_of_its_class_map(model, pictures, monkeypatch):
+    """And each of them the mean softmax of the scales, whatever its shape, in its own place."""
+    made, said = replace(job("").recipe, test_scales=(32, 80)), heard(monkeypatch)
+    some = [pictures.pictures[number] for number in range(0, 40, 4)]
+    assert len({picture.shape for picture in some}) > 3
+    mistakes_at_scales(model, Part(pictures.names[::4], pictures.labels[::4], some), made, torch.full((3,), 100.0))
+    assert [len(part) for part in said] == [7, 3]
+    for picture, scores in zip(some, torch.cat(said), strict=True):
+        expected = 0
+        for scale in made.test_scales:
+            factor = scale / min(picture.shape[1:])
+            size = [round(length * factor) for length in picture.shape[1:]]
+            resized = F.interpolate(picture[None], size, mode="bilinear", antialias=True)
+            positions = class_map(model, resized.float() - 100)
+            assert positions.shape[2:] == tuple(-(-length // 32) for length in size)
+            expected = expected + positions.mean((2, 3)).double().softmax(1)[0]
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_large_pictures_are_seen_a_few_at_a_time(model, monkeypatch):
+    """The memory that a test takes does not grow with them."""
+    seen, made = [], replace(job("").recipe, test_scales=(32, 64, 96))
+    monkeypatch.setattr(imagenet, "AT_ONCE", 6)
+    with model.register_forward_pre_hook(lambda layer, given: seen.append(tuple(given[0].shape))):
+        mistakes_at_scales(model, of_squares(40), made, torch.zeros(3))
+    of_six, of_three = [(6, 3, 32, 32)], [(3, 3, 32, 32)]
+    assert seen == [
+        *of_six, *[(1, 3, 64, 64)] * 6, *[(1, 3, 96, 96)] * 6,
+        *of_three, *[(1, 3, 64, 64)] * 3, *[(1, 3, 96, 96)] * 3,
+    ]  # fmt: skip
+
+
+def test_every_picture_counts_once_at_all_scales(model, pictures, monkeypatch):
+    labels = pictures.labels
+    monkeypatch.setattr(imagenet, "mistakes", lambda scores, given: torch.tensor([len(scores), int(given.sum())]))
+    counted = mistakes_at_scales(model, pictures, replace(job("").recipe, test_scales=(32,)), torch.zeros(3))
+    assert counted.tolist() == [len(labels), labels.sum().item()]

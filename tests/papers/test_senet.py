@@ -1,6 +1,7 @@
 """SENet on CIFAR-10: its recipes are the papers', its loop is a plain one, its runs resume exactly; on a stand-in."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from common.claims.papers import load_paper
 from common.data.cifar10 import Cifar10
 from common.training import provenance
 from common.training.determinism import generator
+from common.training.processes import Processes
 from common.training.records import Record
 from common.training.run import Job, run_job
 from common.training.weights import copied, load_weights, weights_hash
 from papers.resnet import train as resnet
-from papers.senet import figures, train
+from papers.senet import figures, imagenet, train
 from papers.senet.data import PADDING, of_each_channel, of_each_pixel, random_crops
 from papers.senet.eval import evaluate, gates_by_class, predictor
 from papers.senet.model import initialise
@@ -29,7 +31,6 @@ from tests.papers.variants import the_others_slow
 PAPER = load_paper("senet")
 CODE = {name: provenance.code(name) for name in ("senet", "resnet")}
 PER_CLASS, BATCH, PER_EPOCH, ITERATIONS = 7, 16, 5, 8  # 70 pictures: four batches of 16 and one of 6
-IMAGENET = [name for name, variant in PAPER.variants.items() if variant.dataset == "imagenet"]
 DEEP = [name for name in VARIANTS if "preact" in name]
 PAIRS = [("resnet20", "se-resnet20"), *((f"preact-resnet{d}", f"se-preact-resnet{d}") for d in (110, 164))]
 
@@ -122,11 +123,8 @@ def test_a_pair_differs_in_its_blocks_alone(plain, with_blocks):
     assert VARIANTS[plain] == replace(VARIANTS[with_blocks], reduction=None)
 
 
-def test_the_variants_are_those_of_the_claims_and_imagenet_is_refused():
-    assert set(VARIANTS) | set(IMAGENET) == set(PAPER.variants) and IMAGENET
-    for variant in IMAGENET:
-        with pytest.raises(UsageError, match="not built yet"):
-            recipe(variant, "full")
+def test_the_variants_are_those_of_the_claims():
+    assert {name: recipe(name, "full") for name in PAPER.variants} == VARIANTS | imagenet.VARIANTS
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -253,6 +251,11 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
         finished(tmp_path, learning_rate=1e30)
 
 
+def test_cifar_is_not_shared_out_among_processes():
+    with pytest.raises(UsageError, match="--nproc 2: on CIFAR-10 senet trains on one device"):
+        train.train(SimpleNamespace(processes=Processes(0, 0, 2)), recipe("se-resnet20", "smoke"))
+
+
 def test_a_reduction_that_does_not_divide_the_maps_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--reduction 3: must divide 16"):
         finished(tmp_path, reduction=3)
@@ -356,6 +359,13 @@ def with_weights(record: Record, file: str | None) -> Record:
     return record.model_copy(update={"weights": record.weights.model_copy(update={"file": file})})
 
 
+def on_imagenet(record: Record) -> Record:
+    """As if it were of a variant that the figures do not show."""
+    data = record.data.model_copy(update={"dataset": "imagenet"})
+    curves = {"train_error": [90.0], "top1_error": [80.0]}
+    return record.model_copy(update={"variant": "imagenet-se-resnet50", "data": data, "curves": curves, "details": {}})
+
+
 def test_figures_are_drawn_from_records_with_and_without_blocks(runs, few, monkeypatch):
     monkeypatch.setattr(figures, "load", lambda located: few)
     first, *others = finished(runs), finished(runs, seed=1), finished(runs, variant="resnet20")
@@ -363,7 +373,9 @@ def test_figures_are_drawn_from_records_with_and_without_blocks(runs, few, monke
         with_weights(first, str(job(runs).folder / first.weights.file)),
         *(with_weights(record, None) for record in others),
     ]
-    shown = {name: draw(records, lambda dataset: STAND_IN) for name, draw in figures.FIGURES.items()}
+    elsewhere = on_imagenet(first)
+    assert [draw([elsewhere], lambda dataset: STAND_IN) for draw in figures.FIGURES.values()] == [None] * 4
+    shown = {name: draw([elsewhere, *records], lambda dataset: STAND_IN) for name, draw in figures.FIGURES.items()}
     (errors,) = shown["error_against_iterations"].axes
     assert len(errors.lines) == 6
     assert [text.get_text() for text in errors.get_legend().get_texts()] == ["resnet20", "se-resnet20"]
