@@ -73,6 +73,8 @@ def _seeds(run: Path) -> list[Seed]:
 def _read(file: Path) -> Curves:
     try:
         names, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
+        if not names:
+            raise ValueError("no curves")
         return dict(zip(names, ([float(value) for value in column] for column in zip(*rows, strict=True)), strict=True))
     except (csv.Error, *DAMAGED):
         raise UsageError(f"{file} is not a file of curves as a run writes it.") from None

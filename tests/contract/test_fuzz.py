@@ -288,7 +288,7 @@ def test_damaged_curves_are_told(apart, tmp_path, count):
         (tmp_path / "curves.csv").write_bytes(text)
         assert apart(plot_curves, tmp_path) != CRASH
 
-    known = [b"", b"a\n1,2", b"a,a\n1,2", b"a\nnan\ninf", b"a\n" + b"1" * 200_000, b'a\n"1', b"\0\n1", b"a\n"]
+    known = [b"", b"\n", b"a\n1,2", b"a,a\n1,2", b"a\nnan\ninf", b"a\n" + b"1" * 200_000, b'a\n"1', b"\0\n1", b"a\n"]
     draw_inputs(anything(CURVES), count, check, known)
 
 
