@@ -24,7 +24,7 @@ class View(Protocol):
     def number(self) -> int: ...
 
     def cut(self, picture: Tensor, side: int) -> Tensor:
-        """Out of the picture (3, H, W), uint8, for a network that takes side x side."""
+        """It, (3, h, w), out of the picture (3, H, W), both uint8, for a network that takes side x side."""
 
 
 class Crop(NamedTuple):
@@ -92,7 +92,7 @@ class Decoded(Sequence[Tensor]):
 
     Args:
         pictures: each (3, H, W), uint8, decoded when it is asked for.
-        views: those of each batch, by its number; cut, they are alike in shape.
+        views: those of a batch, by its number; what is cut for one batch has one shape.
         batches: how many.
         side: of what the network takes, in pixels.
         device: where the batches are wanted.

@@ -223,7 +223,7 @@ def _copies(records: list[Record]) -> list[str]:
 
 def _stray_weights(paper: Paper, records: list[Record]) -> list[str]:
     """What breaks this rule: each published weights file belongs to one record, whose variant it is called after, and
-    each that a record names exists."""
+    each that a record names exists; rounded ones are of the variant that paper.yaml names."""
     pairs = [(record, record.weights.file) for record in records if record.weights and record.weights.file]
     named = [file for _, file in pairs]
     files = (paths.WEIGHTS / paper.name).rglob("*.safetensors")
@@ -231,7 +231,9 @@ def _stray_weights(paper: Paper, records: list[Record]) -> list[str]:
     missing = [f"{file}: is not there" for file in sorted({*named} - there)]
     shared = [f"{file}: does not belong to exactly one record" for file in sorted(there) if named.count(file) != 1]
     misnamed = [f"{place(of)}: {file} is not called {of.variant}" for of, file in pairs if _misnamed(of, file)]
-    return [*missing, *shared, *misnamed]
+    rounded = {place(of): of.variant for of, _ in pairs if of.weights.float16}
+    unnamed = [f"{of}: weights_of does not name {name}" for of, name in rounded.items() if name != paper.weights_of]
+    return [*missing, *shared, *misnamed, *unnamed]
 
 
 def _misnamed(record: Record, file: str) -> bool:

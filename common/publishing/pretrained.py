@@ -71,7 +71,7 @@ def _why_not(paper: Paper, variant: str) -> str:
     records = [record for record in published_records(paper.name) if record.variant == variant]
     if any(isinstance(record, FinishedRecord) for record in records):
         large = f"only files of up to {LARGEST_WEIGHTS / 1e6:g} MB are published"
-        of_one = f", and larger ones, in float16, of {paper.weights_of}" if paper.weights_of else ""
+        of_one = f" and, rounded to float16, the larger one of {paper.weights_of}" if paper.weights_of else ""
         why = "they are not published yet" if variant == paper.weights_of else large + of_one
     else:
         why = "it has not been measured here"

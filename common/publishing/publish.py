@@ -204,10 +204,11 @@ def _write_weights(
     """Publish the weights that a record's run left, and say so. None if they are not there, or too large."""
     folder = runs_dir / paper.name / record.variant / f"full-{record.data.edition}" / f"seed-{record.seed}"
     source = folder / RUN_WEIGHTS
-    if not source.exists() or weights_hash(load_weights(source)) != record.weights.sha256:
+    weights = load_weights(source) if source.exists() else {}
+    if weights_hash(weights) != record.weights.sha256:
         say(f"weights of {record.variant} are left as they are: those of seed {record.seed} are not in {source}")
         return None
-    weights, float16 = load_weights(source), None
+    float16 = None
     if source.stat().st_size <= LARGEST_WEIGHTS:
         save_weights(weights, target, record.run, record.recipe)
     elif record.variant == paper.weights_of:
@@ -234,7 +235,7 @@ def write_rounded(
     if (size := sum(tensor.nbytes for tensor in half.values())) > LARGEST_ROUNDED:
         raise UsageError(f"{size / 1e6:.1f} MB in float16: up to {LARGEST_ROUNDED / 1e6:g} MB are published")
     if lost := sum(int((weights[name].ne(0) & tensor.eq(0)).sum()) for name, tensor in half.items()):
-        say(f"weights of {record.variant}: {lost:,} too small for float16 are 0 in it")
+        say(f"weights of {record.variant}: {lost:,} are too small for float16 and become 0")
     data, recipe = recorded_data(paper, record, data_dir), recorded_recipe(paper, record)
     measured = measure(paper, widened(half), recipe, data, "cpu")
     save_weights(half, target, record.run, record.recipe, rounded_from=record.weights.sha256)

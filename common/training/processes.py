@@ -25,7 +25,7 @@ from common.base.progress import silence
 
 LAUNCHED = "REPRO_LAUNCHED"  # set for processes that `launch` starts and whose end it explains
 LOST_PEER = 75  # how a process exits that only noticed that another one was gone
-PATIENCE = datetime.timedelta(hours=2)  # for a process that waits while the first one evaluates
+PATIENCE = datetime.timedelta(days=1)  # to wait while the first process evaluates: many crops may take hours
 
 Value = TypeVar("Value")
 

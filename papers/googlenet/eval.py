@@ -4,12 +4,13 @@ bash reproduce.sh eval googlenet --weights FILE
 python -m papers.googlenet.eval --weights FILE
 """
 
-import torch
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
+from common.base.errors import UsageError
 from common.base.metrics import error_percent
 from common.data.flowers import load, split
+from common.data.imagenet import errors
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
@@ -38,18 +39,19 @@ def evaluate_on_imagenet(
     """Top-1 and top-5 error in float32 with each number of crops, the mean over the recipe's networks.
 
     Raises:
-        UsageError: the weights are another model's, or those of another number of networks.
+        UsageError: the weights are another model's, those of another number of networks, or without a mean colour.
     """
     pictures, weights = imagenet.load(data), dict(weights)
-    mean = weights.pop(imagenet.MEAN, torch.zeros(3, 1, 1))
+    mean = weights.pop(imagenet.MEAN, None)
     networks = nn.ModuleList(GoogLeNet(pictures.classes, heads=False, side=recipe.side) for _ in range(recipe.networks))
     fit_weights(networks, weights)
+    if mean is None:
+        raise UsageError(f"These weights lack {imagenet.MEAN!r}: it is not known what was subtracted in training.")
     networks.to(device)
     metrics = {}
     for crops in recipe.crops:
         wrong = imagenet.mistakes_on(networks, pictures.test, recipe, mean.to(device), crops)
-        top1, top5 = (100 * wrong / len(pictures.test)).tolist()
-        metrics[f"{crops}-crop"] = {"top1_error": top1, "top5_error": top5}
+        metrics[f"{crops}-crop"] = errors(wrong, len(pictures.test), pictures.classes)
     return Measured(metrics)
 
 

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from common.base.errors import UsageError
 from common.data.colours import colours_of
 from common.data.decoding import Decoded, cores_to_decode
-from common.data.imagenet import Part, load
+from common.data.imagenet import Part, load, mistakes
 from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
@@ -29,7 +29,6 @@ from papers.googlenet.model import SIDE, GoogLeNet, Initial, check_side, initial
 from papers.googlenet.sampling import Patch, patches_of, photometric
 from papers.googlenet.sgd import as_input, learning_rate, losses
 
-GUESSES = 5  # of which one must be right, for the top-5 error
 MEAN = "mean_colour"  # what was subtracted in training, kept with the weights
 
 Crops = Literal[1, 10, 144]
@@ -87,20 +86,17 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
 
     They begin with the same weights and differ in the order of the pictures and in what is drawn for them (Sec. 7). A
     batch is made of groups. Every process takes its share of them, one after the other, and the gradients are added up;
-    so what is learnt does not depend on how many processes there are.
+    so what is learnt does not depend, but for rounding, on how many processes there are.
 
     Raises:
         UsageError: the groups of a batch cannot be shared out evenly, or there are fewer pictures than in a batch.
     """
     data, processes, share = load(run.data), run.processes, run.processes.share
     count, batch_size, group = len(data.train), recipe.batch_size, recipe.group
-    if batch_size % (group * processes.count):
-        shared = f"{processes.count} process{'es' * (processes.count > 1)} with groups of {group}"
-        raise UsageError(f"--batch-size {batch_size}: cannot be shared out evenly among {shared}.")
+    mine = (processes.groups_of(batch_size, group)[::group] // group).tolist()  # the numbers of its groups
     if count < batch_size:
         raise UsageError(f"--batch-size {batch_size}: there are {count} pictures to train on.")
     groups, iterations = batch_size // group, count // batch_size
-    mine = range(groups)[share]
     workers = cores_to_decode(run.device)
     looked = colours_of(data.train.pictures, recipe.side, workers).mean if processes.first else None
     mean = processes.from_first(looked).to(run.device)[:, None, None]
@@ -143,8 +139,8 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
                 seen, dropped = as_input(distorted, mean, recipe), drawn("dropout", epoch, index, one)
                 logits, loss, of_heads = losses(model, seen, labels[one], dropped, precision)
                 ((loss + recipe.head_weight * of_heads) / groups).backward()
-                mistakes = (logits.argmax(1) != labels[one]).sum()
-                sums = sums + torch.stack([loss.detach().double() * group, mistakes.double()])
+                wrong = (logits.argmax(1) != labels[one]).sum()
+                sums = sums + torch.stack([loss.detach().double() * group, wrong.double()])
             if processes.count > 1:
                 put_gradient(model, processes.sum(gradient_of(model)))
             optimiser.step()
@@ -205,9 +201,7 @@ def mistakes_on(
     wrong = torch.zeros(2, dtype=torch.long, device=device)
     decoded = Decoded(part.pictures, pieces, len(numbers), recipe.side, device, cores_to_decode(device))
     for index, pixels in enumerate(decoded):
-        labels = part.labels[numbers[index]].to(device)[:, None]
         by_crop = torch.cat([said(as_input(some, mean, recipe)) for some in pixels.flatten(0, 1).split(at_once)])
         probabilities = by_crop.view(*pixels.shape[:2], -1).mean(1)
-        right = probabilities.topk(min(GUESSES, probabilities.shape[1])).indices == labels
-        wrong += torch.stack([(~right[:, 0]).sum(), (~right.any(1)).sum()])
+        wrong += mistakes(probabilities, part.labels[numbers[index]].to(device))
     return wrong

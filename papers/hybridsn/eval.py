@@ -78,9 +78,10 @@ class Classifier(nn.Module):
         self.axes = axes
         self.window = window
 
+    @torch.no_grad()  # else it would keep the maps of every pixel: tens of gigabytes for a scene
     def forward(self, cube: Tensor) -> Tensor:
         """A scene (rows, columns, bands), on the CPU, or a part of it, to the logits of each pixel (rows, columns,
-        classes), class 1 first. Beyond its edge there are zeros, as in training."""
+        classes), class 1 first; without gradients. Beyond its edge there are zeros, as in training."""
         windows = Windows(project(cube.numpy(), self.axes), self.window, "cpu")
         rows, columns, _ = cube.shape
         parts = torch.arange(rows * columns).split(AT_ONCE)

@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
+from common.base.errors import UsageError
 from common.base.metrics import error_percent
 from common.data.cifar10 import CLASSES, load
 from common.data.imagenet import errors
@@ -19,7 +20,7 @@ from common.training.weights import fit_weights
 from papers.resnet import imagenet
 from papers.resnet.data import mean_picture, subtract_mean
 from papers.resnet.imagenet import ImageNetRecipe
-from papers.resnet.model import CifarResNet
+from papers.resnet.model import CifarResNet, ImageNetResNet
 from papers.resnet.train import IMAGES_AT_ONCE, Recipe, build_model, classify, hold_out, on_device
 
 
@@ -42,15 +43,27 @@ def evaluate_on_imagenet(
     Raises:
         UsageError: the weights are another model's.
     """
-    pictures, weights = imagenet.load(data), dict(weights)
-    mean = weights.pop(imagenet.MEAN, torch.zeros(3))
-    model = imagenet.build_model(recipe, pictures.classes)
-    fit_weights(model, weights)
-    model.to(device)
-    wrong = imagenet.mistakes_on(model, pictures.test, recipe, mean.to(device), list(imagenet.CROPS))
-    wrong["multi-scale"] = imagenet.mistakes_at_scales(model, pictures.test, recipe, mean.to(device))
+    pictures = imagenet.load(data)
+    model, mean = (part.to(device) for part in imagenet_network(weights, recipe, pictures.classes))
+    wrong = imagenet.mistakes_on(model, pictures.test, recipe, mean, list(imagenet.CROPS))
+    wrong["multi-scale"] = imagenet.mistakes_at_scales(model, pictures.test, recipe, mean)
     count = len(pictures.test)
     return Measured({protocol: errors(counts, count, pictures.classes) for protocol, counts in wrong.items()})
+
+
+def imagenet_network(weights: dict[str, Tensor], recipe: ImageNetRecipe, classes: int) -> tuple[ImageNetResNet, Tensor]:
+    """The network with these weights, and the mean colour, (3,), that came with them.
+
+    Raises:
+        UsageError: the weights are another model's, or come without a mean colour.
+    """
+    weights = dict(weights)
+    mean = weights.pop(imagenet.MEAN, None)
+    model = imagenet.build_model(recipe, classes)
+    fit_weights(model, weights)
+    if mean is None:
+        raise UsageError(f"These weights lack {imagenet.MEAN!r}: it is not known what was subtracted in training.")
+    return model, mean
 
 
 def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
@@ -107,14 +120,11 @@ def predictor(
         UsageError: the weights are another model's. DataError: CIFAR-10 is unavailable.
     """
     if isinstance(recipe, ImageNetRecipe):
-        weights = dict(weights)
-        mean = weights.pop(imagenet.MEAN, torch.zeros(3))[:, None, None]
-        model = imagenet.build_model(recipe, classes=len(weights["fc.bias"]))
-    else:
-        mean = mean_picture(hold_out(load(training_data()), recipe.held_out).train_images)
-        model = build_model(recipe)
+        model, mean = imagenet_network(weights, recipe, classes=len(weights["fc.bias"]))
+        return Classifier(model, mean[:, None, None])
+    model = build_model(recipe)
     fit_weights(model, weights)
-    return Classifier(model, mean)
+    return Classifier(model, mean_picture(hold_out(load(training_data()), recipe.held_out).train_images))
 
 
 @torch.no_grad()

@@ -60,6 +60,11 @@ class ImageNetRecipe:
     test_scales: tuple[Pixels, ...] = (224, 256, 384, 480, 640)  # shorter sides for whole pictures (Sec. 3.4)
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights, statistics and loss are float32; ours
 
+    def __post_init__(self) -> None:
+        for option, shorter in (("scales", min(self.scales)), ("test-scale", self.test_scale)):
+            if self.side > shorter:
+                raise UsageError(f"--side {self.side}: larger than the {shorter} pixels of --{option}.")
+
 
 VARIANTS = {f"imagenet-plain{depth}": ImageNetRecipe(depth, "none") for depth in (18, 34)}
 VARIANTS |= {"imagenet-resnet18-A": ImageNetRecipe(18, "A"), "imagenet-resnet18-B": ImageNetRecipe(18, "B")}
@@ -130,7 +135,8 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     """So many iterations of stochastic gradient descent (Sec. 3.4).
 
     A batch is made of groups, each normalised by itself. Every process takes its share of them, one after the other,
-    and the gradients are added up; so what is learnt does not depend on how many processes there are.
+    and the gradients are added up; so what is learnt does not depend, but for rounding, on how many
+    processes there are.
 
     Raises:
         UsageError: the groups of a batch cannot be shared out evenly, or there are fewer pictures than in a batch.

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
+from common.base.errors import UsageError
 from common.base.metrics import error_percent
 from common.data.cifar10 import CLASSES, load
 from common.data.imagenet import errors
@@ -52,11 +53,17 @@ def evaluate_on_imagenet(
 
 
 def imagenet_network(weights: dict[str, Tensor], recipe: ImageNetRecipe, classes: int) -> tuple[nn.Module, Tensor]:
-    """The network with these weights, and the mean colour, (3,), that came with them."""
+    """The network with these weights, and the mean colour, (3,), that came with them.
+
+    Raises:
+        UsageError: the weights are another model's, or come without a mean colour.
+    """
     weights = dict(weights)
-    mean = weights.pop(imagenet.MEAN, torch.zeros(3))
+    mean = weights.pop(imagenet.MEAN, None)
     model = imagenet.build_model(recipe, classes)
     fit_weights(model, weights)
+    if mean is None:
+        raise UsageError(f"These weights lack {imagenet.MEAN!r}: it is not known what was subtracted in training.")
     return model, mean
 
 

@@ -51,6 +51,10 @@ class ImageNetRecipe:
     test_scale: Pixels = 256  # shorter side of a picture whose middle is tested (Sec. 5.1)
     precision: Literal["fast", "float32"] = "fast"  # of the products; weights, statistics and loss are float32; ours
 
+    def __post_init__(self) -> None:
+        if self.side > self.test_scale:
+            raise UsageError(f"--side {self.side}: larger than the {self.test_scale} pixels of --test-scale.")
+
 
 VARIANTS = {f"imagenet-se-resnet{depth}": ImageNetRecipe(depth=depth) for depth in (50, 101, 152)}
 VARIANTS |= {f"imagenet-se-resnext{depth}": ImageNetRecipe("imagenet-resnext", depth) for depth in (50, 101)}
@@ -92,7 +96,8 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     """Synchronous stochastic gradient descent (Sec. 5.1).
 
     A batch is made of groups, each normalised by itself. Every process takes its share of them, one after the other,
-    and the gradients are added up; so what is learnt does not depend on how many processes there are.
+    and the gradients are added up; so what is learnt does not depend, but for rounding, on how many
+    processes there are.
 
     Raises:
         UsageError: the groups of a batch cannot be shared out evenly, or there are fewer pictures than in a batch.

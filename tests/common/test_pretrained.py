@@ -37,7 +37,9 @@ def test_what_can_be_loaded_is_named_instead(toy, record):
 def test_of_large_weights_it_is_said_which_are_published(toy, record):
     toy.paper(content=toy.paper_content() | {"weights_of": "wide"})
     toy.publish(record(), record(variant="wide"))
-    assert "only files of up to 4 MB are published, and larger ones, in float16, of wide. To" in refused("alpha_2001")
+    assert "only files of up to 4 MB are published and, rounded to float16, the larger one of wide. To" in refused(
+        "alpha_2001"
+    )
     assert "wide: they are not published yet. To train" in refused("alpha_2001", "wide")
 
 

@@ -155,7 +155,7 @@ def test_what_float16_cannot_hold_stays_unpublished(rounding, published, monkeyp
 def test_what_is_lost_below_the_smallest_float16_is_told(rounding, published, capsys):
     published(1e-9)
     publish_weights(rounding, "plain", paths.RUNS)
-    assert "weights of plain: 1 too small for float16 are 0 in it" in capsys.readouterr().err
+    assert "weights of plain: 1 are too small for float16 and become 0" in capsys.readouterr().err
     assert weights_of() == 0
 
 

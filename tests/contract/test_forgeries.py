@@ -332,9 +332,14 @@ def better_in_float16(root):
         record["weights"]["float16"]["metrics"]["last"]["test_error"] = 1.0
 
 
+def another_weights_of(root):
+    replace(root / "papers/toy/paper.yaml", ("weights_of: line", "weights_of: long"))
+
+
 @pytest.mark.parametrize(
     ("forge", "check", "said"),
     [
+        (another_weights_of, "records", "weights_of does not name line"),
         (rounded_weights_from_nowhere, "weights", "line.safetensors: holds weights other than those of toy/line/seed-"),
         (rounded_weights_of_another_variant, "weights", "line.safetensors: says that it is of toy/long/seed-"),
         (better_in_float16, "weights", "recorded {'last': {'test_error': 1.0}}"),

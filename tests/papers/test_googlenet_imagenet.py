@@ -215,6 +215,9 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs):
     assert evaluate(weights_of(runs), work.recipe, STAND_IN, "cpu").metrics == record.metrics
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights_of(runs), replace(work.recipe, networks=2), STAND_IN, "cpu")
+    without = {name: tensor for name, tensor in weights_of(runs).items() if name != MEAN}
+    with pytest.raises(UsageError, match="lack 'mean_colour'"):
+        evaluate(without, work.recipe, STAND_IN, "cpu")
 
 
 class Probe(nn.Sequential):

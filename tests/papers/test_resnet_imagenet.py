@@ -172,6 +172,13 @@ def test_the_bits_do_not_depend_on_the_number_of_workers(tmp_path, runs, monkeyp
     assert finished(tmp_path).weights.sha256 == finished(runs).weights.sha256
 
 
+@pytest.mark.parametrize("option", ["test-scale", "scales"])
+def test_a_crop_larger_than_the_picture_is_refused(option):
+    smaller = {"test-scale": {"test_scale": 200}, "scales": {"scales": (200, 480)}}[option]
+    with pytest.raises(UsageError, match=f"--side 224: larger than the 200 pixels of --{option}"):
+        ImageNetRecipe(**smaller)
+
+
 def test_batches_that_cannot_be_shared_out_are_refused(tmp_path, monkeypatch):
     with pytest.raises(
         UsageError, match="--batch-size 20: cannot be shared out evenly among 1 process with groups of 8"
@@ -220,6 +227,8 @@ def test_the_weights_that_a_run_leaves_give_its_numbers_again(runs):
     assert evaluate(weights, work.recipe, work.data, "cpu").metrics == record.metrics
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights, replace(work.recipe, depth=34), work.data, "cpu")
+    with pytest.raises(UsageError, match="lack 'mean_colour'"):
+        evaluate({name: w for name, w in weights.items() if name != MEAN}, work.recipe, work.data, "cpu")
 
 
 @pytest.fixture(scope="module")

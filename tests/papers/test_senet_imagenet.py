@@ -24,7 +24,7 @@ from common.training.weights import load_weights
 from papers.senet import imagenet
 from papers.senet import model as networks
 from papers.senet.eval import evaluate, predictor
-from papers.senet.imagenet import MEAN, VARIANTS, learning_rate, mistakes_on
+from papers.senet.imagenet import MEAN, VARIANTS, ImageNetRecipe, learning_rate, mistakes_on
 from papers.senet.model import initialise
 from papers.senet.patches import Patch, draw_patches
 from papers.senet.train import recipe
@@ -138,7 +138,8 @@ def by_hand(work: Job) -> tuple[torch.nn.Module, list[float]]:
     optimiser = torch.optim.SGD(model.parameters(), lr=made.learning_rate, momentum=0.9, weight_decay=0.0001)
     mean = colours_of(data.train.pictures, made.test_scale, 0).mean[:, None, None]
     order, losses = torch.randperm(len(data.train), generator=generator(work.seed, "order", 0)), []
-    for index, batch in enumerate(order.split(made.batch_size)):
+    for index in range(len(order) // made.batch_size):
+        batch = order[index * made.batch_size : (index + 1) * made.batch_size]
         patches = draw_patches(batch, generator(work.seed, "patches", 0, index))
         seen = torch.stack([patch.cut(data.train.pictures[patch.number], made.side) - mean for patch in patches])
         groups = zip(seen.split(made.group), data.train.labels[batch].split(made.group), strict=True)
@@ -151,8 +152,9 @@ def by_hand(work: Job) -> tuple[torch.nn.Module, list[float]]:
 
 
 def test_the_loop_is_a_plain_one(tmp_path, narrow):
-    """Up to the order in which the gradients of the groups are added up."""
-    work = job(tmp_path, epochs=1, precision="float32", learning_rate=0.001)  # for rounding grows at 0.6
+    """Up to the order in which the gradients of the groups are added up. Of 120 pictures two batches are filled."""
+    size = {"batch_size": 50, "group": 25}
+    work = job(tmp_path, seed=3, epochs=1, precision="float32", learning_rate=0.001, **size)  # rounding grows at 0.6
     record = run_job(work)[0]
     model, losses = by_hand(work)
     ours = load_weights(work.folder / record.weights.file)
@@ -190,6 +192,11 @@ def test_two_processes_learn_the_very_bits_of_one(tmp_path):
     curves = helpers.record(tmp_path / "two")["curves"]
     assert curves["train_error"] == record.curves["train_error"]
     assert curves["loss"] == pytest.approx(record.curves["loss"], rel=1e-12)
+
+
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(UsageError, match="--side 300: larger than the 256 pixels of --test-scale"):
+        ImageNetRecipe(side=300)
 
 
 def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
@@ -232,8 +239,16 @@ def test_a_narrow_network_trains_resumes_and_evaluates(tmp_path, narrow):
     assert evaluate(weights, work.recipe, work.data, "cpu").metrics == record.metrics
     with pytest.raises(UsageError, match="weights of another model"):
         evaluate(weights, replace(work.recipe, reduction=None), work.data, "cpu")
+    with pytest.raises(UsageError, match="lack 'mean_colour'"):
+        evaluate({name: w for name, w in weights.items() if name != MEAN}, work.recipe, work.data, "cpu")
     ready = predictor(weights, work.recipe, lambda: pytest.fail("no training data is needed"))
     assert first_wrong(ready.eval(), work.recipe) == record.metrics["single-crop"]["top1_error"] * 40 / 100
+
+
+def test_the_bits_do_not_depend_on_the_number_of_workers(tmp_path, narrow, monkeypatch):
+    alone = finished(tmp_path / "alone", epochs=1)
+    monkeypatch.setattr(imagenet, "cores_to_decode", lambda device: 2)
+    assert finished(tmp_path / "two", epochs=1).weights.sha256 == alone.weights.sha256
 
 
 # ---- evaluation -----------------------------------------------------------------------------------
