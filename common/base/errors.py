@@ -5,12 +5,22 @@ exits with `code`; anything else that is raised is a bug and shows a traceback.
 """
 
 import contextlib
+import pickle
+import struct
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 
 # Where it is not a MemoryError: PyTorch's allocator, C++, the operating system.
 MEMORY_IS_FULL = ("can't allocate memory", "std::bad_alloc", "Cannot allocate memory")
 NOT_LOADED = "failed to map segment"
+
+# What readers of files that others wrote raise, in Python or in C, where one is damaged or not of their kind; to these
+# comes what only one library knows. MemoryError is not among them: the file may be sound, and the machine too small.
+DAMAGED = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
+    SyntaxError, EOFError, struct.error, zlib.error, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 class UserError(Exception):

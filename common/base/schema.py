@@ -9,13 +9,13 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import yaml
 from pydantic_core import ErrorDetails
 
-from common.base.errors import UsageError
+from common.base.errors import DAMAGED, UsageError
 
 
 class Checked(pydantic.BaseModel):
@@ -24,7 +24,11 @@ class Checked(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+Count = Annotated[int, pydantic.Field(gt=0)]  # of examples: what is measured is divided by it
 C = TypeVar("C", bound=pydantic.BaseModel)
+# Levels of lists and mappings within each other: with a hundred thousand, the reader of YAML crashes.
+DEEPEST = 100
+TOO_DEEP = f"lists and mappings are nested more than {DEEPEST} levels deep"
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, several times as fast, where PyYAML has it
 
 
@@ -33,20 +37,36 @@ def read(path: Path, kind: type[C]) -> C:
 
     Raises:
         UsageError: the file cannot be read, is not YAML or JSON, is not of this kind, or is YAML with a key that
-            appears twice.
+            appears twice, or is nested too deeply.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else _plain(text, path)
+        content = _from_json(text) if path.suffix == ".json" else _from_yaml(text, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, *DAMAGED) as error:
         raise UsageError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     return check(content, kind, str(path))
 
 
-def _plain(text: str, path: Path) -> object:
+def _from_json(text: str) -> object:
+    content = json.loads(text)
+    level = [content]
+    for _ in range(DEEPEST):
+        collections = [whole for whole in level if isinstance(whole, dict | list)]
+        level = [part for whole in collections for part in (whole.values() if isinstance(whole, dict) else whole)]
+    if level:
+        raise ValueError(TOO_DEEP)
+    return content
+
+
+def _from_yaml(text: str, path: Path) -> object:
     """The content of a YAML text. YAML forbids a key that appears twice; PyYAML takes the last one."""
+    depth = 0
+    for event in yaml.parse(text, YamlLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(TOO_DEEP)
     loader = YamlLoader(text)
     try:
         root = loader.get_single_node()

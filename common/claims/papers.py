@@ -15,7 +15,7 @@ import pydantic
 from common.base import paths
 from common.base.errors import UsageError, nearest
 from common.base.metrics import METRICS
-from common.base.schema import Checked, read
+from common.base.schema import Checked, Count, read
 from common.claims.verdict import LEAST_SEEDS
 from common.data.passports import Passport, find_passport
 
@@ -28,7 +28,7 @@ class Variant(Checked):
 
     description: str
     dataset: str
-    splits: dict[str, int] | None = None  # examples on each side, where the variant splits the dataset in its own way
+    splits: dict[str, Count] | None = None  # examples on each side, where the variant splits the dataset in its own way
     # How many make a verdict, fixed before the first run: otherwise one could stop as soon as the verdict pleases.
     seeds: Annotated[int, pydantic.Field(ge=LEAST_SEEDS)] = LEAST_SEEDS
 
@@ -191,7 +191,7 @@ class PaperFile(Checked):
     ideas: list[Idea] = []
     also_reported: list[AlsoReported] = []
     protocols: dict[str, str | Protocols]  # what each evaluation protocol means
-    class_sizes: dict[str, list[int]] = {}  # by dataset, where a metric is counted class by class
+    class_sizes: dict[str, list[Count]] = {}  # by dataset, where a metric is counted class by class
     released: list[Released] = []
 
 

@@ -5,6 +5,7 @@ Nothing here imports torch until a command needs it.
 
 import contextlib
 import errno
+import io
 import json
 import os
 import sys
@@ -358,6 +359,9 @@ def test(words: tuple[str, ...]) -> None:
 
 def main(words: list[str] | None = None) -> None:
     """Run one command and exit with the documented code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ± has a ? there
     try:
         words = sys.argv[1:] if words is None else words
         with memory_told():

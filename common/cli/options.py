@@ -1,5 +1,6 @@
 """The options that several commands share, and the values that they take."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from common.base import paths
 from common.base.errors import nearest
 
 LARGEST_SEED = 2**31
+WHOLE_NUMBER = r"\s*\d{1,10}\s*"
 
 
 class NearChoice(click.Choice[str]):
@@ -30,7 +32,7 @@ class Seeds(click.ParamType):
         if isinstance(value, tuple):
             return value
         words = value.split(",")
-        if not all(word.strip().isdecimal() and int(word) < LARGEST_SEED for word in words):
+        if not all(re.fullmatch(WHOLE_NUMBER, word) and int(word) < LARGEST_SEED for word in words):
             return self.fail(f"{value!r}: seeds are whole numbers separated by commas, as in 0,1,2.", param, ctx)
         return tuple(dict.fromkeys(int(word) for word in words))
 

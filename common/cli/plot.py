@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.base.errors import UsageError
+from common.base.errors import DAMAGED, UsageError
 from common.base.files import write_whole
 from common.base.progress import say
 from common.claims.papers import find_papers
@@ -29,7 +29,7 @@ class Seed:
 
     @property
     def run(self) -> tuple[str, str, str]:
-        paper, variant, how = self.folder.parts[-4:-1]
+        paper, variant, how = ("", "", "", *self.folder.parts)[-4:-1]
         return paper, variant, how
 
     @property
@@ -73,8 +73,10 @@ def _seeds(run: Path) -> list[Seed]:
 def _read(file: Path) -> Curves:
     try:
         names, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
+        if not names:
+            raise ValueError("no curves")
         return dict(zip(names, ([float(value) for value in column] for column in zip(*rows, strict=True)), strict=True))
-    except ValueError:
+    except (csv.Error, *DAMAGED):
         raise UsageError(f"{file} is not a file of curves as a run writes it.") from None
 
 

@@ -76,7 +76,7 @@ def _from_archive(archive: Path) -> Iterator[tuple[str, Tensor]]:
                 assert content is not None  # it is a regular file
                 picture = Image.open(content)
                 yield "/".join(PurePosixPath(member.name).parts[-2:]), as_tensor(_small(picture))
-    except (*NO_PICTURE, tarfile.TarError, EOFError) as error:
+    except (*NO_PICTURE, tarfile.TarError) as error:
         raise DataError(f"{archive} cannot be read ({error}). Remove it and fetch it again.") from None
 
 

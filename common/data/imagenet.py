@@ -14,11 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from common.base.errors import DataError
+from common.data.image_folder import read_picture
 from common.data.passports import LocatedData, class_folders, visible_files
 from common.data.photographs import shipped_photograph
 from common.data.splits import split_hash
 
 TRAIN, TEST = "train", "val"
+JPEG = [0xFF, 0xD8]  # the first bytes; one of ImageNet's files is a PNG by another name
 GUESSES = 5  # of which one must be right, for the top-5 error
 
 # The stand-in: each class is one photograph. Crops of its left part are for training, of the rest for testing.
@@ -53,15 +55,18 @@ class Encoded(Sequence[Tensor]):
         Raises:
             DataError: the file cannot be read as a picture.
         """
-        from torchvision.io import ImageReadMode, decode_image, read_file
+        from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
         file = self.files[number]
         if isinstance(file, bytes):
-            return decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8), ImageReadMode.RGB)
+            return decode_jpeg(torch.frombuffer(bytearray(file), dtype=torch.uint8), ImageReadMode.RGB)
         try:
-            return decode_image(read_file(file), ImageReadMode.RGB)
+            content = read_file(file)
+            if content[: len(JPEG)].tolist() == JPEG:
+                return decode_jpeg(content, ImageReadMode.RGB)
         except RuntimeError as error:
             raise DataError(f"{file} cannot be read as a picture ({str(error).splitlines()[0]}).") from None
+        return read_picture(Path(file))  # a damaged PNG crashes torchvision's decoder
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ import io
 import os
 import subprocess
 import sys
-import zlib
+import tokenize
 from pathlib import Path
 
 import numpy as np
 from scipy.io.matlab import MatReadError
 
 from common.base import paths
-from common.base.errors import DataError, MachineError, UserError
+from common.base.errors import DAMAGED, DataError, MachineError, UserError
 
 # What NumPy, SciPy and h5py raise on a file that is damaged or in another format.
-UNREADABLE = (OSError, ValueError, TypeError, LookupError, RuntimeError, EOFError, MatReadError, zlib.error)
+UNREADABLE = (*DAMAGED, MatReadError, tokenize.TokenError)
 
 
 def read_matrix(path: Path, variable: str, vouched: bool = False) -> np.ndarray:

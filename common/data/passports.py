@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.base import paths
 from common.base.errors import DataAbsent, DataError, UsageError, nearest
-from common.base.schema import Checked, read
+from common.base.schema import Checked, Count, read
 
 SHOWN = 4  # names of what a folder holds
 
@@ -110,7 +110,7 @@ class PassportFile(Checked):
     page: str
     terms: str
     folder: str
-    splits: dict[str, int] = {}
+    splits: dict[str, Count] = {}
     standin: str | None = None  # what a run uses in its place; None where no run is on it alone
     editions: dict[str, Edition]
 

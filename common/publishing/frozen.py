@@ -7,6 +7,7 @@ printed number and its margin.
 import yaml
 
 from common.base import paths
+from common.base.errors import DAMAGED
 from common.base.schema import YamlLoader
 from common.claims.papers import Paper
 from common.claims.verdict import LEAST_SEEDS
@@ -24,7 +25,7 @@ def terms_of(text: str) -> Terms:
         content = yaml.load(text, YamlLoader)
         claims = [(claim["variant"], claim["id"], *map(claim.get, JUDGED_BY)) for claim in content["claims"]]
         seeds = {name: variant.get("seeds", LEAST_SEEDS) for name, variant in content["variants"].items()}
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+    except (yaml.YAMLError, *DAMAGED):
         return {}
     return {name: (count, sorted(claim[1:] for claim in claims if claim[0] == name)) for name, count in seeds.items()}
 

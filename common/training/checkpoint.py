@@ -1,7 +1,7 @@
 """Checkpoints that survive a pulled plug.
 
-A file is written beside its final name, flushed to the disk and renamed, and carries the hash of its content; the last
-two are kept. A damaged one is noticed and the one before is used.
+A file is written beside its final name, flushed to the disk and renamed, and carries the hash of its content and of the
+run that it belongs to; the last two are kept. A damaged one, or another run's, is noticed and the one before is used.
 """
 
 import hashlib
@@ -21,19 +21,18 @@ def save(folder: Path, samples: int, state: dict) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    digest = hashlib.sha256(payload).hexdigest().encode()
-    write_whole(folder / f"step-{samples:012d}.ckpt", digest + b"\n" + payload)
+    write_whole(folder / f"step-{samples:012d}.ckpt", _digest(folder, payload) + b"\n" + payload)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
 
 
 def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> dict | None:
-    """The newest undamaged checkpoint, its tensors in main memory, or None. `warn` is called for every damaged one."""
+    """The run's newest undamaged checkpoint, its tensors in main memory, or None. `warn` is called for every other."""
     for path in _newest_first(folder):
         digest, _, payload = path.read_bytes().partition(b"\n")
-        if hashlib.sha256(payload).hexdigest().encode() == digest:
+        if _digest(folder, payload) == digest:
             return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        warn(f"{path} is damaged and was skipped.")
+        warn(f"{path} is damaged or another run's, and was skipped.")
     return None
 
 
@@ -41,6 +40,11 @@ def clear(folder: Path) -> None:
     """Remove all checkpoints, and what a killed run left half written."""
     for path in [*_newest_first(folder), *folder.glob(".step-*.writing")]:
         path.unlink()
+
+
+def _digest(folder: Path, payload: bytes) -> bytes:
+    """Of the content, and of the run that has it: PAPER/VARIANT/PRESET-EDITION/seed-K, wherever runs are kept."""
+    return hashlib.sha256("/".join(folder.parts[-4:]).encode() + b"\n" + payload).hexdigest().encode()
 
 
 def _newest_first(folder: Path) -> list[Path]:

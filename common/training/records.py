@@ -278,7 +278,7 @@ def published_records(paper: str | None = None) -> list[Record]:
     for path in root.rglob("seed-*.json"):
         record = read_record(path)
         if record.path() != path:
-            raise UsageError(f"{path}: belongs at {record.path().relative_to(paths.ROOT)}")
+            raise UsageError(f"{path}: belongs at results/records/{record.name}.json")
         records.append(record)
     return sorted(records, key=lambda r: (r.paper, r.variant, r.data.edition, r.seed))
 
@@ -299,6 +299,6 @@ def published_released(paper: str) -> list[ReleasedRecord]:
     for path in sorted((paths.RECORDS / paper / "released").rglob("*.json")):
         record = _meaningful(read(path, ReleasedRecord), str(path))
         if record.path() != path:
-            raise UsageError(f"{path}: belongs at {record.path().relative_to(paths.ROOT)}")
+            raise UsageError(f"{path}: belongs at results/records/{record.name}.json")
         records.append(record)
     return records

@@ -16,21 +16,22 @@ saves it from time to time, and after an interruption both go on from there:
 import contextlib
 import fcntl
 import importlib
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
+import pydantic
 import torch
 from torch import Tensor
 
 from common.base.errors import Interrupted, MachineError, NumbersError, UsageError
 from common.base.files import write_whole
 from common.base.progress import WorkBar, say, warn
+from common.base.schema import Checked, read
 from common.data.passports import LocatedData
 from common.training import checkpoint, determinism, provenance
 from common.training.device import fast_precision, precision_name
@@ -104,6 +105,13 @@ class Job:
             "data": provenance.hash_of([self.data.edition, self.data.files]),
             "sources": self.code["sources"],
         }
+
+
+class Start(Checked):
+    """run.json: what a run began with, and every kind of machine that it was on."""
+
+    identity: dict[str, str]
+    environments: Annotated[list[Environment], pydantic.Field(min_length=1)]
 
 
 @dataclass
@@ -303,12 +311,12 @@ class Run:
         if not self._start_file.exists():
             return
         try:
-            start = json.loads(self._start_file.read_text())
-            now = self.job.identity()
-            changed = " and ".join(part for part in now if start["identity"][part] != now[part])
-            self.earlier_environments = [Environment(**each) for each in start["environments"]]
-        except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
+            start = read(self._start_file, Start)
+        except UsageError:
             raise UsageError(f"{self._start_file} is damaged. Start over with --fresh.") from None
+        now = self.job.identity()
+        changed = " and ".join(part for part in now if start.identity.get(part) != now[part])
+        self.earlier_environments = start.environments
         if changed:
             raise UsageError(f"{self.job.folder}: {changed} changed since the run began. Start over with --fresh.")
         if not (self.job.record_file.exists() or self.job.other_machine):
@@ -331,9 +339,8 @@ class Run:
         now = self.environment()
         if not self.earlier_environments or _differences(self.earlier_environments[-1], now):
             self.earlier_environments.append(now)
-        environments = [each.model_dump() for each in self.earlier_environments]
-        start = {"identity": self.job.identity(), "environments": environments}
-        write_whole(self._start_file, json.dumps(start, indent=1).encode())
+        start = Start(identity=self.job.identity(), environments=self.earlier_environments)
+        write_whole(self._start_file, start.model_dump_json(indent=1).encode())
 
     def _leave(self, number: int) -> None:
         self.keep()

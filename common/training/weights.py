@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from common.base.errors import NumbersError, UsageError
+from common.base.errors import DAMAGED, NumbersError, UsageError
 from common.base.files import write_whole
 
 if TYPE_CHECKING:  # imported when a file is read
@@ -104,7 +103,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     _require_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+    except DAMAGED:
         advice = "Save it with torch.save(model.state_dict(), FILE), or as safetensors."
         raise UsageError(f"{path} is not a state dict that is read without running code in it. {advice}") from None
     if isinstance(content, dict):

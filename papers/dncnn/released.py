@@ -11,10 +11,8 @@ import h5py
 import torch
 from torch import Tensor
 
-from common.base.errors import UsageError
+from common.base.errors import DAMAGED, UsageError
 from papers.dncnn.train import Recipe
-
-NO_SUCH_LAYOUT = (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError)
 
 
 def read(path: Path, recipe: Recipe) -> dict[str, Tensor]:
@@ -27,7 +25,7 @@ def read(path: Path, recipe: Recipe) -> dict[str, Tensor]:
         with h5py.File(path) as file:
             layers = [file[cell] for cell in file["net/layers"][()].flat]
             found = [convolution(file, layer) for layer in layers if text(layer["type"]) == "conv"]
-    except NO_SUCH_LAYOUT as error:
+    except DAMAGED as error:
         raise UsageError(f"{path} is not laid out as the authors' weights are ({error}).") from None
     if len(found) != recipe.depth:
         raise UsageError(f"{path} has {len(found)} convolutions, and the variant {recipe.depth}.")

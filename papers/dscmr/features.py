@@ -20,7 +20,6 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import click
 import numpy as np
@@ -29,8 +28,9 @@ import torch.nn.functional as F
 from scipy.io import savemat
 from torch import Tensor, nn
 
-from common.base.errors import DataAbsent, DataError, MachineError, UserError, memory_told
+from common.base.errors import DAMAGED, DataAbsent, DataError, MachineError, UserError, memory_told
 from common.base.progress import say
+from common.data.passports import class_folders, visible_files
 from common.training.determinism import generator, make_deterministic
 
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -73,7 +73,7 @@ def find_pairs(folder: Path) -> dict[str, Found]:
 
 
 def _classes(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    names = class_folders(folder) if folder.is_dir() else []
     if not names:
         raise DataError(f"{folder}: no such folder, or no classes in it.")
     return names
@@ -82,7 +82,7 @@ def _classes(folder: Path) -> list[str]:
 def _found(folder: Path, classes: list[str]) -> Found:
     found = Found([], [], [])
     for label, name in enumerate(classes):
-        pictures = sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in PICTURES)
+        pictures = [file for file in visible_files(folder / name) if file.suffix.lower() in PICTURES]
         if not pictures:
             raise DataError(f"{folder / name}: no pictures.")
         found.pictures.extend(pictures)
@@ -120,7 +120,7 @@ def pretrained_vgg19() -> nn.Module:
         with _short_patience():
             state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         model.load_state_dict(state, assign=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+    except DAMAGED as error:
         if cached.exists():
             raise DataError(f"{cached} does not hold VGG-19's weights. Remove it and try again.") from None
         why = " ".join(str(error).split())
@@ -163,9 +163,11 @@ def fc7(vgg: nn.Module, pictures: list[Path]) -> Tensor:
 def _picture(file: Path):
     from PIL import Image
 
+    from common.data.unreadable import NO_PICTURE
+
     try:
         return Image.open(file).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except NO_PICTURE as error:
         raise DataError(f"{file} cannot be read as a picture ({error}).") from None
 
 

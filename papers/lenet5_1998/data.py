@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.base.errors import DataError
+from common.base.errors import DAMAGED, DataError
 from common.data.passports import LocatedData
 from common.data.splits import split_hash
 from common.training.determinism import generator
@@ -60,7 +60,7 @@ def read_idx(content: bytes, name: str) -> Tensor:
         if not raw.startswith(IDX_OF_BYTES):
             raise ValueError("not an idx file of bytes")
         return torch.from_numpy(values.reshape(shape).copy())
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except DAMAGED as error:
         raise DataError(f"{name}: {error}.") from None
 
 

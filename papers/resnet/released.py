@@ -5,13 +5,12 @@ from 0 to 1, with means of 0 and deviations of 1; ours take them from 0 to 255 w
 that in the first convolution.
 """
 
-import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common.base.errors import UsageError
+from common.base.errors import DAMAGED, UsageError
 from papers.resnet.imagenet import MEAN, ImageNetRecipe
 
 PEAK = 255
@@ -34,7 +33,7 @@ def read(path: Path, recipe: ImageNetRecipe) -> dict[str, Tensor]:
         prepared = get_model_weights(f"resnet{recipe.depth}").IMAGENET1K_V1.transforms()
         mean, deviation = (PEAK * torch.tensor(values) for values in (prepared.mean, prepared.std))
         state["conv1.0.weight"] = state["conv1.0.weight"] / deviation[:, None, None]
-    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, ValueError, AttributeError) as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path} is not laid out as torchvision's weights are ({reason}).") from None
     for name, tensor in list(state.items()):

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -73,6 +74,19 @@ def test_a_damaged_newest_is_passed_over_with_a_warning(two, kind):
     warnings = []
     assert same(checkpoint.load(two, warnings.append), state(9))
     assert len(warnings) == 1 and "step-000000000010.ckpt is damaged" in warnings[0]
+
+
+def test_another_runs_is_passed_over_wherever_runs_are_kept(tmp_path):
+    mine, moved, other = (tmp_path / runs / "paper/variant/full" / seed for runs, seed in (
+        ("runs", "seed-0"), ("moved", "seed-0"), ("runs", "seed-1"),
+    ))  # fmt: skip
+    checkpoint.save(mine, 9, state(9))
+    for folder in (moved, other):
+        folder.mkdir(parents=True)
+        shutil.copy(mine / "step-000000000009.ckpt", folder)
+    warnings = []
+    assert same(checkpoint.load(moved, warnings.append), state(9)) and warnings == []
+    assert checkpoint.load(other, warnings.append) is None and len(warnings) == 1
 
 
 def test_two_damaged_ones_are_none(two):

@@ -26,6 +26,7 @@ def idea(**changes):
 
 BROKEN = {
     "too few seeds for any verdict": (lambda c: c["variants"]["plain"].update(seeds=2), "variants.plain.seeds: "),
+    "no examples": (lambda c: c["variants"]["plain"].update(splits={"test": 0}), "variants.plain.splits.test: "),
     "unknown field": (first_claim(tolerence=0.19), "claims.plain-test.tolerence: is unknown"),
     "unknown field at the top": (lambda c: c.update(clams=[]), "clams: is unknown"),
     "missing field": (lambda c: c["claims"][0].pop("where"), "claims.plain-test.where: is missing"),

@@ -3,9 +3,11 @@ exit code, and nothing written."""
 
 import gzip
 import hashlib
+import io
 import json
 import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +81,15 @@ def test_a_slip_ends_with_2_says_which_and_suggests_the_nearest(case, capsys, tm
     ended = here(capsys, *words)
     assert_told(ended, 2, *said)
     assert ended.out == "" and content(tmp_path) == {}
+
+
+def test_a_terminal_that_lacks_a_character_shows_a_question_mark(monkeypatch):
+    monkeypatch.setattr("common.cli.listing.show_papers", lambda as_json: print("0.95 \N{PLUS-MINUS SIGN} 0.09"))
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert (ended.value.code, sys.stdout.buffer.getvalue()) == (0, b"0.95 ? 0.09\n")
 
 
 def test_the_help_of_all_names_no_variant(capsys):

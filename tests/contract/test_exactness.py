@@ -4,6 +4,7 @@ The toy paper is run as a command of its own process, may be killed like any oth
 the names, types, shapes and bits of the weights that it ends with. What is special in a paper is tested with it.
 """
 
+import itertools
 import json
 import os
 import random
@@ -251,6 +252,22 @@ def test_a_signal_after_the_last_step_keeps_the_next_seed_from_starting(toy, uni
     assert not list(toy.runs.glob("*/*/*/seed-1"))
 
 
+# ---- the clock ----------------------------------------------------------------------------------
+
+
+def a_clock_that_jumps_back():
+    save_often()
+    hours = itertools.count(start=400_000, step=-1)
+    time.time = lambda: next(hours) * 3600.0
+
+
+def test_a_clock_that_jumps_back_changes_no_bit_and_no_duration(toy, uninterrupted):
+    killed_in_the_second_epoch(toy)
+    assert toy.run(prepare=a_clock_that_jumps_back).code == 0
+    assert bits(toy.runs) == uninterrupted
+    assert 0 < record(toy.runs)["times"]["training_seconds"] < 300
+
+
 # ---- damaged checkpoints ------------------------------------------------------------------------
 
 
@@ -274,7 +291,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(toy, uninte
     newest = checkpoints(toy.runs)[-1]
     damage(newest)
     ended = toy.run()
-    assert f"{newest} is damaged and was skipped." in ended.err
+    assert f"{newest} is damaged or another run's, and was skipped." in ended.err
     assert "resuming seed 0 at 50 samples" in ended.err
     assert bits(toy.runs) == uninterrupted
 
@@ -284,7 +301,7 @@ def test_where_all_checkpoints_are_damaged_it_starts_over(toy, uninterrupted):
     for path in checkpoints(toy.runs):
         flip_a_bit(path)
     ended = toy.run()
-    assert ended.err.count("is damaged and was skipped.") == 2 and "resuming" not in ended.err
+    assert ended.err.count("is damaged or another run's, and was skipped.") == 2 and "resuming" not in ended.err
     assert bits(toy.runs) == uninterrupted
 
 

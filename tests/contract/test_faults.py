@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -60,6 +61,19 @@ def test_a_read_only_runs_folder_ends_with_5_and_says_what_to_do(toy, fault):
     ended = toy.run(fault=fault)
     assert_told(without_standin(ended), 5, f"{toy.runs}", "Read-only file system", "--runs-dir")
     assert not toy.runs.exists() or not [bytes_ for bytes_ in content(toy.runs).values() if bytes_ is not None]
+
+
+def no_room_for_a_checkpoint():
+    save_often()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**11, resource.RLIM_INFINITY))
+
+
+def test_a_quota_that_is_met_ends_with_5_and_a_larger_one_goes_on(toy, unharmed):
+    assert_told(
+        without_standin(toy.run(prepare=no_room_for_a_checkpoint)), 5, "step-000000000020.ckpt: File too large."
+    )
+    assert toy.run().code == 0
+    assert bits(toy.runs) == unharmed
 
 
 def test_a_disk_that_turns_read_only_on_the_way_ends_with_5(toy):

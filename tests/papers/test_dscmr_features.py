@@ -189,6 +189,14 @@ def test_a_folder_that_is_not_in_order_is_told(pairs, damage, told):
     assert "\n" not in str(error.value)
 
 
+def test_what_macos_and_windows_put_beside_pictures_is_no_picture(pairs):
+    before = find_pairs(pairs)
+    (pairs / "train" / ".ipynb_checkpoints").mkdir()
+    for name in ("._0.jpg", ".DS_Store", "Thumbs.db"):
+        (pairs / "train" / "cat" / name).write_bytes(b"no picture")
+    assert find_pairs(pairs) == before
+
+
 def test_a_file_that_is_no_picture_is_told(pairs, random_vgg19):
     file = pairs / "train" / "cat" / "0.jpg"
     file.write_bytes(b"no picture")
