@@ -138,6 +138,7 @@ def test_the_loop_is_a_plain_one(tmp_path):
     assert (record.curves["rate"], record.curves["iteration"]) == ([0.1], [3])
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_very_bits_of_one(tmp_path):
     """A batch of two groups: one process adds up the gradients that two processes have one each of. The moments that
     a test uses are those of the first process's groups."""
@@ -166,6 +167,7 @@ def test_two_processes_learn_the_very_bits_of_one(tmp_path):
     assert curves["loss"] == pytest.approx(record.curves["loss"], rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_bits_do_not_depend_on_the_number_of_workers(tmp_path, runs, monkeypatch, workers):
     monkeypatch.setattr(imagenet, "cores_to_decode", lambda device: workers)
