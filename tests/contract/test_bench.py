@@ -7,11 +7,13 @@ import pytest
 from common.base import paths
 from common.publishing import bench
 from common.publishing.bench import Job, _jobs, _time
+from tests.contract.helpers import PAPER
+from tests.papers.variants import the_others_slow
 
 PAPERS = sorted(file.parent.name for file in paths.PAPERS.glob("*/bench.py"))
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", the_others_slow(PAPERS, PAPER))
 def test_both_ways_of_every_job_work(paper):
     jobs = _jobs(paper)
     assert jobs

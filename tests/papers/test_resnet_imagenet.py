@@ -27,6 +27,7 @@ from papers.resnet.model import initialise
 from papers.resnet.train import recipe
 from tests.contract import helpers
 from tests.contract.helpers import seed_folder, smoke, start
+from tests.papers.variants import the_others_slow
 
 PAPER = load_paper("resnet")
 CODE = provenance.code(PAPER.name)
@@ -193,13 +194,7 @@ def test_batches_that_cannot_be_shared_out_are_refused(tmp_path, monkeypatch):
 # ---- runs -----------------------------------------------------------------------------------------
 
 
-def each_variant() -> list:
-    """In a smoke run there are networks of 18 and of 50 layers only."""
-    quick = (NETWORK, "imagenet-resnet50")
-    return [pytest.param(v, marks=() if v in quick else pytest.mark.slow) for v in VARIANTS]
-
-
-@pytest.mark.parametrize("variant", each_variant())
+@pytest.mark.parametrize("variant", the_others_slow(VARIANTS, NETWORK))
 def test_every_variant_trains_resumes_and_evaluates(tmp_path, runs, variant):
     whole = finished(runs, variant=variant)
     with helpers.killed_after(8):  # in the second epoch
