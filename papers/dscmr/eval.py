@@ -12,7 +12,7 @@ from torch import Tensor
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
-from papers.dscmr.data import Pairs, load
+from papers.dscmr.data import load
 from papers.dscmr.model import DSCMR
 from papers.dscmr.retrieval import both_ways, precision_at_k, precision_recall, scores
 from papers.dscmr.train import Recipe, build_model
@@ -28,7 +28,8 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
         UsageError: the weights belong to another model. DataError: as in `load`.
     """
     pairs = load(data)
-    model = fitted(weights, pairs)
+    model = build_model(pairs)
+    fit_weights(model, weights)
     U, V = model.double()(pairs.test.images.double(), pairs.test.texts.double())
     relevant = both_ways(U, V, pairs.test.labels)
     details = {}
@@ -38,23 +39,15 @@ def evaluate(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, devi
     return Measured(metrics={"last": scores(relevant)}, details=details)
 
 
-def fitted(weights: dict[str, Tensor], pairs: Pairs) -> DSCMR:
-    """
-    Raises:
-        UsageError: the weights belong to another model.
-    """
-    model = build_model(pairs)
-    fit_weights(model, weights)
-    return model
-
-
 def predictor(weights: dict[str, Tensor], recipe: Recipe, training_data: Callable[[], LocatedData]) -> DSCMR:
     """The network with these weights, for `load_pretrained`: it takes features of the kind that it was trained on.
 
     Raises:
-        UsageError: the weights belong to another model. DataError: the data, which has the sizes, is unavailable.
+        UsageError: the weights belong to another model.
     """
-    return fitted(weights, load(training_data()))
+    model = DSCMR(weights["image.weight"].shape[1], weights["text.weight"].shape[1], len(weights["P.bias"]))
+    fit_weights(model, weights)
+    return model
 
 
 if __name__ == "__main__":
