@@ -1,12 +1,13 @@
 """`cite`: BibTeX of a paper, of this reproduction, and of what was measured of one claim."""
 
-from typing import Any
+from datetime import date
 
-import yaml
+import pydantic
 
 from common.base import paths
 from common.base.errors import UsageError, nearest
 from common.base.metrics import METRICS
+from common.base.schema import read
 from common.claims.papers import Claim, Paper
 from common.claims.rows import Row, about_rounded, measured, paper_rows, released_as, reported_as
 from common.data.passports import file_sha256, folder_digest
@@ -15,39 +16,46 @@ from common.training.records import published_records, published_released
 IN_LATEX = str.maketrans({c: f"\\{c}" for c in "%&#_$"} | {"±": r"$\pm$", "−": "$-$", "–": "--"})
 
 
+class About(pydantic.BaseModel):
+    """What an entry needs of CITATION.cff."""
+
+    title: str
+    version: str
+    authors: list[dict[str, str]]
+    released: date = pydantic.Field(alias="date-released")
+
+
 def bibtex(paper: Paper, claim: str | None = None) -> list[str]:
     """The paper's entry, this reproduction's and, for a claim, one for each of its rows: the value, how many seeds, the
     commits, and the hash of the records.
 
     Raises:
-        UsageError: no such claim, or nothing was measured of it.
+        UsageError: no such claim, nothing was measured of it, or CITATION.cff is missing or damaged.
     """
-    about = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    about = read(paths.ROOT / "CITATION.cff", About)
     rounded = list(filter(None, map(about_rounded, published_records(paper.name))))
     ours = _entry(
         about,
         "software",
         paper.name,
-        title=f"{about['title']}: {paper.citation.title}",
-        version=str(about["version"]),
+        title=f"{about.title}: {paper.citation.title}",
+        version=about.version,
         note="; ".join([f"papers/{paper.name}, records in results/records/{paper.name}", *rounded]),
     )
     return [paper.citation.bibtex.strip(), ours, *(_of_claim(about, paper, claim) if claim else [])]
 
 
-def _entry(about: dict[str, Any], kind: str, name: str, **fields: str) -> str:
+def _entry(about: About, kind: str, name: str, **fields: str) -> str:
     """By the authors that CITATION.cff names, of the year that it has."""
-    people = [
-        f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about["authors"]
-    ]
-    texts = {"author": " and ".join(people), "year": str(about["date-released"].year)}
+    people = [f"{{{a['name']}}}" if "name" in a else f"{a['family-names']}, {a['given-names']}" for a in about.authors]
+    texts = {"author": " and ".join(people), "year": str(about.released.year)}
     texts |= {field: text.translate(IN_LATEX) for field, text in fields.items()}
     width = max(map(len, texts))
     lines = [f"  {field:{width}} = {{{text}}}" for field, text in texts.items()]
     return f"@{kind}{{reproduction-{name.replace('_', '-')},\n" + ",\n".join(lines) + "\n}"
 
 
-def _of_claim(about: dict[str, Any], paper: Paper, name: str) -> list[str]:
+def _of_claim(about: About, paper: Paper, name: str) -> list[str]:
     ids = [claim.id for claim in paper.claims]
     if name not in ids:
         raise UsageError(f"{paper.name} has no claim {name!r}.{nearest(name, ids)} results/comparison.csv has them.")
@@ -58,7 +66,7 @@ def _of_claim(about: dict[str, Any], paper: Paper, name: str) -> list[str]:
     raise UsageError(f"Nothing has been measured of {name}: there is no number of ours to cite.")
 
 
-def _of_row(about: dict[str, Any], paper: Paper, row: Row, claim: Claim) -> str | None:
+def _of_row(about: About, paper: Paper, row: Row, claim: Claim) -> str | None:
     """Of the seeds that were trained here or, where there are none, of the released weights that were measured."""
     if row.summary:
         value, verdict, names = measured(row), row.verdict, row.records

@@ -52,6 +52,19 @@ def test_a_claim_is_cited_with_value_seeds_commit_and_hash(toy, record, cited):
     assert told["howpublished"].endswith(f" gives {printed.split()[0]}")
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.unlink(), "CITATION.cff: cannot be read: No such file or directory"),
+        (lambda file: file.write_text("title: Only that"), "CITATION.cff: version"),
+    ],
+)
+def test_a_missing_or_damaged_citation_file_is_told(toy, cited, damage, said):
+    damage(toy.root / "CITATION.cff")
+    with pytest.raises(UsageError, match=said):
+        cited()
+
+
 def test_weights_in_float16_are_named_with_their_hash(toy, rounded_record, cited):
     toy.publish(rounded_record)
     note = fields(cited()[1])["note"]
