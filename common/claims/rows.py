@@ -335,9 +335,10 @@ def about_rounded(record: Record) -> str:
         return ", ".join(f"{METRICS[m].label} {with_unit(value, m)} ({protocol})" for protocol, m, value in values)
 
     file, rounded = record.weights.file, record.weights.float16
+    now, before = listed(rounded.metrics), listed(record.remeasured or {})
     return (
         f"{file} holds the weights of {record.variant}, seed {record.seed}, rounded to float16; its sha256 is "
-        f"{rounded.sha256}. It measures {listed(rounded.metrics)}; before rounding, {listed(record.remeasured or {})}."
+        f"{rounded.sha256}. It measures {now}; before rounding, {'the same' if now == before else before}."
     )
 
 
