@@ -69,11 +69,12 @@ def test_what_is_published_is_of_the_papers_that_are_here():
 
 
 def by_speed() -> list:
-    """Weights of papers that need more than a CPU to train are slow to measure on one, too."""
+    """Large weights, and those of papers that need more than a CPU to train, are slow to measure on one."""
     needs_more = {name for name in find_papers() if any(c.needs.device != "cpu" for c in load_paper(name).claims)}
     return [
-        pytest.param(file, record, marks=[pytest.mark.slow] if record.paper in needs_more else [], id=file)
+        pytest.param(file, record, marks=pytest.mark.slow if slow else (), id=file)
         for file, record in WITH_WEIGHTS
+        for slow in [record.weights.float16 or record.paper in needs_more]
     ]
 
 
