@@ -63,7 +63,7 @@ def what_the_choice_gives(records: list[FinishedRecord], data: Data) -> Figure |
     axes.set(
         xlabel="gain in average mAP", yticks=range(len(groups)), yticklabels=groups, ylim=(len(groups) - 0.5, -0.5)
     )
-    axes.margins(x=0.12)  # room for the last number
+    axes.margins(x=0.16)  # room for the last number
     most = max(np.mean([_gain(record, "last") for record in group]) for group in groups.values())
     figure.suptitle(f"Choosing the epoch on the test pairs gains up to {most:.3f} over the last epoch", fontsize=10)
     figure.legend(loc="outside lower center", ncols=2)

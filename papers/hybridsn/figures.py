@@ -79,7 +79,7 @@ def training_curves(records: list[FinishedRecord], data: Data) -> Figure | None:
     seeds, and bands from the least to the most."""
     if not records:
         return None
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.0))
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained")
     kinds = sorted({(record.variant, record.data.edition) for record in records})
     ends = []
     for number, (variant, edition) in enumerate(kinds):
@@ -94,9 +94,8 @@ def training_curves(records: list[FinishedRecord], data: Data) -> Figure | None:
         ends.append(values[:, -1].mean())
     axes[0].set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
     axes[1].set(xlabel="epoch", ylabel="training accuracy (%)", ylim=(0, 101))
-    axes[1].legend(loc="lower right", fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     figure.suptitle(f"Training accuracy ends at {min(ends):.1f} % or more", fontsize=10)
-    figure.tight_layout()
     return figure
 
 
