@@ -143,6 +143,7 @@ def agree_with_the_paper(found: dict, claims: dict) -> int:
     return len(both)
 
 
+@pytest.mark.slow
 @needs_files
 def test_the_authors_weights_measure_set5_as_printed():
     """Two metrics at three scales."""
