@@ -37,7 +37,7 @@ def show_papers(as_json: bool) -> None:
             f"{e['metric']} {e['here']} ({e['reported']})",
             e["verdict"],
             FOUND.get(e["data"], "yes"),
-            _short_time(e["minutes"], e["estimate"]),
+            _short_time(e["minutes"], e["device"], e["estimate"]),
         ]
         for e in entries
     ]
@@ -100,7 +100,7 @@ def show_variants(paper: Paper, as_json: bool) -> None:
             e["variant"] + (" (default)" if e["default"] else ""),
             e["description"],
             f"{e['dataset']}: {e['data']}",
-            _time(e["minutes"], e["estimate"]),
+            _time(e["minutes"], e["device"], e["estimate"]),
         ]
         for e in entries
     ]
@@ -110,10 +110,7 @@ def show_variants(paper: Paper, as_json: bool) -> None:
 
 def _entries(paper: Paper, records: list[Record], variants: list[str]) -> list[dict]:
     """One for each of these variants. The data of each dataset is hashed once."""
-    seconds: dict[str, list[float]] = {variant: [] for variant in paper.variants}
-    for record in records:
-        if isinstance(record, FinishedRecord):
-            seconds.setdefault(record.variant, []).append(record.times.wall_seconds)
+    times = {name: _measured_time([record for record in records if record.variant == name]) for name in variants}
     states = {passport.name: _state(passport) for passport in _passports(paper, variants)}
     return [
         {
@@ -123,12 +120,23 @@ def _entries(paper: Paper, records: list[Record], variants: list[str]) -> list[d
             "description": variant.description,
             "dataset": variant.dataset,
             "data": states[variant.dataset],
-            "minutes": round(sum(seconds[name]) / len(seconds[name]) / 60, 1) if seconds[name] else None,
+            "minutes": times[name][0],
+            "device": times[name][1],
             "estimate": _estimate(paper, name),
         }
         for name in variants
         for variant in [paper.variants[name]]
     ]
+
+
+def _measured_time(records: list[Record]) -> tuple[float | None, str | None]:
+    """Minutes for a seed, on the mean, and on what: the CPU, as most readers have no more, or else a GPU."""
+    finished = [record for record in records if isinstance(record, FinishedRecord)]
+    on_cpu = [record for record in finished if record.environment.device == record.environment.processor]
+    seconds = [record.times.wall_seconds for record in on_cpu or finished]
+    if not seconds:
+        return None, None
+    return round(sum(seconds) / len(seconds) / 60, 1), "cpu" if on_cpu else "GPU"
 
 
 def _passports(paper: Paper, variants: Iterable[str]) -> list[Passport]:
@@ -141,22 +149,27 @@ def _estimate(paper: Paper, variant: str) -> dict | None:
     return max(needs, key=lambda need: need.hours).model_dump() if needs else None
 
 
-def _time(minutes: float | None, estimate: dict | None) -> str:
+def _time(minutes: float | None, device: str | None, estimate: dict | None) -> str:
     if minutes is not None:
-        return f"{duration(60 * minutes)} per seed"
+        return f"{duration(60 * minutes)} per seed{_where(device)}"
     if estimate is None:
         return "not measured"
-    where = "" if estimate["device"] == "cpu" else f" on a {estimate['device']}"
-    return f"about {duration(3600 * estimate['hours'])}{where} (estimate)"
+    return f"about {duration(3600 * estimate['hours'])}{_where(estimate['device'])} (estimate)"
 
 
-def _short_time(minutes: float | None, estimate: dict | None) -> str:
-    """'3.9 min'; an estimate is marked: '~12 min GPU'"""
+def _where(device: str | None) -> str:
+    return "" if device == "cpu" else f" on a {device}"
+
+
+def _short_time(minutes: float | None, device: str | None, estimate: dict | None) -> str:
+    """'3.9 min', '72 s GPU'; an estimate is marked: '~12 min GPU'"""
     if minutes is not None:
-        return duration(60 * minutes)
-    if estimate is None:
+        time = duration(60 * minutes)
+    elif estimate is not None:
+        time, device = f"~{duration(3600 * estimate['hours'])}", estimate["device"]
+    else:
         return "–"
-    return f"~{duration(3600 * estimate['hours'])}{'' if estimate['device'] == 'cpu' else ' ' + estimate['device']}"
+    return time if device == "cpu" else f"{time} {device}"
 
 
 def _state(passport: Passport) -> str:

@@ -38,6 +38,23 @@ def test_every_variant_is_listed_with_its_data_and_time_per_seed(toy, record, fa
     assert (wide["variant"], wide["default"], wide["data"], wide["minutes"]) == ("wide", False, "resized", None)
 
 
+def test_a_time_is_that_of_a_gpu_only_where_no_cpu_was_timed(toy, record, capsys):
+    def on_gpu(seed, seconds):
+        of = record(seed, times={"wall_seconds": seconds, "training_seconds": 1.0, "samples_per_second": 1.0})
+        return of.model_copy(update={"environment": of.environment.model_copy(update={"device": "NVIDIA H100"})})
+
+    toy.paper()
+    toy.publish(on_gpu(0, 120.0), on_gpu(1, 240.0))
+    plain, wide = entries(capsys)
+    assert (plain["minutes"], plain["device"]) == (3.0, "GPU") and (wide["minutes"], wide["device"]) == (None, None)
+    listing.show_variants(load_paper("alpha_2001"), as_json=False)
+    assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  3.0 min per seed on a GPU")
+    listing.show_papers(as_json=False)
+    assert "3.0 min GPU" in capsys.readouterr().out
+    toy.publish(record(2))
+    assert [(e["minutes"], e["device"]) for e in entries(capsys)] == [(1.0, "cpu"), (None, None)]
+
+
 def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsys):
     """As the one that needs most."""
     content = toy.paper_content()
