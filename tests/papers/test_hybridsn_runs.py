@@ -284,8 +284,8 @@ def test_figures_keep_editions_apart(records, drawn):
     ]
     shown = drawn(official, "stand-in")
     assert shown["scene_and_maps"] is None and shown["per_class"] is None
-    both = drawn(records + official, "stand-in")["training_curves"].axes[1].get_legend().get_texts()
-    assert len({text.get_text() for text in both}) == 4
+    (legend,) = drawn(records + official, "stand-in")["training_curves"].legends
+    assert len({text.get_text() for text in legend.get_texts()}) == 4
     assert drawn(records, None)["splits"] is None
 
 
