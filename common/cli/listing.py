@@ -16,6 +16,7 @@ from common.claims.papers import Paper, find_papers, load_paper
 from common.claims.rows import Row, label, paper_rows, released_as
 from common.data.find import real_data
 from common.data.passports import Passport, all_passports, locate, search_folders
+from common.publishing.plausible import on_cpu
 from common.training.records import FinishedRecord, Record, published_records, published_released
 
 # Words of a row, the best first: what was trained here and judged, then what released weights say, then the rest.
@@ -132,11 +133,11 @@ def _entries(paper: Paper, records: list[Record], variants: list[str]) -> list[d
 def _measured_time(records: list[Record]) -> tuple[float | None, str | None]:
     """Minutes for a seed, on the mean, and on what: the CPU, as most readers have no more, or else a GPU."""
     finished = [record for record in records if isinstance(record, FinishedRecord)]
-    on_cpu = [record for record in finished if record.environment.device == record.environment.processor]
-    seconds = [record.times.wall_seconds for record in on_cpu or finished]
+    by_cpu = [record for record in finished if on_cpu(record.environment)]
+    seconds = [record.times.wall_seconds for record in by_cpu or finished]
     if not seconds:
         return None, None
-    return round(sum(seconds) / len(seconds) / 60, 1), "cpu" if on_cpu else "GPU"
+    return round(sum(seconds) / len(seconds) / 60, 1), "cpu" if by_cpu else "GPU"
 
 
 def _passports(paper: Paper, variants: Iterable[str]) -> list[Passport]:

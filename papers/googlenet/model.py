@@ -172,7 +172,7 @@ class Convolution(nn.Sequential):
 
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution. Where it trains in bfloat16 on a CPU it is a product of matrices: PyTorch's gradient of a 1x1
-    kernel then takes up to a hundred times as long as in float32."""
+    kernel then takes far longer than in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
