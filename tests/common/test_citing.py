@@ -101,3 +101,11 @@ def test_the_citation_file_has_what_its_schema_requires():
     )
     assert content["type"] in ("software", "dataset") and isinstance(content["version"], str)
     assert isinstance(content["date-released"], datetime.date) and content["license"] == "MIT"
+
+
+def test_weights_that_rounding_does_not_move_are_said_to_measure_the_same(toy, rounded_record, cited):
+    weights = rounded_record.weights
+    unmoved = weights.float16.model_copy(update={"metrics": rounded_record.remeasured})
+    weights = weights.model_copy(update={"float16": unmoved})
+    toy.publish(rounded_record.model_copy(update={"weights": weights}))
+    assert fields(cited()[1])["note"].endswith("before rounding, the same.")
