@@ -3,8 +3,6 @@ edited."""
 
 import datetime
 import json
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,7 +12,7 @@ from common.base import paths
 from common.base.errors import NumbersError, UsageError
 from common.base.files import write_whole
 from common.base.metrics import METRICS
-from common.base.schema import Checked, check, read
+from common.base.schema import Checked, check, not_finite, read
 from common.training.provenance import Environment
 
 SCHEMA = 1
@@ -186,9 +184,11 @@ def make_record(kind: type[R], **fields: Any) -> R:
         UsageError: a field is missing or of the wrong kind.
     """
     for name in MEASURED:
-        for place, value in _not_finite(fields.get(name), name):
+        for place, value in not_finite(fields.get(name), name):
             raise NumbersError(f"{place} is {value}")
-    return _meaningful(check({"date": datetime.date.today().isoformat(), **fields}, kind, "record"), "record")
+    return _meaningful(
+        check({"date": datetime.date.today().isoformat(), **fields}, kind, "record", finite=True), "record"
+    )
 
 
 def write_record(record: Record | ReleasedRecord, path: Path) -> None:
@@ -236,9 +236,6 @@ def _meaningful(record: R, source: str) -> R:
 
     if record.schema_version != SCHEMA:
         raise fault(f"schema_version: is {record.schema_version}, but this program reads {SCHEMA}")
-    for name, content in record.model_dump(include={"details", "recipe"}).items():  # those without a fixed form
-        for place, value in _not_finite(content, name):
-            raise fault(f"{place}: {value} is not a finite number")
     measured = {"metrics": record.metrics}
     if isinstance(record, FinishedRecord) and record.weights.float16:
         measured["weights.float16.metrics"] = record.weights.float16.metrics
@@ -253,18 +250,6 @@ def _meaningful(record: R, source: str) -> R:
                 if not low <= value <= high:
                     raise fault(f"{name}.{protocol}.{metric}: {value} is out of range")
     return record
-
-
-def _not_finite(content: object, place: str) -> Iterator[tuple[str, float]]:
-    """Every NaN and infinity in plain content, however deep, with its place."""
-    if isinstance(content, float) and not math.isfinite(content):
-        yield place, content
-    elif isinstance(content, dict):
-        for key, value in content.items():
-            yield from _not_finite(value, f"{place}.{key}")
-    elif isinstance(content, list | tuple):
-        for position, value in enumerate(content):
-            yield from _not_finite(value, f"{place}.{position}")
 
 
 def published_records(paper: str | None = None) -> list[Record]:
