@@ -336,11 +336,20 @@ def plot(runs: tuple[Path, ...], output: Path) -> None:
 
 @front.command(params=[JSON_OPTION])
 @click.argument("paper", required=False)
-def bench(paper: str | None, as_json: bool) -> None:
+@click.option(
+    "--growth", is_flag=True, help="How time grows instead: with seeds, batches, pictures, processes, records."
+)
+@click.option("--keep", is_flag=True, help="Measure both, of every paper, and keep them in results/speed for the page.")
+def bench(paper: str | None, growth: bool, keep: bool, as_json: bool) -> None:
     """Time each paper's training step and evaluation against the straightforward way."""
-    from common.publishing.bench import run_benchmarks
+    from common.publishing.bench import keep_speed, run_benchmarks, run_growth
 
-    run_benchmarks([load_paper(paper).name] if paper else find_papers(), as_json)
+    if keep and (paper or growth or as_json):
+        raise UsageError("--keep measures everything, of every paper: leave the other words out.")
+    if keep:
+        keep_speed(find_papers())
+    else:
+        (run_growth if growth else run_benchmarks)([load_paper(paper).name] if paper else find_papers(), as_json)
 
 
 @front.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

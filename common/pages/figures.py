@@ -15,12 +15,13 @@ from common.claims.comparison import all_comparisons
 from common.claims.papers import Paper, find_papers, load_paper
 from common.data.passports import LocatedData, find_passport, locate
 from common.pages.forest import forest
+from common.pages.speed import growth_figure, kept
 from common.training.records import FinishedRecord, published_records
 
 if TYPE_CHECKING:  # imported when something is drawn
     from matplotlib.typing import RcKeyType
 
-FOREST = "claims.png"  # below results/figures
+FOREST, GROWTH = "claims.png", "growth.png"  # below results/figures
 Data = Callable[[str], LocatedData | None]  # a dataset's data by its name, None where it is not found here
 STYLE: "dict[RcKeyType, Any]" = {
     "figure.dpi": 160,
@@ -38,12 +39,12 @@ STYLE: "dict[RcKeyType, Any]" = {
 
 
 def draw_all() -> list[Path]:
-    """Draw every paper's figures from its published records, and all claims in one. A figure that cannot be drawn
+    """Draw every paper's figures from its published records, and those of no single paper. One that cannot be drawn
     again is left as it is."""
     drawn: dict[Path, bytes | None] = {}
     for name in find_papers():
         drawn |= draw_figures(load_paper(name))
-    drawn |= draw_forest()
+    drawn |= draw_overall()
     for path, picture in drawn.items():
         if picture is None:
             say(f"{path.relative_to(paths.ROOT)} is left as it is: what it is drawn from is not here")
@@ -70,10 +71,11 @@ def draw_figures(paper: Paper, data_dir: Path | None = None) -> dict[Path, bytes
     }
 
 
-def draw_forest() -> dict[Path, bytes]:
-    """All claims in one figure, by its file; none where nothing was measured."""
-    picture = _drawn(lambda: forest(all_comparisons()))
-    return {paths.FIGURES / FOREST: picture} if picture else {}
+def draw_overall() -> dict[Path, bytes]:
+    """The figures of no single paper, by their files: all claims in one, and how time grows. None of what was not
+    measured."""
+    drawn = {FOREST: _drawn(lambda: forest(all_comparisons())), GROWTH: _drawn(lambda: growth_figure(kept()))}
+    return {paths.FIGURES / name: picture for name, picture in drawn.items() if picture}
 
 
 def figures_of(paper: Paper) -> dict[str, str]:

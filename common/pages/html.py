@@ -8,7 +8,7 @@ from common.claims import verdict as v
 from common.claims.comparison import Comparison, Evidence, ReleasedEvidence, seed_of
 from common.claims.ideas import IdeaRow, measured_difference, measured_on, reported_difference
 from common.claims.rows import Row, difference, label, measured, released_as, remark, reported_as, with_unit
-from common.pages.figures import FOREST, figures_of
+from common.pages.figures import FOREST, GROWTH, figures_of
 from common.pages.in_short import InShort, coverage, in_short
 
 # What the tick box of each kind of row says. Those that are folded are not ticked at first.
@@ -93,11 +93,16 @@ def page(comparisons: list[Comparison]) -> str:
         coverage=coverage(comparisons),
         ideas=any(of.ideas for of in comparisons),
         sections=sections,
-        forest=f"figures/{FOREST}" if (paths.FIGURES / FOREST).exists() else None,
+        forest=_if_drawn(FOREST),
+        growth=_if_drawn(GROWTH),
         kinds=KINDS,
         folded=FOLDED,
         verdicts=[*v.WORDS, v.CONFIRMED, v.NOT_CONFIRMED],
     )
+
+
+def _if_drawn(figure: str) -> str | None:
+    return f"figures/{figure}" if (paths.FIGURES / figure).exists() else None
 
 
 def tone(verdict: str) -> str:

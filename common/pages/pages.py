@@ -19,8 +19,9 @@ from common.claims.rows import (
     reported_as,
     with_unit,
 )
-from common.pages.figures import FOREST, figures_of
+from common.pages.figures import FOREST, GROWTH, figures_of
 from common.pages.in_short import coverage, in_short, in_words
+from common.pages.speed import Speed
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
 RELEASED_COLUMN = "released weights, measured here"
@@ -65,9 +66,14 @@ def paper_blocks(comparison: Comparison, page: str) -> dict[str, str]:
     }
 
 
-def front_blocks(comparisons: list[Comparison]) -> dict[str, str]:
+def front_blocks(comparisons: list[Comparison], speeds: list[Speed]) -> dict[str, str]:
     """What is generated on the front page, by the name of its markers."""
-    return {"coverage": coverage_block(comparisons), "results": front_block(comparisons), "power": power_table()}
+    return {
+        "coverage": coverage_block(comparisons),
+        "results": front_block(comparisons),
+        "power": power_table(),
+        "speed": speed_block(comparisons, speeds),
+    }
 
 
 def paper_block(comparison: Comparison, page: str) -> str:
@@ -136,6 +142,21 @@ def coverage_block(comparisons: list[Comparison]) -> str:
         "from the authors' code: its page says so), run, and measured against what it printed, with a verdict that a "
         f"statistician would sign. {coverage(comparisons)}"
     )
+
+
+def speed_block(comparisons: list[Comparison], speeds: list[Speed]) -> str:
+    """How many times as fast as the straightforward way every job is on each kind of machine, and how time grows."""
+    jobs = dict.fromkeys((job.paper, job.job) for of in speeds for job in of.jobs)
+    if not jobs:
+        return "Not measured yet."
+    links = {of.paper.name: _link(of) for of in comparisons}
+    found = [{(job.paper, job.job): f"{job.ratio:.1f} ({job.share:.0%})" for job in of.jobs} for of in speeds]
+    lines = [[links[paper], job, *(cells.get((paper, job), "–") for cells in found)] for paper, job in jobs]
+    when = "; ".join(f"{of.machine}: {of.date}, commit {of.commit[:7]}, torch {of.torch}" for of in speeds)
+    table = markdown_table(lines, ["paper", "job", *(of.instruction_set for of in speeds)])
+    works = ", ".join(dict.fromkeys(grown.work for of in speeds for grown in of.growth))
+    figure = f"![seconds against size, on logarithmic scales: {works}](results/figures/{GROWTH})"
+    return "\n\n".join([table, f"Measured on {when}.", figure])
 
 
 def short_block(comparison: Comparison) -> str:

@@ -14,6 +14,7 @@ from common.claims.ideas import IdeaRow
 from common.claims.rows import Row, RowAsDict, difference, label, measured, released_as, remark, reported_as
 from common.pages import html
 from common.pages.pages import front_blocks, paper_blocks, results_page
+from common.pages.speed import kept
 
 
 def markers(block: str) -> tuple[str, str]:
@@ -55,7 +56,8 @@ def tables() -> dict[Path, str]:
             files[page] = _filled(text, paper_blocks(comparison, fill(text, BEGIN, END, "")))
     front = paths.ROOT / "README.md"
     if front.exists():
-        files[front] = _filled(front.read_text(encoding="utf-8"), front_blocks(comparisons))
+        blocks = front_blocks(comparisons, kept())
+        files[front] = _filled(front.read_text(encoding="utf-8"), blocks)
     return files
 
 

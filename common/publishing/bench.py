@@ -1,9 +1,10 @@
 """Speed, each job against the straightforward way, in one process and interleaved.
 
-A paper's jobs are in its bench.py: `jobs()` returns a list of `Job`.
+A paper's jobs are in its bench.py: `jobs()` returns a list of `Job`; how time grows is measured in `growth`.
 Ratios are of medians; on a shared machine only the ratio means anything.
 """
 
+import datetime
 import importlib
 import json
 import resource
@@ -11,17 +12,26 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from types import ModuleType
 
 import click
 import torch
 
 from common.base import paths
 from common.base.duration import duration
+from common.base.errors import UsageError
+from common.base.files import write_whole
+from common.base.progress import say
 from common.base.terminal import print_table
+from common.pages.speed import Grown, Speed, Timed
+from common.publishing.growth import of_tables
+from common.training import provenance
 from common.training.determinism import make_deterministic
+from common.training.device import instruction_set
 
 ROUNDS = 7
+THREADS = 2  # of what grows
 MATRIX = {"cpu": 1024, "cuda": 8192}  # rows: enough to keep the device busy
 
 
@@ -49,24 +59,11 @@ class Job:
     device: str = "cpu"
 
 
-@dataclass(frozen=True)
-class Result:
-    paper: str
-    job: str
-    ratio: float  # straightforward time over ours
-    samples_per_s: float
-    share: float  # of the measured matrix-multiply rate on as many threads
-    peak_memory_mb: float  # so far: both ways, and the jobs before; of this process, or on the GPU where the job is
-    whole: str  # what a user waits for
-    whole_s: float  # and how long, at this rate
-
-
 def run_benchmarks(papers: list[str], as_json: bool) -> None:
     """Time every job of the papers that have any, as deterministically as training, and print the results."""
-    make_deterministic(0)
-    results = [_time(paper, job) for paper in papers for job in _jobs(paper)]
+    results = _time_all(papers)
     if as_json:
-        click.echo(json.dumps([asdict(result) for result in results], indent=1))
+        click.echo(json.dumps([result.model_dump() for result in results], indent=1))
         return
     lines = [
         [
@@ -76,16 +73,75 @@ def run_benchmarks(papers: list[str], as_json: bool) -> None:
         for r in results
     ]  # fmt: skip
     columns = ["paper", "job", "times the plain way", "samples/s", "of matrix rate", "peak memory so far", "in all"]
-    print_table("Speed", columns, lines)
+    print_table(f"Speed, {instruction_set()}", columns, lines)
+
+
+def run_growth(papers: list[str], as_json: bool) -> None:
+    """Measure how time grows with the sizes that the papers name and with the number of records, and print it."""
+    results = _grow_all(papers)
+    if as_json:
+        click.echo(json.dumps([result.model_dump() for result in results], indent=1))
+        return
+    lines = [
+        [of.work, of.size, f"{size:,}", f"{seconds:.3g} s"]
+        for of in results
+        for size, seconds in zip(of.sizes, of.seconds, strict=True)
+    ]
+    print_table(f"Growth, {instruction_set()}", ["work", "its size: number of", "", "takes"], lines)
+
+
+def keep_speed(papers: list[str]) -> None:
+    """Measure both and keep them in results/speed, for the page.
+
+    Raises:
+        UsageError: the sources are not committed.
+    """
+    commit = provenance.git("rev-parse", "HEAD")
+    if commit is None or provenance.git("status", "--porcelain", "--", "common", "papers") != "":
+        raise UsageError("bench --keep: the sources are not committed, so that nobody could measure again.")
+    kept = Speed(
+        date=datetime.date.today().isoformat(),
+        commit=commit,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.processor_name(),
+        instruction_set=instruction_set(),
+        limited=_limited(),
+        torch=torch.__version__,
+        jobs=_time_all(papers),
+        growth=_grow_all(papers),
+    )
+    write_whole(kept.path(), (json.dumps(kept.model_dump(), indent=1) + "\n").encode())
+    say(f"kept in {kept.path().relative_to(paths.ROOT)}; `bash reproduce.sh table` shows it")
+
+
+def _limited() -> bool:
+    """Whether PyTorch was told to use less of the processor than it has."""
+    has = torch.cpu.get_capabilities()
+    return has.get("avx512_f", False) and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def _time_all(papers: list[str]) -> list[Timed]:
+    make_deterministic(0)
+    return [_time(paper, job) for paper in papers for job in _jobs(paper)]
+
+
+def _grow_all(papers: list[str]) -> list[Grown]:
+    make_deterministic(0)
+    torch.set_num_threads(THREADS)
+    of_papers = [growth for paper in papers for growth in getattr(_module(paper), "growth", list)()]
+    return [growth.measured() for growth in (*of_papers, of_tables())]
+
+
+def _module(paper: str) -> ModuleType | None:
+    """The paper's bench.py, where it has one."""
+    return importlib.import_module(f"papers.{paper}.bench") if (paths.PAPERS / paper / "bench.py").exists() else None
 
 
 def _jobs(paper: str) -> list[Job]:
-    if not (paths.PAPERS / paper / "bench.py").exists():
-        return []
-    return importlib.import_module(f"papers.{paper}.bench").jobs()
+    module = _module(paper)
+    return module.jobs() if module else []
 
 
-def _time(paper: str, job: Job) -> Result:
+def _time(paper: str, job: Job) -> Timed:
     torch.set_num_threads(job.threads)
     ours, straightforward = [], []
     for measured in (False, *[True] * ROUNDS):  # the first round warms up
@@ -94,7 +150,7 @@ def _time(paper: str, job: Job) -> Result:
             ours.append(seconds[0])
             straightforward.append(seconds[1])
     rate = 1 / statistics.median(ours)
-    return Result(
+    return Timed(
         paper=paper,
         job=job.name,
         ratio=statistics.median(straightforward) / statistics.median(ours),
@@ -103,6 +159,7 @@ def _time(paper: str, job: Job) -> Result:
         peak_memory_mb=_peak_memory_mb(job.device),
         whole=job.whole,
         whole_s=job.samples / rate,
+        instruction_set=instruction_set(),
     )
 
 

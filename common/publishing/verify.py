@@ -15,7 +15,7 @@ from common.base.progress import say
 from common.claims.papers import Paper
 from common.data.find import real_data
 from common.data.passports import LocatedData, locate, search_folders
-from common.pages.figures import draw_figures, draw_forest
+from common.pages.figures import draw_figures, draw_overall
 from common.pages.tables import tables
 from common.publishing.checks import differences, paper_faults
 from common.publishing.frozen import counting_records, frozen_faults
@@ -51,7 +51,7 @@ def verify_papers(
     checks = [
         (f"{paper.name}: {what}", partial(check, paper, data_dir)) for paper in papers for what, check in CHECKS.items()
     ]
-    checks += [("tables", _tables), ("figures", _forest)]
+    checks += [("tables", _tables), ("figures", _overall)]
     for what, check in checks:
         for finding in _found(what, check):
             findings.append(finding)
@@ -236,8 +236,8 @@ def _figures(paper: Paper, data_dir: Path | None) -> list[Finding]:
     ]
 
 
-def _forest() -> list[Finding]:
-    return [_figure(path, picture) for path, picture in draw_forest().items()]
+def _overall() -> list[Finding]:
+    return [_figure(path, picture) for path, picture in draw_overall().items()]
 
 
 def _figure(path: Path, picture: bytes | None) -> Finding:

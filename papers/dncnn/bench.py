@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from common.publishing.bench import Job
+from common.publishing.growth import Growth, typical_seconds
 from common.training.determinism import generator
 from common.training.device import fast_precision
 from papers.dncnn.data import Collection, Patches
@@ -35,6 +36,27 @@ def jobs() -> list[Job]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     flops = flops_per_pixel(build_model(RECIPE))
     return [_step(flops, device), _denoising(flops, device)]
+
+
+def growth() -> list[Growth]:
+    return [
+        Growth("DnCNN: a training step", "patches in a batch", (8, 16, 32, 64), _seconds_of_step),
+        Growth("DnCNN: denoising a picture", "pixels of its side", (64, 128, 256, 512, 1024), _seconds_of_denoising),
+    ]
+
+
+def _seconds_of_step(patches: int) -> float:
+    model = _model().to(memory_format=torch.channels_last)
+    optimiser = make_optimiser(model, RECIPE)
+    clean, noise = torch.rand(2, patches, 1, RECIPE.side, RECIPE.side, generator=generator(0, "benchmark"))
+    noisy = (clean + noise).contiguous(memory_format=torch.channels_last)
+    limit = RECIPE.clip / rate_of_epoch(RECIPE, 1)
+    return typical_seconds(lambda: update(model, optimiser, noisy, noise, fast_precision("cpu"), limit))
+
+
+def _seconds_of_denoising(side: int) -> float:
+    network, noisy = for_inference(_model()), torch.rand(1, 1, side, side, generator=generator(0, "benchmark picture"))
+    return typical_seconds(lambda: denoise(network, noisy))
 
 
 def _step(flops: int, device: str) -> Job:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from common.publishing.bench import Job
+from common.publishing.growth import Growth, seconds_of_command
 from common.training.determinism import generator
 from papers.lenet5_1998 import kernel
 from papers.lenet5_1998.model import C3_SOURCES, LeNet5, initialise, rbf_centres, squash
@@ -53,6 +54,15 @@ def jobs() -> list[Job]:
     patterns = torch.rand(PATTERNS, 32, 32, generator=draw) * 1.275 - 0.1
     labels = torch.randint(10, (PATTERNS,), generator=draw)
     return [*_updates(patterns, labels), _evaluation(patterns)]
+
+
+def growth() -> list[Growth]:
+    return [Growth("LeNet-5: `--preset smoke`", "seeds", (1, 2, 3, 4, 5), _seconds_of_seeds)]
+
+
+def _seconds_of_seeds(count: int) -> float:
+    seeds = ",".join(str(seed) for seed in range(count))
+    return seconds_of_command("lenet5_1998", "--preset", "smoke", "--seeds", seeds)
 
 
 def _updates(patterns: Tensor, labels: Tensor) -> list[Job]:

@@ -18,6 +18,7 @@ from common.data.imagenet import PHOTOGRAPHS, Encoded
 from common.data.jitter import draw_views
 from common.data.photographs import shipped_photograph
 from common.publishing.bench import Job
+from common.publishing.growth import Growth, seconds_a_sample
 from common.training.determinism import generator
 from common.training.device import fast_precision
 from common.training.steps import fast_step
@@ -63,6 +64,15 @@ def jobs() -> list[Job]:
     images = torch.randint(256, (count, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     labels = torch.randint(CLASSES, (count,), generator=draw)
     return [_step(images, labels, device), _test(images, labels, device), _decoding()]
+
+
+def growth() -> list[Growth]:
+    return [Growth("ResNet-18 at 56 pixels: training", "processes", (1, 2), _seconds_a_picture)]
+
+
+def _seconds_a_picture(processes: int) -> float:
+    words = ("--variant", "imagenet-resnet18-B", "--preset", "smoke", "--iterations", "40")
+    return seconds_a_sample("resnet", *words, "--nproc", str(processes))
 
 
 def flops_forward() -> int:
