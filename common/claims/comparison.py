@@ -167,7 +167,7 @@ class Comparison:
     @property
     def rounded(self) -> list[str]:
         """A sentence or two for each published file whose weights are rounded to float16."""
-        return list(filter(None, map(about_rounded, self.records)))
+        return about_rounded(self.records)
 
     def _command(self, variant: str, seeds: str | None = None) -> str:
         seeds = seeds or ",".join(map(str, range(self.paper.variants[variant].seeds)))

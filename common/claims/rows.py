@@ -1,7 +1,7 @@
 """Rows of the comparison: every claim, and every measured value that no claim covers."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -11,7 +11,7 @@ from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.examples import error_interval
 from common.claims.papers import Claim, Paper
-from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, ReleasedRecord
+from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, ReleasedRecord, Rounded
 
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
 
@@ -325,20 +325,22 @@ def with_unit(value: str, metric: str) -> str:
     return f"{value} {METRICS[metric].unit}".strip()
 
 
-def about_rounded(record: Record) -> str:
-    """What a record's published file holds and measures where its weights are rounded to float16, else ''."""
-    if not (isinstance(record, FinishedRecord) and record.weights.float16):
-        return ""
+def about_rounded(records: Iterable[Record]) -> list[str]:
+    """What the published files hold and measure whose weights are rounded to float16, a sentence or two for each."""
+    finished = [record for record in records if isinstance(record, FinishedRecord)]
+    return [_about_rounded(record, record.weights.float16) for record in finished if record.weights.float16]
+
+
+def _about_rounded(record: FinishedRecord, rounded: Rounded) -> str:
 
     def listed(metrics: Metrics) -> str:
         values = [(p, m, f"{value:.{METRICS[m].decimals}f}") for p, of in metrics.items() for m, value in of.items()]
         return ", ".join(f"{METRICS[m].label} {with_unit(value, m)} ({protocol})" for protocol, m, value in values)
 
-    file, rounded = record.weights.file, record.weights.float16
     now, before = listed(rounded.metrics), listed(record.remeasured or {})
     return (
-        f"{file} holds the weights of {record.variant}, seed {record.seed}, rounded to float16; its sha256 is "
-        f"{rounded.sha256}. It measures {now}; before rounding, {'the same' if now == before else before}."
+        f"{record.weights.file} holds the weights of {record.variant}, seed {record.seed}, rounded to float16; its "
+        f"sha256 is {rounded.sha256}. It measures {now}; before rounding, {'the same' if now == before else before}."
     )
 
 

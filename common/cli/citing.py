@@ -33,7 +33,7 @@ def bibtex(paper: Paper, claim: str | None = None) -> list[str]:
         UsageError: no such claim, nothing was measured of it, or CITATION.cff is missing or damaged.
     """
     about = read(paths.ROOT / "CITATION.cff", About)
-    rounded = list(filter(None, map(about_rounded, published_records(paper.name))))
+    rounded = about_rounded(published_records(paper.name))
     ours = _entry(
         about,
         "software",

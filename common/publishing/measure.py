@@ -112,9 +112,8 @@ def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, 
         data = recorded_data(paper, record, data_dir)
         results.append((file, measure_record(paper, record, data, paths.ROOT / file, device)))
     _print(paper, results, published, as_json)
-    for record in published.values():
-        if note := about_rounded(record):
-            say(note)
+    for note in about_rounded(published.values()):
+        say(note)
 
 
 def with_weights(paper: Paper) -> dict[str, FinishedRecord]:

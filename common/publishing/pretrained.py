@@ -46,8 +46,8 @@ def load_pretrained(paper: str, variant: str | None = None) -> nn.Module:
 
 def description(paper: Paper, variant: str) -> str:
     """What a loadable variant is, and what became of its weights if they are published in float16."""
-    rounded = [about_rounded(record) for record in with_weights(paper).values() if record.variant == variant]
-    return " ".join([f"{paper.name} / {variant}: {paper.variants[variant].description}.", *filter(None, rounded)])
+    rounded = about_rounded(record for record in with_weights(paper).values() if record.variant == variant)
+    return " ".join([f"{paper.name} / {variant}: {paper.variants[variant].description}.", *rounded])
 
 
 def loadable(paper: Paper) -> list[str]:

@@ -300,7 +300,7 @@ Initial = Literal["xavier", "he"]
 
 
 @torch.no_grad()
-def initialise(model: GoogLeNet, draw: torch.Generator, initial: Initial = "xavier") -> None:
+def initialise(model: GoogLeNet, draw: torch.Generator, initial: Initial = "he") -> None:
     """Uniform weights; batch normalization, where there is one, changes nothing.
 
     The paper does not say how its weights began. "xavier" is Caffe's, with which the BVLC GoogLeNet was trained:

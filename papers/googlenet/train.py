@@ -49,11 +49,11 @@ class Recipe:
     head_weight: Annotated[float, Field(ge=0)] = 0.3  # of each head's loss (Sec. 5)
     side: int = 112  # of what the network sees, in pixels; Sec. 5: 224, larger than these pictures
     distortion: Annotated[float, Field(ge=0, lt=1)] = 0.4  # open: how far brightness, contrast and colour change
-    grey_level: Annotated[float, Field(gt=0)] = 1.0  # open: what one of 255 is worth to the network
-    initial_weights: Initial = "xavier"  # open: how they are drawn
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 100  # open: passes over the training pictures
+    grey_level: Annotated[float, Field(gt=0)] = 1 / 64  # open: what one of 255 is worth to the network
+    initial_weights: Initial = "he"  # open: how they are drawn
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 70  # open: passes over the training pictures
     batch_size: Annotated[int, Field(ge=2, le=1000)] = 32  # open: patches; BVLC's GoogLeNet has 32
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01  # open: of the first epoch
+    learning_rate: Annotated[float, Field(gt=0)] = 0.005  # open: of the first epoch
     decay: Annotated[float, Field(gt=0, le=1)] = 0.96  # of the rate, all `decay_epochs` (Sec. 6: by 4 %)
     decay_epochs: Annotated[int, Field(ge=1)] = 8  # Sec. 6
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Sec. 6

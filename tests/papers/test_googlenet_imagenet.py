@@ -95,7 +95,7 @@ def by_hand(work: Job) -> tuple[dict[str, Tensor], list[float]]:
     """The first epoch as one would write it down: the averaged weights, and the losses; the draws are the project's."""
     made, data = work.recipe, few(work.data)
     model = GoogLeNet(data.classes, side=made.side)
-    initialise(model, generator(work.seed, "initial weights"))
+    initialise(model, generator(work.seed, "initial weights"), made.initial_weights)
     optimiser = torch.optim.SGD(model.parameters(), lr=made.learning_rate, momentum=0.9, weight_decay=0.0002)
     mean = colours_of(data.train.pictures, made.side, 0).mean[:, None, None]
     order = torch.randperm(len(data.train), generator=generator(work.seed, "order", 0))
