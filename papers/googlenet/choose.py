@@ -27,24 +27,27 @@ ERRORS = {
     "ten_crops": "10 crops (%)",
     "training": "training error, 1 crop (%)",
 }
+DIVERGED = "diverged"
 
 
 def one_try(record: Record) -> dict[str, str]:
     """What choices.csv keeps of a run.
 
     Raises:
-        UsageError: the run failed, or was tested on the test pictures.
+        UsageError: the run was tested on the test pictures.
     """
-    if not record.recipe["held_out"] or record.status == "failed":
-        raise UsageError(f"{record.name}: only finished runs with `--held-out true` settle a question.")
-    one, ten = record.metrics["1-crop"], record.metrics["10-crop"]
+    if not record.recipe["held_out"]:
+        raise UsageError(f"{record.name}: only runs with `--held-out true` settle a question.")
+    errors = dict.fromkeys(ERRORS, DIVERGED)
+    if record.status == "finished":
+        one, ten = record.metrics["1-crop"], record.metrics["10-crop"]
+        numbers = one["test_error"], ten["test_error"], one["train_error"]
+        errors = {name: f"{error:.1f}" for name, error in zip(ERRORS, numbers, strict=True)}
     return {
         "variant": record.variant,
         **{name: str(record.recipe[name]) for name in START},
         "seed": str(record.seed),
-        "one_crop": f"{one['test_error']:.1f}",
-        "ten_crops": f"{ten['test_error']:.1f}",
-        "training": f"{one['train_error']:.1f}",
+        **errors,
         "device": record.environment.device,
     }
 

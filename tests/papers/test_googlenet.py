@@ -15,7 +15,7 @@ from common.data.image_folder import LabelledPictures
 from common.data.passports import LocatedData
 from common.training import provenance
 from common.training.determinism import generator
-from common.training.records import Record
+from common.training.records import FailedRecord, Record
 from common.training.run import Job, run_job
 from common.training.weights import load_weights
 from papers.googlenet import choose, figures, imagenet, train
@@ -331,7 +331,10 @@ def test_a_try_keeps_what_was_tried_and_what_it_gave(runs, tmp_path):
     assert (row["variant"], row["learning_rate"], row["epochs"], row["seed"]) == ("flowers", "0.005", "1", "0")
     assert float(row["one_crop"]) == pytest.approx(record.metrics["1-crop"]["test_error"], abs=0.05)
     assert "`learning_rate=0.005`" in choose.page_block([row])
-    with pytest.raises(UsageError, match="only finished runs with `--held-out true`"):
+    nothing = {"metrics": {}, "curves": {}, "details": {}, "weights": None}
+    failed = record.model_dump() | nothing | {"status": "failed", "failure": "the loss is nan"}
+    assert choose.one_try(FailedRecord(**failed)) == row | dict.fromkeys(choose.ERRORS, choose.DIVERGED)
+    with pytest.raises(UsageError, match="only runs with `--held-out true`"):
         choose.one_try(finished(runs))
 
 
