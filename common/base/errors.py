@@ -11,8 +11,12 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 
-# Where it is not a MemoryError: PyTorch's allocator, C++, the operating system.
-MEMORY_IS_FULL = ("can't allocate memory", "std::bad_alloc", "Cannot allocate memory")
+# Where it is not a MemoryError: PyTorch's allocator, C++, the operating system; and PyTorch, of more bytes than it can
+# count.
+MEMORY_IS_FULL = (
+    "can't allocate memory", "std::bad_alloc", "Cannot allocate memory", "Storage size calculation overflowed",
+    "Overflow when unpacking",
+)  # fmt: skip
 NOT_LOADED = "failed to map segment"
 
 # What readers of files that others wrote raise, in Python or in C, where one is damaged or not of their kind; to these

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from common.base.errors import MachineError
@@ -15,6 +16,20 @@ def fill(text: str, begin: str, end: str, block: str) -> str:
     """The text with what is between two markers replaced by a block; unchanged if it has no such markers."""
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     return pattern.sub(lambda _: f"{begin}\n\n{block}\n\n{end}", text)
+
+
+def require_writable(path: Path, advice: str = GO_ON) -> None:
+    """Find out now, before long work, whether a file can be written; nothing is left behind.
+
+    Raises:
+        MachineError: its folder, or the one that would hold that, takes no files.
+    """
+    try:
+        folder = next(parent for parent in Path(os.path.realpath(path)).parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):  # not os.access, which knows nothing of full or foreign disks
+            pass
+    except OSError as error:
+        raise MachineError(f"{path}: {error.strerror}. {advice}") from None
 
 
 def write_whole(path: Path, content: bytes, advice: str = GO_ON) -> None:

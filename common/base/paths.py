@@ -16,6 +16,6 @@ PRESETS = ("full", "quick", "smoke")
 STANDIN = "stand-in"  # the edition of a run on embedded data
 
 
-def python_path() -> str:
-    """$PYTHONPATH for a process of its own that imports these sources."""
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+def python_path(root: Path = ROOT) -> str:
+    """$PYTHONPATH for a process of its own that imports these sources, or those of a copy."""
+    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))

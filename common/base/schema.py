@@ -28,9 +28,11 @@ class Checked(pydantic.BaseModel):
 
 Count = Annotated[int, pydantic.Field(gt=0)]  # of examples: what is measured is divided by it
 C = TypeVar("C", bound=pydantic.BaseModel)
-# Levels of lists and mappings within each other: with a hundred thousand, the reader of YAML crashes.
+# Levels of lists and mappings within each other: with a hundred thousand, the reader of YAML crashes. That of sound
+# JSON stops at two hundred.
 DEEPEST = 100
-PERHAPS_NOT_FINITE = re.compile(r"NaN|Infinity|[\s,:[]-?\d[\d.]*[eE]\+?\d{3}")  # the last: too large for a float
+# Where a number of a JSON text may not be finite: its name, an exponent of three digits, or very many digits.
+PERHAPS_NOT_FINITE = re.compile(r"NaN|Infinity|[\s,:[]-?\d[\d.]*[eE]\+?\d{3}|\d{200}")
 TOO_DEEP = f"lists and mappings are nested more than {DEEPEST} levels deep"
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, several times as fast, where PyYAML has it
 

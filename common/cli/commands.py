@@ -346,10 +346,13 @@ def bench(paper: str | None, growth: bool, keep: bool, as_json: bool) -> None:
 
     if keep and (paper or growth or as_json):
         raise UsageError("--keep measures everything, of every paper: leave the other words out.")
+    papers = [load_paper(paper).name] if paper else find_papers()
     if keep:
-        keep_speed(find_papers())
+        keep_speed(papers)
+    elif growth:
+        run_growth(papers, not paper, as_json)
     else:
-        (run_growth if growth else run_benchmarks)([load_paper(paper).name] if paper else find_papers(), as_json)
+        run_benchmarks(papers, as_json)
 
 
 @front.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

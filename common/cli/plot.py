@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.errors import DAMAGED, UsageError
-from common.base.files import write_whole
+from common.base.files import require_writable, write_whole
 from common.base.progress import say
 from common.claims.papers import find_papers
 from common.pages.figures import STYLE
@@ -16,6 +16,7 @@ from common.training.records import FinishedRecord, published_records
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ANOTHER_PLACE = "Name another place with --output."
 CURVES = "curves.csv"  # what a run writes from time to time
 Curves = dict[str, list[float]]
 
@@ -49,6 +50,7 @@ def plot_runs(runs: list[Path], output: Path) -> None:
     """
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UsageError(f"--output {output}: a figure is written as .png, .pdf or .svg.")
+    require_writable(output, ANOTHER_PLACE)
     seeds = [seed for run in runs for seed in _seeds(run)]
     published = [record for run in dict.fromkeys(seed.run for seed in seeds) for record in _published(*run)]
     picture = io.BytesIO()
@@ -59,7 +61,7 @@ def plot_runs(runs: list[Path], output: Path) -> None:
 
     with plt.rc_context(STYLE):
         _draw(seeds, published).savefig(picture, format=output.suffix[1:].lower(), bbox_inches="tight")
-    write_whole(output, picture.getvalue(), "Name another place with --output.")
+    write_whole(output, picture.getvalue(), ANOTHER_PLACE)
     say(f"{output}: {len(seeds)} of these seeds beside {len(published)} published ones")
 
 

@@ -1,13 +1,7 @@
 """`eval --image`: a paper's weights at work on a picture of the user's own."""
 
-import contextlib
 import io
-import logging
 import os
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +9,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.errors import MachineError, UsageError
-from common.base.files import write_whole
+from common.base.files import require_writable, write_whole
 from common.base.progress import say, warn
 from common.claims.papers import Paper
 from common.publishing.measure import recipe_of, variant_of, with_weights
@@ -23,15 +17,6 @@ from common.training.weights import load_weights
 
 READ = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # for others PIL does not say how many bits it cuts off
 EIGHT_BIT_GREY = ("1", "L", "LA")
-MORE_THAN_EIGHT_BITS = ("I", "F")  # and PIL's "I;16", "I;16B", ...
-PNG_BIT_DEPTH = 24  # the byte of the file that has it
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 277, 339  # tags of a TIFF
-MOST_SAMPLES = 4  # of a TIFF's pixel: three colours and transparency
-UNSIGNED = 1
-NUMBERS = {
-    UNSIGNED: "unsigned integers", 2: "signed integers", 3: "floating-point numbers", 4: "values of an unnamed kind",
-    5: "complex integers", 6: "complex numbers",
-}  # fmt: skip
 SAVE_AS = "Save it in grey or RGB, with 8 bits per channel."
 ICC_COLOUR_SPACE = slice(16, 20)  # the bytes of a colour profile that have it
 
@@ -41,6 +26,7 @@ WRITTEN: dict[str, dict[str, Any]] = {  # by ending: what loses nothing, and JPE
     ".jpg": JPEG, ".jpeg": JPEG,
 }  # fmt: skip
 WITHOUT_PROFILE = ".bmp"
+ANOTHER_PLACE = "Name another place with --output."
 
 
 def restore_image(
@@ -77,7 +63,7 @@ def restore_image(
     make_deterministic(0)
     recipe = recipe_of(paper, variant, file)
     restored = restore(loaded, recipe, picture, choose_device(device, paper.name, train.DEVICES))
-    write_whole(output, encoded(output, restored, profile), "Name another place with --output.")
+    write_whole(output, encoded(output, restored, profile), ANOTHER_PLACE)
     say(f"{output}: {image} restored by {paper.name} / {variant}")
 
 
@@ -103,13 +89,12 @@ def output_file(output: Path | None, image: Path) -> Path:
             raise UsageError(f"{file} already exists. Name a file with --output; that one may be overwritten.")
         if file.is_dir():
             raise UsageError(f"--output {file}: that is a folder. Name a file.")
-        if target == Path(os.path.realpath(image)):
-            raise UsageError(f"--output {file}: that is the picture itself.")
-        folder = next(parent for parent in target.parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):  # not os.access, which knows nothing of full or foreign disks
-            return file
     except OSError as error:
-        raise MachineError(f"{file}: {error.strerror}. Name another place with --output.") from None
+        raise MachineError(f"{file}: {error.strerror}. {ANOTHER_PLACE}") from None
+    if target == Path(os.path.realpath(image)):
+        raise UsageError(f"--output {file}: that is the picture itself.")
+    require_writable(file, ANOTHER_PLACE)
+    return file
 
 
 def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
@@ -124,26 +109,27 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
     """
     from PIL import Image, UnidentifiedImageError
 
-    from common.data.unreadable import NO_PICTURE
+    from common.data.pictures import NO_PICTURE, OtherSamples, require_8_bits, tiff_samples, without_limits
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder: --image takes one picture.")
     if not path.is_file():
         raise UsageError(f"{path}: no such picture.")
-    tiff = _tiff_samples(path)
+    tiff = ""
     try:
-        with _without_limits():
+        tiff = tiff_samples(path)
+        with without_limits():
             _require_one(path)
             with Image.open(path, formats=READ) as opened:
-                bits = _bits_of_colour(path, opened)
+                require_8_bits(path, opened)
                 opened.load()
                 picture = _upright(path, opened)
-        if bits > 8 or picture.mode.split(";")[0] in MORE_THAN_EIGHT_BITS:
-            raise UsageError(f"{path} has more than 8 bits per channel: save it with 8.")
         if picture.mode == "P":  # converting straight to RGB, PIL complains about some kinds of transparency
             picture = picture.convert("RGBA")
         profile = picture.info.get("icc_profile")
         picture = picture.convert("L" if picture.mode in EIGHT_BIT_GREY else "RGB")
+    except OtherSamples as what:
+        raise UsageError(f"{path}: {what}. {SAVE_AS}") from None
     except UnidentifiedImageError:
         if tiff:
             raise UsageError(f"{path} is a kind of TIFF that is not read here ({tiff}). {SAVE_AS}") from None
@@ -158,23 +144,6 @@ def read_picture(path: Path) -> tuple[np.ndarray, bytes | None]:
     return np.asarray(picture), profile
 
 
-@contextlib.contextmanager
-def _without_limits() -> Iterator[None]:
-    """Without PIL's limits of size, which are for pictures from strangers (the user named this one), and without its
-    own words about what is damaged."""
-    from PIL import Image, PngImagePlugin
-
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
-    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
-    Image.MAX_IMAGE_PIXELS = None
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = sys.maxsize  # of a colour profile, too
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
-
-
 def _require_one(path: Path) -> None:
     """
     Raises:
@@ -182,7 +151,7 @@ def _require_one(path: Path) -> None:
     """
     from PIL import Image
 
-    from common.data.unreadable import NO_PICTURE
+    from common.data.pictures import NO_PICTURE
 
     with Image.open(path, formats=READ) as opened:  # to be opened again: counting may leave it at a damaged one
         try:
@@ -198,54 +167,13 @@ def _upright(path: Path, picture: Any) -> Any:
     """A picture turned as its EXIF data says."""
     from PIL import ImageOps
 
-    from common.data.unreadable import NO_PICTURE
+    from common.data.pictures import NO_PICTURE
 
     try:
         return ImageOps.exif_transpose(picture)
     except NO_PICTURE:
         warn(f"{path}: its EXIF data is damaged: whether it lies upright is not known.")
         return picture.copy()
-
-
-def _tiff_samples(path: Path) -> str:
-    """What each pixel of a TIFF holds, '' if the file is none or nothing in it says so.
-
-    Raises:
-        UsageError: something that PIL has no place for, and would show as another picture or not at all.
-    """
-    from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2
-
-    from common.data.unreadable import NO_PICTURE
-
-    with open(path, "rb") as stream, warnings.catch_warnings(action="ignore"):
-        header = stream.read(8)
-        if not header.startswith(tuple(PREFIXES)):
-            return ""
-        try:
-            big = 43 in header[2:4]
-            tags = ImageFileDirectory_v2(header + stream.read(8) if big else header)
-            stream.seek(tags.next)
-            tags.load(stream)
-            bits, kinds = max(tags.get(BITS_PER_SAMPLE, (1,))), set(tags.get(SAMPLE_FORMAT, (UNSIGNED,)))
-            samples = int(tags.get(SAMPLES_PER_PIXEL, 1))
-        except NO_PICTURE:
-            return ""
-    numbers = " and ".join(NUMBERS.get(kind, f"values of kind {kind}") for kind in sorted(kinds))
-    said = f"{samples} channel{'s' * (samples != 1)} of {bits}-bit {numbers}"
-    if kinds != {UNSIGNED} or bits > 8 or samples > MOST_SAMPLES:
-        raise UsageError(f"{path} is a TIFF with {said}. {SAVE_AS}")
-    return said
-
-
-def _bits_of_colour(path: Path, opened: Any) -> int:
-    """Bits per channel of the file, where PIL has only 8 for colour and would silently cut the rest off."""
-    if opened.format == "PNG":
-        with open(path, "rb") as stream:
-            return stream.read(PNG_BIT_DEPTH + 1)[PNG_BIT_DEPTH]
-    if opened.format == "PPM":
-        how = opened.tile[0].args  # its mode; and the largest value, if that is not 255
-        return how[1].bit_length() if isinstance(how, tuple) else 8
-    return 8
 
 
 def encoded(path: Path, picture: np.ndarray, profile: bytes | None) -> bytes:

@@ -13,7 +13,7 @@ from common.base.errors import DataError
 from common.data.image_folder import LabelledPictures, as_tensor, labelled, read_image_folder, share_of_each_class
 from common.data.passports import LocatedData
 from common.data.photographs import shipped_photograph
-from common.data.unreadable import NO_PICTURE
+from common.data.pictures import NO_PICTURE
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 OF_EACH_CLASS = 200

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.base.errors import DataError
 from common.data.passports import class_folders, visible_files
-from common.data.unreadable import NO_PICTURE
+from common.data.pictures import NO_PICTURE, opened
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_picture(path: Path) -> Tensor:
         DataError: the file cannot be read as a picture.
     """
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             return as_tensor(picture)
     except NO_PICTURE as error:
         raise DataError(f"{path} cannot be read as a picture ({error}).") from None

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import tokenize
@@ -11,7 +12,7 @@ import numpy as np
 from scipy.io.matlab import MatReadError
 
 from common.base import paths
-from common.base.errors import DAMAGED, DataError, MachineError, UserError
+from common.base.errors import DAMAGED, DataError, MachineError, UserError, memory_told
 
 # What NumPy, SciPy and h5py raise on a file that is damaged or in another format.
 UNREADABLE = (*DAMAGED, MatReadError, tokenize.TokenError)
@@ -40,7 +41,9 @@ def _read_apart(path: Path, variable: str) -> np.ndarray:
     for kind in (DataError, MachineError):
         if child.returncode == kind.code:
             raise kind(child.stderr.decode().strip())
-    if child.returncode < 0:  # ended by a signal
+    if child.returncode == -signal.SIGKILL:  # by the system: a crash is another signal
+        raise MachineError(f"{path}: its reader was killed; {variable} may not fit into memory.")
+    if child.returncode < 0:
         raise DataError(f"{path}: cannot be read: the file is damaged and crashes its reader.")
     if child.returncode:
         raise RuntimeError(child.stderr.decode())
@@ -85,7 +88,7 @@ def _from_hdf5(path: Path, variable: str) -> object:
     import h5py
     from scipy.sparse import csc_array
 
-    with h5py.File(path) as file:
+    with h5py.File(path, locking=False) as file:  # nobody writes it; and not every disk has locks
         if variable not in file:
             raise _no_such(path, variable, [name for name in file if not name.startswith("#")])
         entry = file[variable]
@@ -107,12 +110,12 @@ def _no_such(path: Path, variable: str, there: list[str]) -> DataError:
 
 def _main(path: str, variable: str) -> None:
     try:
-        found = _read(Path(path), variable)
+        with memory_told():
+            content = io.BytesIO()
+            np.save(content, _read(Path(path), variable), allow_pickle=False)
     except UserError as error:
         sys.stderr.write(str(error))
         sys.exit(error.code)
-    content = io.BytesIO()
-    np.save(content, found, allow_pickle=False)
     sys.stdout.buffer.write(content.getvalue())
 
 

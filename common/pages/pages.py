@@ -151,12 +151,14 @@ def speed_block(comparisons: list[Comparison], speeds: list[Speed]) -> str:
         return "Not measured yet."
     links = {of.paper.name: _link(of) for of in comparisons}
     found = [{(job.paper, job.job): f"{job.ratio:.1f} ({job.share:.0%})" for job in of.jobs} for of in speeds]
-    lines = [[links[paper], job, *(cells.get((paper, job), "–") for cells in found)] for paper, job in jobs]
+    lines = [[links.get(paper, paper), job, *(cells.get((paper, job), "–") for cells in found)] for paper, job in jobs]
     when = "; ".join(f"{of.machine}: {of.date}, commit {of.commit[:7]}, torch {of.torch}" for of in speeds)
-    table = markdown_table(lines, ["paper", "job", *(of.instruction_set for of in speeds)])
-    works = ", ".join(dict.fromkeys(grown.work for of in speeds for grown in of.growth))
-    figure = f"![seconds against size, on logarithmic scales: {works}](results/figures/{GROWTH})"
-    return "\n\n".join([table, f"Measured on {when}.", figure])
+    table = markdown_table(lines, ["paper", "job", *(of.kind for of in speeds)])
+    parts = [table, f"Measured on {when}."]
+    if (paths.FIGURES / GROWTH).exists():
+        works = ", ".join(dict.fromkeys(grown.work for of in speeds for grown in of.growth))
+        parts.append(f"![seconds against size, on logarithmic scales: {works}](results/figures/{GROWTH})")
+    return "\n\n".join(parts)
 
 
 def short_block(comparison: Comparison) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from common.base import paths
 from common.base.schema import Checked, read
 
 if TYPE_CHECKING:  # imported when something is drawn
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Expected = Literal["proportional", "constant"]  # how time should grow with the size
 PANEL = (2.5, 2.3)  # width and height in inches
-MARKERS = ("o", "s", "^", "D", "v")  # a machine each
+MARKERS = "os^Dv"  # a machine each, and then again
 
 
 class Timed(Checked):
@@ -37,6 +39,7 @@ class Grown(Checked):
     size: str
     sizes: list[int]
     seconds: list[float]
+    expected: Expected
 
 
 class Speed(Checked):
@@ -44,7 +47,8 @@ class Speed(Checked):
 
     date: str
     commit: str
-    device: str
+    processor: str
+    device: str  # the processor too where there is no GPU
     instruction_set: str
     limited: bool  # whether PyTorch was told to use less of the processor than it has
     torch: str
@@ -52,18 +56,18 @@ class Speed(Checked):
     growth: list[Grown]
 
     @property
+    def kind(self) -> str:
+        """Of the machine: 'AVX2', or a GPU's name."""
+        return self.instruction_set if self.device == self.processor else self.device
+
+    @property
     def machine(self) -> str:
         """'AVX2 (AMD EPYC, limited to it)'"""
-        return f"{self.instruction_set} ({self.device}{', limited to it' if self.limited else ''})"
+        return f"{self.kind} ({self.processor}{', limited to it' if self.limited else ''})"
 
     def path(self) -> Path:
         """Where it belongs: a file for each kind of machine."""
-        kind = self.instruction_set if self.on_cpu else self.device
-        return paths.RESULTS / "speed" / f"{kind.lower().replace(' ', '-')}.json"
-
-    @property
-    def on_cpu(self) -> bool:
-        return "nvidia" not in self.device.lower()
+        return paths.RESULTS / "speed" / f"{self.kind.lower().replace(' ', '-')}.json"
 
 
 def kept() -> list[Speed]:
@@ -76,31 +80,34 @@ def kept() -> list[Speed]:
 
 
 def growth_figure(measured: list[Speed]) -> Figure | None:
-    """A panel for each kind of work: seconds against its size. Dashed: in proportion to it. None without any."""
+    """A panel for each kind of work: seconds against its size. Dashed: what the smallest size leads to. None without
+    any."""
     import matplotlib.pyplot as plt
 
-    panels: dict[tuple[str, str], list[tuple[Speed, Grown]]] = {}
-    for of in measured:
-        for grown in of.growth:
-            panels.setdefault((grown.work, grown.size), []).append((of, grown))
-    if not panels:
+    works = list({(of.work, of.size): of for speed in measured for of in speed.growth}.values())
+    if not works:
         return None
     width, height = PANEL
-    figure, _ = plt.subplots(1, len(panels), figsize=(width * len(panels), height), layout="constrained")
-    for place, lines in zip(figure.axes, panels.values(), strict=True):
-        for (of, grown), marker in zip(lines, MARKERS, strict=False):
-            place.plot(grown.sizes, grown.seconds, marker=marker, markersize=4, label=of.machine)
-        _frame(place, lines[0][1])
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    figure, _ = plt.subplots(1, len(works), figsize=(width * len(works), height), layout="constrained")
+    machines: dict[str, Artist] = {}
+    for place, work in zip(figure.axes, works, strict=True):
+        for number, speed in enumerate(measured):
+            style = {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "color": f"C{number}"}
+            for of in speed.growth:
+                if (of.work, of.size) == (work.work, work.size):
+                    (machines[speed.machine],) = place.plot(of.sizes, of.seconds, **style)
+        _frame(place, work)
+    figure.axes[0].set_ylabel("seconds")
+    figure.legend(machines.values(), machines, loc="outside lower center", ncols=len(machines), fontsize=8)
     return figure
 
 
-def _frame(place: Axes, grown: Grown) -> None:
-    """The axes of a panel, and what the first machine's smallest size would lead to in proportion."""
-    place.set(xscale="log", yscale="log", xlabel=grown.size)
-    place.set_title(grown.work, fontsize=9)
-    proportional = [grown.seconds[0] * size / grown.sizes[0] for size in grown.sizes]
-    place.plot(grown.sizes, proportional, "--", color="#999999", linewidth=0.9, zorder=0)
-    place.set_xticks(grown.sizes, [f"{size:,}" for size in grown.sizes])
+def _frame(place: Axes, work: Grown) -> None:
+    """The axes of a panel, and how the time of one machine's smallest size should grow."""
+    place.set(xscale="log", yscale="log", xlabel=work.size)
+    place.set_title(work.work, fontsize=9)
+    factors = [size / work.sizes[0] if work.expected == "proportional" else 1 for size in work.sizes]
+    expected = [work.seconds[0] * factor for factor in factors]
+    place.plot(work.sizes, expected, "--", color="#999999", linewidth=0.9, zorder=0)
+    place.set_xticks(work.sizes, [f"{size:,}" for size in work.sizes])
     place.minorticks_off()

@@ -25,13 +25,12 @@ from common.base.files import write_whole
 from common.base.progress import say
 from common.base.terminal import print_table
 from common.pages.speed import Grown, Speed, Timed
-from common.publishing.growth import of_tables
+from common.publishing.growth import THREADS, of_tables
 from common.training import provenance
 from common.training.determinism import make_deterministic
 from common.training.device import instruction_set
 
 ROUNDS = 7
-THREADS = 2  # of what grows
 MATRIX = {"cpu": 1024, "cuda": 8192}  # rows: enough to keep the device busy
 
 
@@ -76,9 +75,10 @@ def run_benchmarks(papers: list[str], as_json: bool) -> None:
     print_table(f"Speed, {instruction_set()}", columns, lines)
 
 
-def run_growth(papers: list[str], as_json: bool) -> None:
-    """Measure how time grows with the sizes that the papers name and with the number of records, and print it."""
-    results = _grow_all(papers)
+def run_growth(papers: list[str], tables: bool, as_json: bool) -> None:
+    """Measure how time grows with the sizes that the papers name, and that of the tables with the number of records,
+    and print it."""
+    results = _grow_all(papers, tables)
     if as_json:
         click.echo(json.dumps([result.model_dump() for result in results], indent=1))
         return
@@ -94,20 +94,27 @@ def keep_speed(papers: list[str]) -> None:
     """Measure both and keep them in results/speed, for the page.
 
     Raises:
-        UsageError: the sources are not committed.
+        UsageError: the sources are not committed, or git does not say so.
     """
-    commit = provenance.git("rev-parse", "HEAD")
-    if commit is None or provenance.git("status", "--porcelain", "--", "common", "papers") != "":
-        raise UsageError("bench --keep: the sources are not committed, so that nobody could measure again.")
+    try:
+        commit = provenance.ask_git("rev-parse", "HEAD")
+        changed = provenance.ask_git("status", "--porcelain", "--", "common", "papers")
+    except provenance.GitFailed as failure:
+        raise UsageError(f"bench --keep: git does not tell which commit this is ({failure}).") from None
+    if changed:
+        raise UsageError(
+            "bench --keep: nobody could measure again, as the sources are not committed. Commit them first."
+        )
     kept = Speed(
         date=datetime.date.today().isoformat(),
         commit=commit,
+        processor=provenance.processor_name(),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.processor_name(),
         instruction_set=instruction_set(),
         limited=_limited(),
         torch=torch.__version__,
         jobs=_time_all(papers),
-        growth=_grow_all(papers),
+        growth=_grow_all(papers, tables=True),
     )
     write_whole(kept.path(), (json.dumps(kept.model_dump(), indent=1) + "\n").encode())
     say(f"kept in {kept.path().relative_to(paths.ROOT)}; `bash reproduce.sh table` shows it")
@@ -124,11 +131,11 @@ def _time_all(papers: list[str]) -> list[Timed]:
     return [_time(paper, job) for paper in papers for job in _jobs(paper)]
 
 
-def _grow_all(papers: list[str]) -> list[Grown]:
+def _grow_all(papers: list[str], tables: bool) -> list[Grown]:
     make_deterministic(0)
     torch.set_num_threads(THREADS)
-    of_papers = [growth for paper in papers for growth in getattr(_module(paper), "growth", list)()]
-    return [growth.measured() for growth in (*of_papers, of_tables())]
+    growing = [growth for paper in papers for growth in getattr(_module(paper), "growth", list)()]
+    return [growth.measured() for growth in [*growing, *([of_tables()] if tables else [])]]
 
 
 def _module(paper: str) -> ModuleType | None:

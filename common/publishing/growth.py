@@ -18,11 +18,12 @@ from itertools import count, islice
 from pathlib import Path
 
 from common.base import paths
-from common.base.errors import MachineError
-from common.pages.speed import Grown
+from common.base.errors import MachineError, UsageError, UserError
+from common.pages.speed import Expected, Grown
 from common.training.records import read_record
 
 ROUNDS = 3
+THREADS = 2
 RECORDS = (10, 100, 1000, 10_000)
 TABLES = """
 import time
@@ -41,17 +42,18 @@ class Growth:
         work: what is done.
         size: what its sizes are numbers of.
         seconds: how long it takes at one of them.
+        expected: how it should grow if nothing but the work itself took time.
     """
 
     work: str
     size: str
     sizes: tuple[int, ...]
     seconds: Callable[[int], float]
+    expected: Expected = "proportional"
 
     def measured(self) -> Grown:
-        return Grown(
-            work=self.work, size=self.size, sizes=list(self.sizes), seconds=[self.seconds(size) for size in self.sizes]
-        )
+        seconds = [self.seconds(size) for size in self.sizes]
+        return Grown(work=self.work, size=self.size, sizes=list(self.sizes), seconds=seconds, expected=self.expected)
 
 
 def typical_seconds(work: Callable[[], object]) -> float:
@@ -65,7 +67,7 @@ def typical_seconds(work: Callable[[], object]) -> float:
 
 
 def seconds_of_command(*words: str) -> float:
-    """From the start to the end of a command of a paper, as a user waits for it, on the stand-in."""
+    """From the start to the end of a command of a paper, as a user waits for it, on the stand-in and a CPU."""
     with tempfile.TemporaryDirectory() as runs:
         start = time.perf_counter()
         _command(*words, runs=runs)
@@ -73,7 +75,7 @@ def seconds_of_command(*words: str) -> float:
 
 
 def seconds_a_sample(*words: str) -> float:
-    """Of the training alone, in a command of a paper that trains one seed on the stand-in."""
+    """Of the training alone, in a command of a paper that trains one seed on the stand-in and a CPU."""
     with tempfile.TemporaryDirectory() as runs:
         _command(*words, runs=runs)
         (file,) = Path(runs).rglob("record.json")
@@ -81,7 +83,7 @@ def seconds_a_sample(*words: str) -> float:
 
 
 def _command(*words: str, runs: str) -> None:
-    _run("-m", "common", *words, "--data", "standin", "--runs-dir", runs)
+    _run("-m", "common", *words, "--device", "cpu", "--data", "standin", "--runs-dir", runs)
 
 
 def of_tables() -> Growth:
@@ -103,24 +105,34 @@ def _seconds_of_tables(records: int) -> float:
 
 
 def _copies() -> Iterator[tuple[Path, dict]]:
-    """Records without end, by their places: first seed 0 of each variant and edition, then seed 1, and so on."""
+    """Records without end, by their places: first seed 0 of each variant and edition, then seed 1, and so on.
+
+    Raises:
+        UsageError: there is nothing to copy.
+    """
     groups: dict[Path, list[dict]] = {}
     for path in sorted(paths.RECORDS.rglob("seed-*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         groups.setdefault(path.parent.relative_to(paths.ROOT), []).append(content)
+    if not groups:
+        raise UsageError("The growth of the tables is measured on copies of the published records, and there are none.")
     for seed in count():
         for folder, records in groups.items():
             yield folder / f"seed-{seed}.json", records[seed % len(records)] | {"seed": seed}
 
 
 def _run(*words: str, root: Path = paths.ROOT) -> str:
-    """What Python prints when it is started with these words.
+    """What Python prints when it is started with these words, on as many threads.
 
     Raises:
-        MachineError: it failed; the message is what it said.
+        UserError: it failed; the message and the exit code are its own.
     """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
-    done = subprocess.run([sys.executable, "-P", *words], cwd=root, env=environment, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": paths.python_path(root), "OMP_NUM_THREADS": str(THREADS)}
+    command = [sys.executable, "-P", *words]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
-        raise MachineError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "a command failed")
+        said = done.stderr.strip().splitlines()
+        failed = UserError(said[-1] if said else f"{' '.join(words)} stopped with exit code {done.returncode}.")
+        failed.code = done.returncode if done.returncode > 0 else MachineError.code  # below 0: killed by a signal
+        raise failed
     return done.stdout

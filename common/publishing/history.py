@@ -13,7 +13,7 @@ from common.base import paths
 from common.base.errors import UsageError
 from common.claims.papers import Paper
 from common.publishing.checks import differences, place
-from common.training.provenance import git, source_hash
+from common.training.provenance import GitFailed, ask_git, git, source_hash
 from common.training.records import Record, ReleasedRecord, published_records, published_released
 
 ONE_DAY = datetime.timedelta(days=1)  # by which dates may differ from one place to another
@@ -28,7 +28,11 @@ def require_history() -> None:
     Raises:
         NoHistory: the folder is not under git.
     """
-    if git("rev-parse", "--show-toplevel") != str(paths.ROOT.resolve()):
+    try:
+        top = ask_git("rev-parse", "--show-toplevel")
+    except GitFailed as failure:
+        raise NoHistory(f"there is no git history here to ask ({failure})") from None
+    if top != str(paths.ROOT.resolve()):
         raise NoHistory("there is no git history here to ask")
 
 

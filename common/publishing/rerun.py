@@ -116,8 +116,8 @@ def _trained(record: FinishedRecord, tree: Path, runs: Path, data_dir: Path | No
     """The record of a run of the same seed, in a process of its own, with as many threads."""
     words = [record.paper, "--variant", record.variant, "--seeds", str(record.seed), "--device", _device(record)]
     words += ["--data", "real", "--runs-dir", str(runs)] + (["--data-dir", str(data_dir)] if data_dir else [])
-    threads, path = str(record.environment.threads), [str(tree), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    threads = str(record.environment.threads)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": paths.python_path(tree)}
     command = [sys.executable, "-P", "-m", "common", *words]
     done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
     for file in runs.rglob("record.json"):

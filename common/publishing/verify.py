@@ -237,7 +237,11 @@ def _figures(paper: Paper, data_dir: Path | None) -> list[Finding]:
 
 
 def _overall() -> list[Finding]:
-    return [_figure(path, picture) for path, picture in draw_overall().items()]
+    drawn = draw_overall()
+    return [
+        _figure(path, drawn[path]) if path in drawn else (WRONG, _named(path), "nothing that was measured gives it")
+        for path in sorted({*paths.FIGURES.glob("*.png"), *drawn})
+    ]
 
 
 def _figure(path: Path, picture: bytes | None) -> Finding:

@@ -39,7 +39,7 @@ def compile_c(source: Path) -> tuple[ctypes.CDLL, str] | None:
     except (OSError, subprocess.CalledProcessError):
         warn("No C compiler (cc, gcc or clang) was found: the same arithmetic runs in PyTorch, many times slower.")
         return None
-    name = next(iter(version.stdout.splitlines()), compiler)
+    name = next(iter(version.stdout.splitlines()), "a compiler that does not say its name")
     machine = f"{processor_name()} {instruction_set()}"  # on a shared disk, the folder of several machines
     key = hashlib.sha256(source.read_bytes() + f"{FLAGS} {name} {machine}".encode()).hexdigest()[:16]
     library = f"{source.parent.name}-{source.stem}-{key}.so"

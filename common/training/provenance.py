@@ -112,7 +112,7 @@ def code(paper: str) -> dict:
 def commit(paper: str) -> tuple[str | None, bool]:
     """The checked-out commit, None where git does not tell, and whether the paper's sources are as committed there."""
     try:
-        return _ask_git("rev-parse", "HEAD"), not _changed(paper)
+        return ask_git("rev-parse", "HEAD"), not _changed(paper)
     except GitFailed:
         return None, False
 
@@ -121,7 +121,7 @@ def why_not_committed(paper: str) -> str:
     """Why a record that is made now could not be published, in git's own words where git does not tell; '' if it
     could."""
     try:
-        head, changed = _ask_git("rev-parse", "HEAD"), _changed(paper)
+        head, changed = ask_git("rev-parse", "HEAD"), _changed(paper)
     except GitFailed as failure:
         return f"git does not tell which commit this is ({failure})"
     return f"{changed.splitlines()[0].split()[-1]} is not as in commit {head[:7]}" if changed else ""
@@ -130,7 +130,7 @@ def why_not_committed(paper: str) -> str:
 def _changed(paper: str) -> str:
     """What git has to say about sources that are not as committed: a line each. One that git was told to ignore, such
     as in a copy inside another repository, is not committed either."""
-    return _ask_git("status", "--porcelain", "--ignored", "--", *(str(file) for file in source_files(paper)))
+    return ask_git("status", "--porcelain", "--ignored", "--", *(str(file) for file in source_files(paper)))
 
 
 class GitFailed(Exception):
@@ -140,12 +140,17 @@ class GitFailed(Exception):
 def git(*words: str) -> str | None:
     """What git says about this repository, None where it fails."""
     try:
-        return _ask_git(*words)
+        return ask_git(*words)
     except GitFailed:
         return None
 
 
-def _ask_git(*words: str) -> str:
+def ask_git(*words: str) -> str:
+    """What git says about this repository.
+
+    Raises:
+        GitFailed: it says that something is wrong, or is not there.
+    """
     try:
         done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, encoding="utf-8")
     except OSError as error:

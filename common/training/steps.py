@@ -88,7 +88,7 @@ def _compiler() -> str:
     """The name and version of the C++ compiler that torch.compile uses."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True)
-    return said.stdout.splitlines()[0]
+    return next(iter(said.stdout.splitlines()), "a compiler that does not say its name")
 
 
 def _captured(loss: Loss, model: nn.Module, examples: Iterable[Batch]) -> tuple[Step, str]:

@@ -1,5 +1,7 @@
 """DnCNN: a training step of DnCNN-S and denoising a picture, against the way tutorials do it."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -24,6 +26,7 @@ from papers.dncnn.train import (
 THREADS = 2
 PATCHES_ON_CPU = 32  # in a step: a quarter of the recipe's, at the same cost of each; a GPU gets the recipe's
 PICTURE = 256
+SIDES = (64, 128, 256, 512, 1024)
 RECIPE = VARIANTS["sigma25-printed"]  # whose noise is fresh; the arithmetic of a step is the same in all of DnCNN-S
 
 
@@ -41,7 +44,7 @@ def jobs() -> list[Job]:
 def growth() -> list[Growth]:
     return [
         Growth("DnCNN: a training step", "patches in a batch", (8, 16, 32, 64), _seconds_of_step),
-        Growth("DnCNN: denoising a picture", "pixels of its side", (64, 128, 256, 512, 1024), _seconds_of_denoising),
+        Growth("DnCNN: denoising a picture", "pixels", tuple(side**2 for side in SIDES), _seconds_of_denoising),
     ]
 
 
@@ -54,7 +57,8 @@ def _seconds_of_step(patches: int) -> float:
     return typical_seconds(lambda: update(model, optimiser, noisy, noise, fast_precision("cpu"), limit))
 
 
-def _seconds_of_denoising(side: int) -> float:
+def _seconds_of_denoising(pixels: int) -> float:
+    side = math.isqrt(pixels)
     network, noisy = for_inference(_model()), torch.rand(1, 1, side, side, generator=generator(0, "benchmark picture"))
     return typical_seconds(lambda: denoise(network, noisy))
 

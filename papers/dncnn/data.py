@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from common.base.errors import DataError, UsageError
 from common.data.passports import LocatedData
 from common.data.photographs import shipped_photograph
+from common.data.pictures import NO_PICTURE, opened
 from common.data.splits import split_hash
-from common.data.unreadable import NO_PICTURE
 from common.training.determinism import generator
 from papers.dncnn import degrade
 
@@ -96,8 +95,8 @@ def _read_folders(data: LocatedData, folders: Sequence[str]) -> dict[str, np.nda
 
 def _read(path: Path) -> np.ndarray:
     try:
-        picture = Image.open(path)
-        return np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
+        with opened(path) as picture:
+            return np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
     except NO_PICTURE as error:
         raise DataError(f"{path} cannot be read as a picture ({error}).") from None
 

@@ -29,6 +29,7 @@ from scipy.io import savemat
 from torch import Tensor, nn
 
 from common.base.errors import DAMAGED, DataAbsent, DataError, MachineError, UserError, memory_told
+from common.base.files import require_writable
 from common.base.progress import say
 from common.data.passports import class_folders, visible_files
 from common.training.determinism import generator, make_deterministic
@@ -161,12 +162,11 @@ def fc7(vgg: nn.Module, pictures: list[Path]) -> Tensor:
 
 
 def _picture(file: Path):
-    from PIL import Image
-
-    from common.data.unreadable import NO_PICTURE
+    from common.data.pictures import NO_PICTURE, opened
 
     try:
-        return Image.open(file).convert("RGB")
+        with opened(file) as picture:
+            return picture.convert("RGB")
     except NO_PICTURE as error:
         raise DataError(f"{file} cannot be read as a picture ({error}).") from None
 
@@ -285,8 +285,9 @@ def command(pairs: Path, out: Path, seed: int) -> None:
     make_deterministic(seed)
     found = find_pairs(pairs)
     vgg = pretrained_vgg19()
-    with _writing(out):  # before the long work
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
+    require_writable(out / "any.mat", "Name another OUT.")  # now, before the long work
     say(", ".join(f"{part}: {len(each.labels)} pairs" for part, each in found.items()))
     images = {part: fc7(vgg, each.pictures) for part, each in found.items()}
     texts = text_features(found, seed)

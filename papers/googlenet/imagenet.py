@@ -93,9 +93,9 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     """
     data, processes, share = load(run.data), run.processes, run.processes.share
     count, batch_size, group = len(data.train), recipe.batch_size, recipe.group
-    mine = (processes.groups_of(batch_size, group)[::group] // group).tolist()  # the numbers of its groups
     if count < batch_size:
         raise UsageError(f"--batch-size {batch_size}: there are {count} pictures to train on.")
+    mine = (processes.groups_of(batch_size, group)[::group] // group).tolist()  # the numbers of its groups
     groups, iterations = batch_size // group, count // batch_size
     workers = cores_to_decode(run.device)
     looked = colours_of(data.train.pictures, recipe.side, workers).mean if processes.first else None

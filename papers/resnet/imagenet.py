@@ -35,7 +35,7 @@ AT_ONCE = 50  # pictures, when nothing is learnt
 CROPS = {"1-crop": one_crop, "10-crop": ten_crops}  # by protocol
 MEAN = "mean_colour"  # what was subtracted in training, kept with the weights
 
-Pixels = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=10_000)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKED)
@@ -143,9 +143,9 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     """
     data, processes, share = load(run.data), run.processes, run.processes.share
     count, batch_size, group = len(data.train), recipe.batch_size, recipe.group
-    mine = processes.groups_of(batch_size, group)
     if count < batch_size:
         raise UsageError(f"--batch-size {batch_size}: there are {count} pictures to train on.")
+    mine = processes.groups_of(batch_size, group)
     iterations_per_epoch = count // batch_size
     workers = cores_to_decode(run.device)
     looked = colours_of(data.train.pictures, recipe.test_scale, workers) if processes.first else None

@@ -40,7 +40,7 @@ Iterations = Annotated[int, Field(ge=1)]
 class Recipe:
     """Everything that makes the numbers. 'Open' marks what the paper does not say."""
 
-    depth: int = 20  # layers, 6n + 2 (Sec. 4.2)
+    depth: Annotated[int, Field(ge=8, le=10_000)] = 20  # layers, 6n + 2 (Sec. 4.2)
     shortcuts: Literal["none", "A", "B"] = "A"  # none in a plain network; A in all residual ones (Sec. 4.2)
     iterations: Iterations = 64_000  # batches in all (Sec. 4.2)
     milestones: tuple[Iterations, ...] = (32_000, 48_000)  # iterations after which the rate is a tenth (Sec. 4.2)

@@ -29,7 +29,7 @@ from papers.senet.patches import Patch, draw_patches
 AT_ONCE = 50  # pictures, when nothing is learnt
 MEAN = "mean_colour"  # what was subtracted in training, kept with the weights
 
-Pixels = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=10_000)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKED)
@@ -104,9 +104,9 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     """
     data, processes = load(run.data), run.processes
     count, batch_size, group = len(data.train), recipe.batch_size, recipe.group
-    mine = processes.groups_of(batch_size, group)
     if count < batch_size:
         raise UsageError(f"--batch-size {batch_size}: there are {count} pictures to train on.")
+    mine = processes.groups_of(batch_size, group)
     trained_on = count - count % batch_size  # in an epoch
     workers = cores_to_decode(run.device)
     looked = colours_of(data.train.pictures, recipe.test_scale, workers).mean if processes.first else None

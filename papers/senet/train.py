@@ -50,7 +50,7 @@ class Recipe:
     """Everything that makes the numbers. 'Open' marks what the papers do not say."""
 
     network: Network = "cifar"  # kind of residual unit
-    depth: int = 20  # layers: 6n + 2, with bottlenecks 9n + 2
+    depth: Annotated[int, Field(ge=8, le=10_000)] = 20  # layers: 6n + 2, with bottlenecks 9n + 2
     reduction: Annotated[int, Field(ge=1)] | None = REDUCTION  # r of the blocks (Sec. 5.1); null: no blocks
     excitation_bias: bool = False  # in the blocks' two layers; open: Eqn. 3 has none, Sec. 6 says that it removes them
     standardisation: Standardisation = "pixel-mean"  # as in the ResNet paper; Sec. 5.1 has channel-mean-std

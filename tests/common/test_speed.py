@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.base import paths
-from common.base.errors import UsageError
+from common.base.errors import UsageError, UserError
 from common.claims.comparison import all_comparisons
 from common.pages import tables
 from common.pages.figures import GROWTH, draw_overall
@@ -21,8 +21,15 @@ def timed(job: str, ratio: float) -> Timed:
 
 
 def measured(instruction_set: str = "AVX2", seconds: tuple[float, ...] = (1.0, 1.5), **fields) -> Speed:
-    grown = Grown(work="a step", size="pictures", sizes=[1, 2], seconds=list(seconds))
-    about = {"date": "2026-01-02", "commit": "0123456789", "device": "Processor", "torch": "2.15.0", "limited": False}
+    grown = Grown(work="a step", size="pictures", sizes=[1, 2], seconds=list(seconds), expected="proportional")
+    about = {
+        "date": "2026-01-02",
+        "commit": "0123456789",
+        "device": "CPU",
+        "processor": "CPU",
+        "torch": "2.15.0",
+        "limited": False,
+    }
     contents = {"jobs": [timed("step", 1.5)], "growth": [grown]}
     return Speed(instruction_set=instruction_set, **(about | contents | fields))
 
@@ -33,8 +40,8 @@ def test_the_front_page_has_a_column_for_each_kind_of_machine(world):
     cells = [[cell.strip() for cell in line.split("|")[2:-1]] for line in block.splitlines() if line.startswith("|")]
     assert cells[0] == ["job", "AVX2", "AVX512 with avx512_bf16"]
     assert cells[2:] == [["step", "1.5 (25%)", "3.0 (25%)"], ["test", "–", "2.0 (25%)"]]
-    assert "AVX2 (Processor): 2026-01-02, commit 0123456, torch 2.15.0" in block
-    assert "avx512_bf16 (Processor, limited to it)" in block
+    assert "AVX2 (CPU): 2026-01-02, commit 0123456, torch 2.15.0" in block
+    assert "avx512_bf16 (CPU, limited to it)" in block
 
 
 def test_what_is_kept_is_drawn_and_shown(world):
@@ -58,13 +65,22 @@ def test_a_panel_has_a_line_for_each_machine_and_one_for_proportion():
     (panel,) = figure.axes
     assert [list(line.get_ydata()) for line in panel.lines] == [[1.0, 1.5], [0.5, 0.75], [1.0, 2.0]]
     assert panel.get_xlabel() == "pictures"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["AVX2 (Processor)", "AVX512 (Processor)"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["AVX2 (CPU)", "AVX512 (CPU)"]
 
 
-@pytest.mark.parametrize("said", [None, " M common/base/paths.py"])
-def test_nothing_is_kept_of_sources_that_are_not_committed(monkeypatch, said):
-    monkeypatch.setattr(bench.provenance, "git", lambda *words: "0123" if said and words[0] == "rev-parse" else said)
+def test_nothing_is_kept_of_sources_that_are_not_committed(monkeypatch):
+    said = {"rev-parse": "0123", "status": " M common/base/paths.py"}
+    monkeypatch.setattr(bench.provenance, "ask_git", lambda *words: said[words[0]])
     with pytest.raises(UsageError, match="not committed"):
+        bench.keep_speed([])
+
+
+def test_nothing_is_kept_where_git_says_nothing(monkeypatch):
+    def failing(*words: str) -> str:
+        raise bench.provenance.GitFailed("fatal: dubious ownership")
+
+    monkeypatch.setattr(bench.provenance, "ask_git", failing)
+    with pytest.raises(UsageError, match="dubious ownership"):
         bench.keep_speed([])
 
 
@@ -82,5 +98,18 @@ def test_growth_is_measured_at_every_size():
 
 
 def test_a_command_that_fails_is_told_in_its_own_words():
-    with pytest.raises(growth.MachineError, match="no variant 'none'"):
+    with pytest.raises(UserError, match="no variant 'none'") as told:
         growth.seconds_of_command("lenet5_1998", "--variant", "none")
+    assert told.value.code == UsageError.code
+
+
+def test_a_machine_keeps_its_colour_where_it_lacks_a_work():
+    other = Grown(work="another", size="pictures", sizes=[1], seconds=[1.0], expected="constant")
+    first, second = growth_figure([measured(growth=[]), measured("AVX512", growth=[*measured().growth, other])]).axes
+    assert {line.get_color() for line in (first.lines[0], second.lines[0])} == {"C1"}
+    assert [list(line.get_ydata()) for line in second.lines] == [[1.0], [1.0]]
+
+
+def test_a_gpu_has_a_column_of_its_own():
+    gpu = measured(device="Tesla T4")
+    assert (gpu.kind, gpu.machine, gpu.path().name) == ("Tesla T4", "Tesla T4 (CPU)", "tesla-t4.json")

@@ -19,6 +19,7 @@ from common.training.weights import load_weights, save_weights
 from papers.dncnn.model import DnCNN
 from tests.contract import helpers
 from tests.contract.helpers import Ended, assert_told
+from tests.papers.pictures import write_tiff
 
 
 @pytest.fixture
@@ -183,19 +184,6 @@ def deep_colour(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
 
 
-def write_tiff(path, bits: list[int], form: int = 1, width: int = 9):
-    """As no PIL writes it: 9 rows of pixels whose samples have these bit depths and are all of one form."""
-    colours = 2 if len(bits) == 3 else 1
-    inline = len(bits) <= 2  # the depths fit into their tag
-    depths = struct.pack(f"<{len(bits)}H", *bits)
-    place = struct.unpack("<I", depths.ljust(4, b"\0"))[0] if inline else 200
-    tags = [(256, 4, 1, width), (257, 3, 1, 9), (258, 3, len(bits), place), (259, 3, 1, 1), (262, 3, 1, colours),
-            (273, 4, 1, 300), (277, 3, 1, len(bits)), (278, 3, 1, 9), (339, 3, 1, form)]  # fmt: skip
-    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries
-    path.write_bytes((head.ljust(200, b"\0") + depths).ljust(300, b"\0") + bytes(81 * sum(bits) // 8))
-
-
 def deep_tiff(path):
     write_tiff(path, [16, 16, 16])
 
@@ -285,7 +273,7 @@ def missing(path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [(missing, "no such picture"), (no_picture, "is not a picture"), (cut, "cannot be read as a picture"),
-     (deep, "save it with 8"), (deep_colour, "save it with 8"),
+     (deep, "more than 8 bits per channel"), (deep_colour, "save it with 8"),
      (deep_tiff, "is a TIFF with 3 channels of 16-bit unsigned integers. Save it in grey or RGB, with 8 bits"),
      (signed_tiff, "is a TIFF with 1 channel of 8-bit signed integers."),
      (float_tiff, "is a TIFF with 1 channel of 32-bit floating-point numbers."),
@@ -296,7 +284,7 @@ def missing(path):
      (two_band_tiff, "is a kind of TIFF that is not read here (2 channels of 8-bit unsigned integers)."),
      (wide_bmp, "cannot be read as a picture"), (wide_tiff, "cannot be read as a picture"),
      (wide_ppm, "cannot be read as a picture"),
-     (deep_ppm, "save it with 8"), (deep_plain_ppm, "save it with 8"), (animated, "holds 2 pictures"),
+     (deep_ppm, "more than 8 bits per channel"), (deep_plain_ppm, "save it with 8"), (animated, "holds 2 pictures"),
      (animated_png, "holds 2 pictures"), (of_two_pages, "holds 2 pictures"),
      (folder, "a.png is a folder: --image takes one picture."),
      (other_format, "in a format that is read here (BMP, GIF, ")],
