@@ -88,6 +88,10 @@ def _unpack(path: Path, folder: Path, files: dict[str, DataFile]) -> None:
     with tarfile.open(path) as archive, tempfile.TemporaryDirectory(dir=folder) as unpacked:
         if lacking := sorted(files.keys() - set(archive.getnames())):
             raise DataAbsent(f"{path.name} does not hold {lacking[0]}.")
+        for name, file in files.items():  # before a bomb is unpacked
+            member = archive.getmember(name)
+            if member.isfile() and file.bytes not in (None, member.size):
+                raise DataAbsent(f"{path.name} holds a {name} that is not what its passport says.")
         archive.extractall(unpacked, map(archive.getmember, files), filter="data")
         for name, file in files.items():
             if not file.is_at(Path(unpacked, name)):

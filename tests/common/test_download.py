@@ -293,9 +293,10 @@ def files_in(folder) -> dict[str, bytes]:
 
 def test_an_archive_is_fetched_and_the_files_wanted_are_taken_out(packed):
     said = []
-    found = fetch(packed(tar(**SQUARES, **{"part/readme.html": b"more"})), said.append)
+    found = fetch(packed(tar(**SQUARES, **{"part/readme.html": b"more", "../../outside": b"more"})), said.append)
     assert found.files == {name: hashlib.sha256(content).hexdigest() for name, content in SQUARES.items()}
     assert files_in(paths.DATA / "packed") == SQUARES  # and neither the archive nor anything else
+    assert not [*paths.ROOT.rglob("outside")]
     assert [line.split()[:2] for line in said] == [["fetching", "some.tar.gz"], ["unpacking", "some.tar.gz"]]
 
 
@@ -335,6 +336,13 @@ def test_an_archive_that_is_not_what_it_should_be_leaves_nothing(packed, content
         fetch(packed(content, **archive))
     assert "\n" not in str(told.value)
     assert not paths.DATA.exists()
+
+
+def test_a_bomb_is_not_unpacked(packed, monkeypatch):
+    passport = packed(tar(**SQUARES | {"part/a.bin": bytes(10_000_000)}))
+    monkeypatch.setattr(tarfile.TarFile, "extractall", None)
+    with pytest.raises(DataAbsent, match="holds a part/a.bin that is not what its passport says"):
+        fetch(passport)
 
 
 def test_a_full_disk_while_unpacking_is_the_machines_fault(packed, monkeypatch):

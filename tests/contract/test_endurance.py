@@ -61,6 +61,14 @@ def unharmed() -> None:
     Run.watchers.append(Run.keep)
 
 
+def counted(file: Path) -> None:
+    """Writes down how many steps there were."""
+    from common.training.run import Run
+
+    unharmed()
+    Run.watchers.append(lambda run: file.write_text(f"{file.read_text() if file.exists() else ''}."))
+
+
 def killed_at_write(call: str, number: int) -> None:
     unharmed()
     runpy.run_path(str(FAULTS / "sitecustomize.py"))["install"](f"{call}:{number}:KILL")
@@ -88,6 +96,7 @@ class Smoke:
     paper: str
     folder: Path
     pool: ProcessPoolExecutor
+    steps: int = 0
 
     @property
     def said(self) -> str:
@@ -108,7 +117,11 @@ def pool():
 def whole(request, pool, tmp_path_factory) -> tuple[Smoke, str, float]:
     """The run to which nothing happens: the bits that it ends with, and how many seconds it takes."""
     run = Smoke(request.param, tmp_path_factory.mktemp(request.param), pool)
-    assert run.run(run.folder / "first") == 0, run.said  # compiles what is compiled once
+    steps = run.folder / "steps"
+    assert run.run(run.folder / "first", prepare=partial(counted, steps)) == 0, (
+        run.said
+    )  # compiles what is compiled once
+    run.steps = len(steps.read_text())
     begun = time.monotonic()
     assert run.run(run.folder / "whole") == 0, run.said
     seconds = time.monotonic() - begun
@@ -116,11 +129,12 @@ def whole(request, pool, tmp_path_factory) -> tuple[Smoke, str, float]:
     return run, bits(run.folder / "whole"), seconds
 
 
-def moments(paper: str, seconds: float) -> Iterator[dict]:
+def moments(run: Smoke, seconds: float) -> Iterator[dict]:
     """How a run is killed: at the first and the last step, while it is measured, before a write is whole, and after any
     time."""
-    draw = random.Random(1998)
-    known = [{"prepare": partial(killed_at_step, 1)}, {"prepare": partial(killed_in_evaluation, paper)}]
+    draw, paper = random.Random(1998), run.paper
+    known = [{"prepare": partial(killed_at_step, number)} for number in (1, run.steps)]
+    known.append({"prepare": partial(killed_in_evaluation, paper)})
     writes = [(call, number) for call in ("replace", "fsync") for number in range(1, WRITES + 1)]
     draw.shuffle(writes)
     known += [{"prepare": partial(killed_at_write, *write)} for write in writes]
@@ -133,7 +147,7 @@ def moments(paper: str, seconds: float) -> Iterator[dict]:
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(whole, tmp_path):
     run, expected, seconds = whole
     killed = resumed = 0
-    for number, moment in enumerate(moments(run.paper, seconds), start=1):
+    for number, moment in enumerate(moments(run, seconds), start=1):
         killed += run.run(tmp_path, **moment) == -signal.SIGKILL
         resumed += "resuming seed 0" in run.said
         if number % AT_ONCE[run.paper]:
