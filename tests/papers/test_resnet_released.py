@@ -14,10 +14,14 @@ from common.training.weights import fit_weights
 from papers.resnet import imagenet
 from papers.resnet.eval import predictor
 from papers.resnet.imagenet import MEAN, VARIANTS
-from papers.resnet.released import read
+from papers.resnet.released import our_name, read
 
 PAPER = load_paper("resnet")
 DEPTHS = (18, 34, 50, 101, 152)
+
+
+def variant_of(depth: int) -> str:
+    return f"imagenet-resnet{depth}-{'B' if depth < 50 else 'v1.5'}"
 
 
 def torchvisions(depth: int) -> nn.Module:
@@ -49,13 +53,20 @@ def test_a_network_read_from_a_file_says_what_torchvisions_says(tmp_path, depth,
     torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_every_tensor_of_torchvisions_has_its_place_in_ours(depth):
+    with torch.device("meta"):
+        theirs = get_model(f"resnet{depth}", weights=None).state_dict()
+        ours = imagenet.build_model(VARIANTS[variant_of(depth)], 1000).state_dict()
+    assert {our_name(name): t.shape for name, t in theirs.items()} == {name: t.shape for name, t in ours.items()}
+
+
 def test_the_files_are_those_that_torchvision_names():
     files = PAPER.dataset("torchvision_resnets").editions["official"].files
     released = {entry.variants[0]: entry.file for entry in PAPER.released}
     assert set(released.values()) == set(files)
     for depth in DEPTHS:
-        variant = f"imagenet-resnet{depth}-{'B' if depth < 50 else 'v1.5'}"
-        weights, file = get_model_weights(f"resnet{depth}").IMAGENET1K_V1, files[released[variant]]
+        weights, file = get_model_weights(f"resnet{depth}").IMAGENET1K_V1, files[released[variant_of(depth)]]
         assert file.urls == [weights.url]
         assert weights.url.endswith(f"resnet{depth}-{file.sha256_begins}.pth")
 
