@@ -84,7 +84,11 @@ def growth_figure(measured: list[Speed]) -> Figure | None:
     any."""
     import matplotlib.pyplot as plt
 
-    works = list({(of.work, of.size): of for speed in measured for of in speed.growth}.values())
+    first: dict[tuple[str, str], Grown] = {}  # of each kind of work
+    for speed in measured:
+        for of in speed.growth:
+            first.setdefault((of.work, of.size), of)
+    works = list(first.values())
     if not works:
         return None
     width, height = PANEL
@@ -92,18 +96,19 @@ def growth_figure(measured: list[Speed]) -> Figure | None:
     machines: dict[str, Artist] = {}
     for place, work in zip(figure.axes, works, strict=True):
         for number, speed in enumerate(measured):
-            style = {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "color": f"C{number}"}
+            marker, colour = MARKERS[number % len(MARKERS)], f"C{number}"
             for of in speed.growth:
                 if (of.work, of.size) == (work.work, work.size):
-                    (machines[speed.machine],) = place.plot(of.sizes, of.seconds, **style)
+                    (line,) = place.plot(of.sizes, of.seconds, marker=marker, markersize=4, color=colour)
+                    machines[speed.machine] = line
         _frame(place, work)
     figure.axes[0].set_ylabel("seconds")
-    figure.legend(machines.values(), machines, loc="outside lower center", ncols=len(machines), fontsize=8)
+    figure.legend(list(machines.values()), list(machines), loc="outside lower center", ncols=len(machines), fontsize=8)
     return figure
 
 
 def _frame(place: Axes, work: Grown) -> None:
-    """The axes of a panel, and how the time of one machine's smallest size should grow."""
+    """The axes of a panel, and how the time of the first machine's smallest size should grow."""
     place.set(xscale="log", yscale="log", xlabel=work.size)
     place.set_title(work.work, fontsize=9)
     factors = [size / work.sizes[0] if work.expected == "proportional" else 1 for size in work.sizes]

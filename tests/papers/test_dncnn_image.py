@@ -273,7 +273,7 @@ def missing(path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [(missing, "no such picture"), (no_picture, "is not a picture"), (cut, "cannot be read as a picture"),
-     (deep, "more than 8 bits per channel"), (deep_colour, "save it with 8"),
+     (deep, "more than 8 bits per channel"), (deep_colour, "more than 8 bits per channel"),
      (deep_tiff, "is a TIFF with 3 channels of 16-bit unsigned integers. Save it in grey or RGB, with 8 bits"),
      (signed_tiff, "is a TIFF with 1 channel of 8-bit signed integers."),
      (float_tiff, "is a TIFF with 1 channel of 32-bit floating-point numbers."),
@@ -284,8 +284,8 @@ def missing(path):
      (two_band_tiff, "is a kind of TIFF that is not read here (2 channels of 8-bit unsigned integers)."),
      (wide_bmp, "cannot be read as a picture"), (wide_tiff, "cannot be read as a picture"),
      (wide_ppm, "cannot be read as a picture"),
-     (deep_ppm, "more than 8 bits per channel"), (deep_plain_ppm, "save it with 8"), (animated, "holds 2 pictures"),
-     (animated_png, "holds 2 pictures"), (of_two_pages, "holds 2 pictures"),
+     (deep_ppm, "more than 8 bits per channel"), (deep_plain_ppm, "more than 8 bits per channel"),
+     (animated, "holds 2 pictures"), (animated_png, "holds 2 pictures"), (of_two_pages, "holds 2 pictures"),
      (folder, "a.png is a folder: --image takes one picture."),
      (other_format, "in a format that is read here (BMP, GIF, ")],
 )  # fmt: skip

@@ -315,7 +315,7 @@ def test_initial_weights_do_not_depend_on_the_memory_format():
     model, draw = network(), generator(0, "test")
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
-            bound = (3 / parameter[0].numel()) ** 0.5
+            bound = (6 / parameter[0].numel()) ** 0.5
             assert torch.equal(parameter, torch.empty(parameter.shape).uniform_(-bound, bound, generator=draw)), name
 
 
