@@ -10,6 +10,7 @@ from pathlib import Path
 from common.base.errors import MachineError
 
 GO_ON = "What was saved before is intact; run again to go on."
+ANOTHER_PLACE = "Name another place with --output."
 
 
 def fill(text: str, begin: str, end: str, block: str) -> str:

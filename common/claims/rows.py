@@ -332,7 +332,6 @@ def about_rounded(records: Iterable[Record]) -> list[str]:
 
 
 def _about_rounded(record: FinishedRecord, rounded: Rounded) -> str:
-
     def listed(metrics: Metrics) -> str:
         values = [(p, m, f"{value:.{METRICS[m].decimals}f}") for p, of in metrics.items() for m, value in of.items()]
         return ", ".join(f"{METRICS[m].label} {with_unit(value, m)} ({protocol})" for protocol, m, value in values)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.errors import DAMAGED, UsageError
-from common.base.files import require_writable, write_whole
+from common.base.files import ANOTHER_PLACE, require_writable, write_whole
 from common.base.progress import say
 from common.claims.papers import find_papers
 from common.pages.figures import STYLE
@@ -16,7 +16,6 @@ from common.training.records import FinishedRecord, published_records
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ANOTHER_PLACE = "Name another place with --output."
 CURVES = "curves.csv"  # what a run writes from time to time
 Curves = dict[str, list[float]]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.base import paths
 from common.base.errors import MachineError, UsageError
-from common.base.files import require_writable, write_whole
+from common.base.files import ANOTHER_PLACE, require_writable, write_whole
 from common.base.progress import say, warn
 from common.claims.papers import Paper
 from common.publishing.measure import recipe_of, variant_of, with_weights
@@ -26,7 +26,6 @@ WRITTEN: dict[str, dict[str, Any]] = {  # by ending: what loses nothing, and JPE
     ".jpg": JPEG, ".jpeg": JPEG,
 }  # fmt: skip
 WITHOUT_PROFILE = ".bmp"
-ANOTHER_PLACE = "Name another place with --output."
 
 
 def restore_image(

@@ -86,21 +86,21 @@ def tiff_samples(path: Path) -> str:
     return said
 
 
-def require_8_bits(path: Path, opened: Any) -> None:
+def require_8_bits(path: Path, picture: Any) -> None:
     """
     Raises:
         OtherSamples: the file has more bits per channel, and Pillow would cut them off.
     """
-    if _bits_of_colour(path, opened) > 8 or opened.mode.split(";")[0] in MORE_THAN_EIGHT_BITS:
+    if _bits_of_colour(path, picture) > 8 or picture.mode.split(";")[0] in MORE_THAN_EIGHT_BITS:
         raise OtherSamples("it has more than 8 bits per channel")
 
 
-def _bits_of_colour(path: Path, opened: Any) -> int:
+def _bits_of_colour(path: Path, picture: Any) -> int:
     """Bits per channel of the file, where Pillow has only 8 for colour and would silently cut the rest off."""
-    if opened.format == "PNG":
+    if picture.format == "PNG":
         with open(path, "rb") as stream:
             return stream.read(PNG_BIT_DEPTH + 1)[PNG_BIT_DEPTH]
-    if opened.format == "PPM":
-        how = opened.tile[0].args  # its mode; and the largest value, if that is not 255
+    if picture.format == "PPM":
+        how = picture.tile[0].args  # its mode; and the largest value, if that is not 255
         return how[1].bit_length() if isinstance(how, tuple) else 8
     return 8

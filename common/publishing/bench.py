@@ -11,7 +11,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -62,7 +62,7 @@ def run_benchmarks(papers: list[str], as_json: bool) -> None:
     """Time every job of the papers that have any, as deterministically as training, and print the results."""
     results = _time_all(papers)
     if as_json:
-        click.echo(json.dumps([result.model_dump() for result in results], indent=1))
+        _echo_json(results)
         return
     lines = [
         [
@@ -80,7 +80,7 @@ def run_growth(papers: list[str], tables: bool, as_json: bool) -> None:
     and print it."""
     results = _grow_all(papers, tables)
     if as_json:
-        click.echo(json.dumps([result.model_dump() for result in results], indent=1))
+        _echo_json(results)
         return
     lines = [
         [of.work, of.size, f"{size:,}", f"{seconds:.3g} s"]
@@ -88,6 +88,10 @@ def run_growth(papers: list[str], tables: bool, as_json: bool) -> None:
         for size, seconds in zip(of.sizes, of.seconds, strict=True)
     ]
     print_table(f"Growth, {instruction_set()}", ["work", "its size: number of", "", "takes"], lines)
+
+
+def _echo_json(results: Sequence[Timed | Grown]) -> None:
+    click.echo(json.dumps([result.model_dump() for result in results], indent=1))
 
 
 def keep_speed(papers: list[str]) -> None:

@@ -1,6 +1,7 @@
 """read_matrix(): the formats that users have, and what is said of a file that is none of them or damaged."""
 
 import io
+import signal
 import subprocess
 import sys
 
@@ -189,6 +190,15 @@ def test_a_file_that_crashes_scipy_is_refused_and_ends_nothing(tmp_path):
     file = tmp_path / "m.mat"
     file.write_bytes(crashing())
     assert "the file is damaged and crashes its reader" in refused(file, vouched=False)
+
+
+def test_a_reader_that_the_system_kills_is_the_machines_fault(tmp_path, monkeypatch):
+    def killed(command, **how):
+        return subprocess.CompletedProcess(command, -signal.SIGKILL, b"", b"")
+
+    monkeypatch.setattr("common.data.matlab.subprocess.run", killed)
+    with pytest.raises(MachineError, match="m may not fit into memory"):
+        read_matrix(tmp_path / "m.mat", "m")
 
 
 def test_the_crashing_file_does_crash_scipy(tmp_path):

@@ -88,6 +88,18 @@ def test_a_broken_record_is_told_in_one_line_with_its_place(tmp_path, record, na
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1e+400", "1" * 400 + ".0"])
+@pytest.mark.parametrize("place", ["recipe", "details"])
+def test_a_number_that_is_not_finite_is_found_however_it_is_written(tmp_path, record, place, number):
+    """In a file laid out as ours are, which is read in another way than one that is all in one line."""
+    content = record().model_dump()
+    content[place]["odd"] = [0.5, "here"]
+    path = tmp_path / "seed-0.json"
+    path.write_text(json.dumps(content, indent=1).replace('"here"', number))
+    with pytest.raises(UsageError, match=rf"{place}\.odd\.1: (nan|-?inf) is not a finite number$"):
+        read_record(path)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_read_cannot_be_made(record, name):
     breaks, expected = BROKEN[name]
