@@ -62,11 +62,12 @@ def unharmed() -> None:
 
 
 def counted(file: Path) -> None:
-    """Writes down how many steps there were."""
+    """Writes down how many samples had been trained on after each step."""
     from common.training.run import Run
 
     unharmed()
-    Run.watchers.append(lambda run: file.write_text(f"{file.read_text() if file.exists() else ''}."))
+    log = os.open(file, os.O_WRONLY | os.O_CREAT)
+    Run.watchers.append(lambda run: os.write(log, f"{run.samples}\n".encode()))
 
 
 def killed_at_write(call: str, number: int) -> None:
@@ -74,12 +75,11 @@ def killed_at_write(call: str, number: int) -> None:
     runpy.run_path(str(FAULTS / "sitecustomize.py"))["install"](f"{call}:{number}:KILL")
 
 
-def killed_at_step(number: int) -> None:
+def killed_after(samples: int) -> None:
     from common.training.run import Run
 
     unharmed()
-    steps = iter(range(1, number + 1))
-    Run.watchers.append(lambda run: next(steps) == number and os.kill(os.getpid(), signal.SIGKILL))
+    Run.watchers.append(lambda run: run.samples == samples and os.kill(os.getpid(), signal.SIGKILL))
 
 
 def killed_in_evaluation(paper: str) -> None:
@@ -96,7 +96,7 @@ class Smoke:
     paper: str
     folder: Path
     pool: ProcessPoolExecutor
-    steps: int = 0
+    steps: tuple[int, ...] = ()  # samples trained on after each
 
     @property
     def said(self) -> str:
@@ -121,7 +121,7 @@ def whole(request, pool, tmp_path_factory) -> tuple[Smoke, str, float]:
     assert run.run(run.folder / "first", prepare=partial(counted, steps)) == 0, (
         run.said
     )  # compiles what is compiled once
-    run.steps = len(steps.read_text())
+    run.steps = tuple(map(int, steps.read_text().split()))
     begun = time.monotonic()
     assert run.run(run.folder / "whole") == 0, run.said
     seconds = time.monotonic() - begun
@@ -132,16 +132,16 @@ def whole(request, pool, tmp_path_factory) -> tuple[Smoke, str, float]:
 def moments(run: Smoke, seconds: float) -> Iterator[dict]:
     """How a run is killed: at the first and the last step, while it is measured, before a write is whole, and after any
     time."""
-    draw, paper = random.Random(1998), run.paper
-    known = [{"prepare": partial(killed_at_step, number)} for number in (1, run.steps)]
-    known.append({"prepare": partial(killed_in_evaluation, paper)})
+    draw, first, last = random.Random(1998), run.steps[0], run.steps[-1]
+    at_the_end = [{"prepare": partial(killed_after, last)}, {"prepare": partial(killed_in_evaluation, run.paper)}]
     writes = [(call, number) for call in ("replace", "fsync") for number in range(1, WRITES + 1)]
     draw.shuffle(writes)
-    known += [{"prepare": partial(killed_at_write, *write)} for write in writes]
-    known = known[: MOMENTS[paper] - 2]
+    known = [{"prepare": partial(killed_after, first)}, *({"prepare": partial(killed_at_write, *of)} for of in writes)]
+    known = known[: MOMENTS[run.paper] - 2 - len(at_the_end)]
     yield from known
-    for _ in range(MOMENTS[paper] - len(known)):
+    for _ in range(MOMENTS[run.paper] - len(known) - len(at_the_end)):
         yield {"delay": draw.uniform(0, seconds)}
+    yield from at_the_end
 
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(whole, tmp_path):
