@@ -43,7 +43,9 @@ def evaluate_on_imagenet(
     """
     pictures, weights = imagenet.load(data), dict(weights)
     mean = weights.pop(imagenet.MEAN, None)
-    networks = nn.ModuleList(GoogLeNet(pictures.classes, heads=False, side=recipe.side) for _ in range(recipe.networks))
+    networks = nn.ModuleList(
+        GoogLeNet(pictures.classes, recipe.network, heads=False, side=recipe.side) for _ in range(recipe.networks)
+    )
     fit_weights(networks, weights)
     if mean is None:
         raise UsageError(f"These weights lack {imagenet.MEAN!r}: it is not known what was subtracted in training.")

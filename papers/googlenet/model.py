@@ -335,10 +335,7 @@ TORCHVISION_NAMES = (
 
 
 def from_torchvision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of torchvision's `googlenet` as that of the network "torchvision".
-
-    What torchvision released for ImageNet takes pixels from -1 to 1, (x - 0.5) / 0.5 in every colour.
-    """
+    """The state of torchvision's `googlenet` as that of the network "torchvision"."""
 
     def renamed(name: str) -> str:
         for pattern, ours in TORCHVISION_NAMES:

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 import torch
+import torchvision
+from torch import nn
 
 from common.data.imagenet import Encoded, ImageNet, Part, load
 from common.data.passports import LocatedData
+from common.training.determinism import generator
 from papers.googlenet import imagenet, model
 from papers.googlenet.model import TABLE_1, Columns
 
@@ -35,3 +38,18 @@ def _first(part: Part, count: int) -> Part:
     numbers = torch.cat([(part.labels == label).nonzero()[:count, 0] for label in part.labels.unique()]).tolist()
     names, files = ([of[number] for number in numbers] for of in (part.names, part.pictures.files))
     return Part(names, part.labels[numbers], Encoded(files))
+
+
+def torchvisions(seed: int = 0) -> nn.Module:
+    """torchvision's network as after some training: no scale is 1, no mean 0."""
+    model = torchvision.models.googlenet(aux_logits=True, init_weights=False)
+    draw = generator(seed, "torchvision")
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=draw)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low in ((module.weight, 0.5), (module.bias, -0.2), (module.running_mean, -0.5)):
+                tensor.data.uniform_(low, low + 0.7, generator=draw)
+            module.running_var.uniform_(0.5, 2, generator=draw)
+    return model.eval()

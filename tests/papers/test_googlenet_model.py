@@ -23,6 +23,7 @@ from papers.googlenet.model import (
     initialise,
     without_heads,
 )
+from tests.papers.googlenet import torchvisions
 from tests.papers.networks import parameters
 
 # Table 1: rows, columns and channels of every output, for a picture of 224 x 224.
@@ -360,21 +361,6 @@ def test_batch_norm_takes_the_place_of_biases_and_response_norms(name):
 def test_the_bn_network_has_the_papers_kernels():
     weights = [p.shape for p in GoogLeNet(1000).parameters() if p.ndim > 1]
     assert [p.shape for p in GoogLeNet(1000, "bn").parameters() if p.ndim > 1] == weights
-
-
-def torchvisions(seed: int = 0) -> nn.Module:
-    """torchvision's network as after some training: no scale is 1, no mean 0."""
-    model = torchvision.models.googlenet(aux_logits=True, init_weights=False)
-    draw = generator(seed, "torchvision")
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.data.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=draw)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low in ((module.weight, 0.5), (module.bias, -0.2), (module.running_mean, -0.5)):
-                tensor.data.uniform_(low, low + 0.7, generator=draw)
-            module.running_var.uniform_(0.5, 2, generator=draw)
-    return model.eval()
 
 
 def test_output_equals_torchvisions_with_the_same_weights():
