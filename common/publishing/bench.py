@@ -11,7 +11,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -60,7 +60,7 @@ class Job:
 
 def run_benchmarks(papers: list[str], as_json: bool) -> None:
     """Time every job of the papers that have any, as deterministically as training, and print the results."""
-    results = _time_all(papers)
+    results = list(_timed(papers))
     if as_json:
         _echo_json(results)
         return
@@ -78,7 +78,7 @@ def run_benchmarks(papers: list[str], as_json: bool) -> None:
 def run_growth(papers: list[str], tables: bool, as_json: bool) -> None:
     """Measure how time grows with the sizes that the papers name, and that of the tables with the number of records,
     and print it."""
-    results = _grow_all(papers, tables)
+    results = list(_grown(papers, tables))
     if as_json:
         _echo_json(results)
         return
@@ -95,7 +95,8 @@ def _echo_json(results: Sequence[Timed | Grown]) -> None:
 
 
 def keep_speed(papers: list[str]) -> None:
-    """Measure both and keep them in results/speed, for the page.
+    """Measure both and keep them in results/speed, for the page: what there is after each job, in place of what was kept
+    of such a machine before.
 
     Raises:
         UsageError: the sources are not committed, or git does not say so.
@@ -117,11 +118,20 @@ def keep_speed(papers: list[str]) -> None:
         instruction_set=instruction_set(),
         limited=_limited(),
         torch=torch.__version__,
-        jobs=_time_all(papers),
-        growth=_grow_all(papers, tables=True),
+        jobs=[],
+        growth=[],
     )
-    write_whole(kept.path(), (json.dumps(kept.model_dump(), indent=1) + "\n").encode())
+    for timed in _timed(papers):
+        kept.jobs.append(timed)
+        _write(kept)
+    for grown in _grown(papers, tables=True):
+        kept.growth.append(grown)
+        _write(kept)
     say(f"kept in {kept.path().relative_to(paths.ROOT)}; `bash reproduce.sh table` shows it")
+
+
+def _write(kept: Speed) -> None:
+    write_whole(kept.path(), (json.dumps(kept.model_dump(), indent=1) + "\n").encode())
 
 
 def _limited() -> bool:
@@ -130,16 +140,21 @@ def _limited() -> bool:
     return has.get("avx512_f", False) and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
-def _time_all(papers: list[str]) -> list[Timed]:
+def _timed(papers: list[str]) -> Iterator[Timed]:
     make_deterministic(0)
-    return [_time(paper, job) for paper in papers for job in _jobs(paper)]
+    for paper in papers:
+        for job in _jobs(paper):
+            say(f"timing {paper}: {job.name}")
+            yield _time(paper, job)
 
 
-def _grow_all(papers: list[str], tables: bool) -> list[Grown]:
+def _grown(papers: list[str], tables: bool) -> Iterator[Grown]:
     make_deterministic(0)
     torch.set_num_threads(THREADS)
     growing = [growth for paper in papers for growth in getattr(_module(paper), "growth", list)()]
-    return [growth.measured() for growth in [*growing, *([of_tables()] if tables else [])]]
+    for growth in [*growing, *([of_tables()] if tables else [])]:
+        say(f"timing {growth.work}: {', '.join(f'{size:,}' for size in growth.sizes)} {growth.size}")
+        yield growth.measured()
 
 
 def _module(paper: str) -> ModuleType | None:

@@ -68,6 +68,24 @@ def test_a_panel_has_a_line_for_each_machine_and_one_for_proportion():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["AVX2 (CPU)", "AVX512 (CPU)"]
 
 
+def test_what_is_measured_is_kept_as_it_comes(world, monkeypatch):
+    """Whatever ends it early, a full disk or somebody in a hurry."""
+    monkeypatch.setattr(bench.provenance, "ask_git", lambda *words: {"rev-parse": "0123", "status": ""}[words[0]])
+
+    def interrupted(paper: str, job: bench.Job) -> Timed:
+        if job.name == "third":
+            raise KeyboardInterrupt
+        return timed(job.name, 2.0)
+
+    jobs = [bench.Job(name, int, int, 1.0, 1, "all", 1) for name in ("first", "second", "third")]
+    monkeypatch.setattr(bench, "_jobs", lambda paper: jobs)
+    monkeypatch.setattr(bench, "_time", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.keep_speed(["alpha_2001"])
+    (left,) = kept()
+    assert ([job.job for job in left.jobs], left.growth) == (["first", "second"], [])
+
+
 def test_nothing_is_kept_of_sources_that_are_not_committed(monkeypatch):
     said = {"rev-parse": "0123", "status": " M common/base/paths.py"}
     monkeypatch.setattr(bench.provenance, "ask_git", lambda *words: said[words[0]])
