@@ -95,8 +95,7 @@ def _echo_json(results: Sequence[Timed | Grown]) -> None:
 
 
 def keep_speed(papers: list[str]) -> None:
-    """Measure both and keep them in results/speed, for the page: what there is after each job, in place of what was kept
-    of such a machine before.
+    """Measure both and keep them in results/speed, for the page, as they come; what was kept of such a machine goes.
 
     Raises:
         UsageError: the sources are not committed, or git does not say so.
