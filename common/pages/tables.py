@@ -3,8 +3,10 @@
 `rebuild` writes the same bytes whenever the records are the same.
 """
 
+import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from common.base import paths
@@ -36,6 +38,19 @@ def rebuild() -> list[Path]:
     return [*files, *figures]
 
 
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Thousands of records are read and kept; looking for garbage among them takes nearly as long as reading them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_garbage()
 def tables() -> dict[Path, str]:
     """Every generated text, by the path it belongs to."""
     comparisons = all_comparisons()

@@ -138,7 +138,7 @@ def test_a_folder_and_a_file_that_may_not_be_read_are_told_in_one_line(toy, reco
     def refuse(path, **_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     with pytest.raises(UsageError, match=f"^{folder}: cannot be read: Permission denied$"):
         read_record(folder)
 
