@@ -29,7 +29,8 @@ class InShort:
 
 def in_short(comparison: Comparison) -> InShort:
     """The three lines, of the rows that lead. Their numbers are those of paper.yaml and of the records."""
-    rows = comparison.lead or [row for rows in comparison.beside[:1] for row in rows]
+    beside = [row for rows in comparison.beside[:1] for row in rows]
+    rows = comparison.lead or beside
     claims = list({row.printed.id: row.printed for row in rows if row.printed}.values())
     several = len({(row.metric, row.protocol) for row in rows}) > 1
 
@@ -38,7 +39,7 @@ def in_short(comparison: Comparison) -> InShort:
         return f"{label} ({of.protocol})" if several else label
 
     found = [Finding(f"{name(row)} {_measured(row)}", row.verdict) for row in rows if row.records]
-    found = found or [Finding("not trained yet")]
+    found = found or [Finding("not trained yet"), *(_beside(row) for row in beside)]
     found += [
         Finding(f"{name(row)} {released_as(row)} by released weights", row.released.verdict)
         for row in rows
@@ -60,6 +61,11 @@ def _claimed(comparison: Comparison, claims: list[tuple[str, Claim]]) -> str:
 
 def _measured(row: Row) -> str:
     return measured(row) if row.claim else f"{measured(row)}, on the edition {row.edition}"
+
+
+def _beside(row: Row) -> Finding:
+    """Of a variant that no claim speaks of."""
+    return Finding(f"{row.variant}, {METRICS[row.metric].label} ({row.protocol}) {_measured(row)}", row.verdict)
 
 
 def _why(comparison: Comparison) -> str:

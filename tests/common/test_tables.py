@@ -415,6 +415,17 @@ def test_a_paper_without_records_or_claims_has_its_three_lines_too(toy, monkeypa
     assert "*Measured here*: not trained yet. All claims: none." in block_of_page("in short")
 
 
+def test_what_was_measured_beside_claims_that_nobody_tried_is_told(toy, record):
+    content = toy.paper_content()
+    claims = [claim for claim in content["claims"] if claim["variant"] != "plain"]
+    toy.paper(content=content | {"claims": claims})
+    toy.publish(*(record(seed, 1.0 + seed / 10) for seed in range(3)))
+    assert (
+        "*Measured here*: not trained yet; plain, test error (last) 1.10 ± 0.10 % (n = 3), on the edition official: "
+        "**no published number**. All claims: 1 not attempted."
+    ) in block_of_page("in short")
+
+
 def test_one_line_is_of_what_was_measured_though_another_variant_is_the_default(toy, record):
     content = toy.paper_content() | {"headline": ["test_error", "psnr"]}
     paper = toy.paper(content=content)
