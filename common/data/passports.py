@@ -7,9 +7,10 @@ that a single paper uses may have it in that paper's folder passports/.
 
 import hashlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from common.base import paths
 from common.base.errors import DataAbsent, DataError, UsageError, nearest
@@ -320,7 +321,8 @@ def _given(passport: Passport, folder: Path) -> LocatedData | None:
             if part not in found:
                 raise DataAbsent(f"{folder / part} is missing ({count} files).")
             if len(found[part]) != count:
-                raise DataError(f"{folder / part} holds {len(found[part])} files instead of {count}.")
+                odd = _odd_ones([path.name for path in found[part]])
+                raise DataError(f"{folder / part} holds {len(found[part])} files instead of {count}{odd}.")
         files = {f"{part}/{path.name}": file_sha256(path) for part, paths in found.items() for path in paths}
         if edition.digest not in (None, folder_digest(files)):
             raise DataError(f"{folder} is not what its passport says (altered content). Remove it and get it again.")
@@ -342,11 +344,20 @@ def _planted(passport: Passport, folder: Path) -> LocatedData | None:
             if (len(classes), len(names)) != (wanted.classes, wanted.files):
                 raise DataError(
                     f"{folder / tree} holds {len(names):,} files in {len(classes):,} folders "
-                    f"instead of {wanted.files:,} in {wanted.classes:,}."
+                    f"instead of {wanted.files:,} in {wanted.classes:,}{_odd_ones(names)}."
                 )
             files[tree] = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
         return LocatedData(passport.name, name, folder, files)
     return None
+
+
+def _odd_ones(names: list[str]) -> str:
+    """Where a number of files is wrong, those that may not belong there: ' (among them notes.txt)'."""
+    endings = Counter(PurePath(name).suffix.lower() for name in names)
+    usual = max(endings, key=endings.__getitem__, default="")
+    odd = [name for name in names if PurePath(name).suffix.lower() != usual]
+    more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
+    return f" (among them {', '.join(odd[:SHOWN])}{more})" if odd else ""
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -300,7 +300,19 @@ def test_a_missing_folder_makes_the_copy_absent(given):
 
 def test_a_folder_with_another_number_of_files_is_told(given):
     put_given(paths.DATA, train=3, test=1)
-    damaged(given, "train holds 3 files instead of 2")
+    damaged(given, "train holds 3 files instead of 2.")
+
+
+def test_what_may_not_belong_into_such_a_folder_is_named(given):
+    folder = put_given(paths.DATA, train=2, test=1) / "train"
+    for name in ("notes.txt", "list.CSV"):
+        (folder / name).write_text("no picture")
+    damaged(given, "train holds 4 files instead of 2 (among them list.CSV, notes.txt).")
+    for number in range(4):
+        (folder / f"{number}.txt").write_text("no picture")
+    (folder / "1.png").unlink()
+    (folder / "0.png").rename(folder / "0.PNG")
+    damaged(given, "train holds 7 files instead of 2 (among them 0.PNG, list.CSV).")
 
 
 def test_no_folder_is_absent_and_cannot_be_fetched(given):
