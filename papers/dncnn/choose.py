@@ -43,7 +43,8 @@ TRIES: list[tuple[dict, tuple[int, ...]]] = [
 DIVERGED = "diverged"
 
 HELD_OUT_PROTOCOL, QUICK_EPOCHS_SHOWN = "held-out-sigma25", (1, 2, 4, 8, 12, 16)
-CHOSEN = ("learning_rate", "batch_size", "side", "initial_weights", "noise", "restart")  # in the recipes of ours
+# In the recipes of ours.
+CHOSEN = ("learning_rate", "epoch_patches", "batch_size", "side", "initial_weights", "noise", "restart")
 
 
 def one_try(changes: dict, seed: int) -> dict:
