@@ -45,6 +45,7 @@ def show_papers(as_json: bool) -> None:
     _print_lines([["paper", "best row: here (paper)", "verdict", "data", "per seed"], *lines])
     if any(e["verdict"] in (v.CONFIRMED, v.NOT_CONFIRMED) for e in entries):
         click.echo(f"\n{v.CONFIRMED}, {v.NOT_CONFIRMED}: by released weights; nothing was trained here.")
+    click.echo("\ndata, per seed: of the default variant; the best row may be another's.")
     click.echo(
         "\nRun one:       bash reproduce.sh PAPER\n"
         "Its variants:  bash reproduce.sh list PAPER\n"
@@ -66,7 +67,7 @@ def _overview(paper: Paper) -> dict:
 
     def place(row: Row) -> tuple:
         measured = row.summary or row.released
-        others = row.metric not in paper.headline, row.variant != paper.default_variant
+        others = row.metric not in paper.headline, row.variant != paper.lead_variant
         return not measured, BEST_FIRST.index(_word(row)), *others
 
     row = min(rows, key=place, default=None)

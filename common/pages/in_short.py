@@ -9,7 +9,7 @@ from common.base.metrics import METRICS
 from common.claims import verdict as v
 from common.claims.comparison import Comparison
 from common.claims.papers import MEASURED, Claim
-from common.claims.rows import UNVERIFIED, Row, measured, released_as, with_unit
+from common.claims.rows import UNVERIFIED, Row, label, measured, released_as, with_unit
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class InShort:
     claimed: str
     measured: list[Finding]
     why: str
+    settled: bool  # whether something was trained for what is claimed
+
+    @property
+    def about_why(self) -> str:
+        return "Why it differs" if self.settled else "Why it may differ"
 
 
 def in_short(comparison: Comparison) -> InShort:
@@ -35,17 +40,20 @@ def in_short(comparison: Comparison) -> InShort:
     several = len({(row.metric, row.protocol) for row in rows}) > 1
 
     def name(of: Row | Claim) -> str:
-        label = METRICS[of.metric].label if of.metric else ""
-        return f"{label} ({of.protocol})" if several else label
+        metric = METRICS[of.metric].label if of.metric else ""
+        return f"{metric} ({of.protocol})" if several else metric
 
     found = [Finding(f"{name(row)} {_measured(row)}", row.verdict) for row in rows if row.records]
-    found = found or [Finding("not trained yet"), *(_beside(row) for row in beside)]
+    settled = bool(found)
+    if not settled:
+        untrained = "what is claimed is not trained yet" if beside else "not trained yet"
+        found = [Finding(untrained), *(_beside(row) for row in beside)]
     found += [
         Finding(f"{name(row)} {released_as(row)} by released weights", row.released.verdict)
         for row in rows
         if row.released
     ]
-    return InShort(_claimed(comparison, [(name(claim), claim) for claim in claims]), found, _why(comparison))
+    return InShort(_claimed(comparison, [(name(claim), claim) for claim in claims]), found, _why(comparison), settled)
 
 
 def _claimed(comparison: Comparison, claims: list[tuple[str, Claim]]) -> str:
@@ -65,7 +73,7 @@ def _measured(row: Row) -> str:
 
 def _beside(row: Row) -> Finding:
     """Of a variant that no claim speaks of."""
-    return Finding(f"{row.variant}, {METRICS[row.metric].label} ({row.protocol}) {_measured(row)}", row.verdict)
+    return Finding(f"{row.variant}, {label(row)} ({row.protocol}) {_measured(row)}", row.verdict)
 
 
 def _why(comparison: Comparison) -> str:

@@ -41,10 +41,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         "# Results\n\nGenerated from the records in `records/` by `bash reproduce.sh table`; do not edit. "
         "The same as data: [comparison.json](comparison.json), [comparison.csv](comparison.csv), "
         "[comparison.tex](comparison.tex), [ideas.json](ideas.json), [index.html](index.html).\n\n"
-        "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
-        "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean minus the printed number, "
-        "with its 90 % interval. *Released weights, measured here*: what weights that others trained score under our "
-        "evaluation. How a verdict is reached: [README](../README.md#how-to-read-a-verdict).\n\n" + ABOUT_IDEAS
+        f"{about_results('../')}\n\n{ABOUT_IDEAS}"
     ]
     parts += filter(None, [_forest("")])
     for comparison in comparisons:
@@ -55,6 +52,16 @@ def results_page(comparisons: list[Comparison]) -> str:
         parts += _ideas(comparison, everything=True)
         parts += _not_attempted(comparison, everything=True)
     return "\n\n".join([*parts, "## The power of a verdict", power_table()]) + "\n"
+
+
+def about_results(root: str) -> str:
+    """How to read a table of rows; `root` is the way to the front page."""
+    return (
+        "*Paper says* is the printed number ± the margin within which it counts as reproduced, set before the first "
+        "run. *Here* is mean ± standard deviation over n seeds; *difference* is that mean minus the printed number, "
+        "with its 90 % interval. *Released weights, measured here*: what weights that others trained score under our "
+        f"evaluation. How a verdict is reached: [README]({root}README.md#how-to-read-a-verdict)."
+    )
 
 
 def paper_blocks(comparison: Comparison, page: str) -> dict[str, str]:
@@ -80,7 +87,8 @@ def paper_block(comparison: Comparison, page: str) -> str:
     """The text between the markers `results` of a paper's page; figures that its other text, `page`, shows are left
     out."""
     overview = comparison.without_details()
-    parts = [*_measured(overview, overview.attempted), *_ideas(comparison)]
+    parts = [about_results("../../")] if overview.attempted else []
+    parts += [*_measured(overview, overview.attempted), *_ideas(comparison)]
     parts += [*_not_attempted(overview), *_also_reported(comparison)]
     if left_out := len(comparison.rows) - len(overview.rows):
         parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
@@ -110,7 +118,7 @@ def front_block(comparisons: list[Comparison]) -> str:
         for c in comparisons
     ]
     beside_columns = ["paper", "variant", "edition", "metric", "here, by protocol"]
-    released_columns = ["paper", "network of", "metric", "protocol", "paper says", RELEASED_COLUMN]
+    released_columns = ["paper", "variants with this network", "metric", "protocol", "paper says", RELEASED_COLUMN]
     parts = [
         markdown_table(verdicts, ["paper", *COLUMNS]) if verdicts else "",
         _forest("results/"),
@@ -168,7 +176,7 @@ def short_block(comparison: Comparison) -> str:
     lines = [
         f"- *Claimed*: {short.claimed}.",
         f"- *Measured here*: {found}. All claims: {standing_in_words(comparison)}.",
-        f"- *Why it differs*: {short.why}",
+        f"- *{short.about_why}*: {short.why}",
     ]
     return "\n".join(lines) + f"\n\n{_cited(comparison.paper)}"
 
@@ -194,6 +202,8 @@ def reported_block(paper: Paper) -> str:
     used = paper.meanings({claim.protocol for claim in claims})
     notes = [f"- *{name}*: {text}" for name, text in used.items()]
     notes += [f"- *{c.variant}*, {METRICS[c.metric].label}: {c.remark}" for c in claims if c.remark]
+    if any(claim.spread for claim in claims):
+        notes.append("- ±: the spread that the paper prints.")
     if any(claim.unverified for claim in claims):
         notes.append(UNVERIFIED_NOTE)
     if details := len(paper.claims) - len(claims):

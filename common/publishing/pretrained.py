@@ -38,7 +38,7 @@ def load_pretrained(paper: str, variant: str | None = None) -> nn.Module:
         raise UsageError(_why_not(loaded, name))
     predictor = getattr(loaded.module("eval"), "predictor", None)
     if predictor is None:
-        raise UsageError(f"{paper} is of no use apart from its data. Measure it: bash reproduce.sh eval {paper}")
+        raise UsageError(f"{paper} is of no use apart from its data: bash reproduce.sh eval {paper}")
     weights, recipe = _weights(loaded, name)
     model: nn.Module = predictor(weights, recipe, partial(real_data, loaded.passport(name)))
     return model.eval()

@@ -4,6 +4,9 @@ bash reproduce.sh eval googlenet --weights FILE
 python -m papers.googlenet.eval --weights FILE
 """
 
+from collections.abc import Callable
+
+import torch
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
@@ -18,6 +21,7 @@ from papers.googlenet import imagenet
 from papers.googlenet.crops import PROTOCOLS
 from papers.googlenet.imagenet import ImageNetRecipe
 from papers.googlenet.model import GoogLeNet
+from papers.googlenet.sgd import as_input
 from papers.googlenet.train import Recipe, classify, mean_colour
 
 MEASURED = (1, 10)  # crops of a flower
@@ -41,20 +45,33 @@ def evaluate_on_imagenet(
     Raises:
         UsageError: the weights are another model's, those of another number of networks, or without a mean colour.
     """
-    pictures, weights = imagenet.load(data), dict(weights)
+    pictures = imagenet.load(data)
+    networks, mean = (part.to(device) for part in imagenet_networks(weights, recipe, pictures.classes))
+    metrics = {}
+    for crops in recipe.crops:
+        wrong = imagenet.mistakes_on(networks, pictures.test, recipe, mean, crops)
+        metrics[f"{crops}-crop"] = errors(wrong, len(pictures.test), pictures.classes)
+    return Measured(metrics)
+
+
+def imagenet_networks(weights: dict[str, Tensor], recipe: ImageNetRecipe, classes: int) -> tuple[nn.ModuleList, Tensor]:
+    """The networks with these weights, and the mean colour, (3, 1, 1), that came with them.
+
+    Raises:
+        UsageError: the weights are another model's, those of another number of networks, or without a mean colour.
+    """
+    weights = dict(weights)
     mean = weights.pop(imagenet.MEAN, None)
-    networks = nn.ModuleList(
-        GoogLeNet(pictures.classes, recipe.network, heads=False, side=recipe.side) for _ in range(recipe.networks)
-    )
+    networks = nn.ModuleList(network(classes, recipe) for _ in range(recipe.networks))
     fit_weights(networks, weights)
     if mean is None:
         raise UsageError(f"These weights lack {imagenet.MEAN!r}: it is not known what was subtracted in training.")
-    networks.to(device)
-    metrics = {}
-    for crops in recipe.crops:
-        wrong = imagenet.mistakes_on(networks, pictures.test, recipe, mean.to(device), crops)
-        metrics[f"{crops}-crop"] = errors(wrong, len(pictures.test), pictures.classes)
-    return Measured(metrics)
+    return networks, mean
+
+
+def network(classes: int, recipe: Recipe | ImageNetRecipe) -> GoogLeNet:
+    """As it is tested, without heads."""
+    return GoogLeNet(classes, recipe.network, heads=False, side=recipe.side)
 
 
 def evaluate_on_flowers(weights: dict[str, Tensor], recipe: Recipe, data: LocatedData, device: str) -> Measured:
@@ -70,7 +87,7 @@ def evaluate_on_flowers(weights: dict[str, Tensor], recipe: Recipe, data: Locate
     parts = split(flowers, recipe.held_out)
     trained, tested = ([flowers.pictures[number] for number in part] for part in (parts.train, parts.test))
     mean = mean_colour(trained).to(device)
-    model = GoogLeNet(len(flowers.classes), recipe.network, heads=False, side=recipe.side)
+    model = network(len(flowers.classes), recipe)
     fit_weights(model, weights)
     model.to(device)
 
@@ -83,6 +100,38 @@ def evaluate_on_flowers(weights: dict[str, Tensor], recipe: Recipe, data: Locate
     metrics["1-crop"]["train_error"] = error_percent(predicted(trained, 1), flowers.labels[parts.train])
     matrix = confusion_matrix(labels, by_crops[10], labels=range(len(flowers.classes)))
     return Measured(metrics, details={"classes": list(flowers.classes), "confusion_matrix": matrix.tolist()})
+
+
+class Classifier(nn.Module):
+    """Trained networks that take pictures as they are."""
+
+    def __init__(self, networks: nn.ModuleList, mean: Tensor, recipe: Recipe | ImageNetRecipe):
+        super().__init__()
+        self.networks, self.recipe = networks, recipe
+        self.register_buffer("mean", mean)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Crops (N, 3, H, W), uint8, such as those of 224x224 of ImageNet, to probabilities (N, classes): the mean of
+        the networks'."""
+        seen = as_input(images, self.mean, self.recipe)
+        return torch.stack([network(seen).softmax(1) for network in self.networks]).mean(0)
+
+
+def predictor(
+    weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, training_data: Callable[[], LocatedData]
+) -> Classifier:
+    """The networks with these weights, for `load_pretrained`. The flowers' mean colour comes from the training data.
+
+    Raises:
+        UsageError: the weights are another model's. DataError: the flowers are unavailable.
+    """
+    if isinstance(recipe, ImageNetRecipe):
+        return Classifier(*imagenet_networks(weights, recipe, len(weights["0.linear.bias"])), recipe)
+    flowers = load(training_data())
+    model = network(len(flowers.classes), recipe)
+    fit_weights(model, weights)
+    trained = [flowers.pictures[number] for number in split(flowers, recipe.held_out).train]
+    return Classifier(nn.ModuleList([model]), mean_colour(trained), recipe)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ RIGHT, WRONG = "#8fb8d4", "#b2182b"
 
 
 def scene_and_maps(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Indian Pines in false colours and its ground truth, as in the paper's Fig. 3; below, under each protocol, what
-    the network of the first seed takes all pixels for, and which test pixels it gets wrong."""
+    """Indian Pines in false colours and its ground truth, as in the paper's Fig. 3; below, for each kind of split that
+    was measured, what the network of the first seed takes all pixels for, and which test pixels it gets wrong."""
     scene, groups = _scene_and_groups(records, data, (RANDOM, DISJOINT))
     if scene is None or not groups:
         return None
@@ -100,8 +100,8 @@ def training_curves(records: list[FinishedRecord], data: Data) -> Figure | None:
 
 
 def per_class(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """The accuracy of each class of Indian Pines under each protocol, mean over the seeds that score it; beside its
-    name how many of its pixels are labelled."""
+    """The accuracy of each class of Indian Pines for each split that was measured, mean over the seeds that score it;
+    beside its name how many of its pixels are labelled."""
     scene, groups = _scene_and_groups(records, data, (RANDOM, RANDOM10, DISJOINT))
     if scene is None or not groups:
         return None

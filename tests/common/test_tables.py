@@ -407,9 +407,7 @@ def test_a_paper_without_records_or_claims_has_its_three_lines_too(toy, monkeypa
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
     toy.paper(content=content)
-    told = (
-        "*Measured here*: not trained yet. All claims: 2 not attempted.\n- *Why it differs*: nothing was measured yet\n"
-    )
+    told = "*Measured here*: not trained yet. All claims: 2 not attempted.\n- *Why it may differ*: nothing was measured"
     assert told in block_of_page("in short")
     toy.paper(content=content | {"claims": []})
     assert "*Measured here*: not trained yet. All claims: none." in block_of_page("in short")
@@ -421,8 +419,8 @@ def test_what_was_measured_beside_claims_that_nobody_tried_is_told(toy, record):
     toy.paper(content=content | {"claims": claims})
     toy.publish(*(record(seed, 1.0 + seed / 10) for seed in range(3)))
     assert (
-        "*Measured here*: not trained yet; plain, test error (last) 1.10 ± 0.10 % (n = 3), on the edition official: "
-        "**no published number**. All claims: 1 not attempted."
+        "*Measured here*: what is claimed is not trained yet; plain, test error (last) 1.10 ± 0.10 % (n = 3), on the "
+        "edition official: **no published number**. All claims: 1 not attempted."
     ) in block_of_page("in short")
 
 

@@ -20,7 +20,7 @@ from common.training.run import Job, run_job
 from common.training.weights import load_weights
 from papers.googlenet import choose, figures, imagenet, train
 from papers.googlenet.crops import PROTOCOLS, cut_crops
-from papers.googlenet.eval import evaluate
+from papers.googlenet.eval import evaluate, predictor
 from papers.googlenet.model import GoogLeNet, initialise
 from papers.googlenet.sampling import stack, training_batch
 from papers.googlenet.train import VARIANTS, gradient_norms, learning_rate, mean_colour, recipe
@@ -300,10 +300,13 @@ def test_one_crop_is_the_centre_less_the_training_pictures_mean(runs, few):
     model.load_state_dict(load_weights(work.folder / record.weights.file))
     parts = split(few)
     mean = mean_colour([few.pictures[number] for number in parts.train])
+    ready = predictor(model.state_dict(), work.recipe, lambda: STAND_IN).eval()
     wrong = 0
     for number in parts.test.tolist():
-        crop = cut_crops(few.pictures[number], work.recipe.side, PROTOCOLS[1]).float()
-        wrong += model((crop - mean) * work.recipe.grey_level).argmax().item() != few.labels[number]
+        crop = cut_crops(few.pictures[number], work.recipe.side, PROTOCOLS[1])
+        logits = model((crop.float() - mean) * work.recipe.grey_level)
+        torch.testing.assert_close(ready(crop), logits.softmax(1))
+        wrong += logits.argmax().item() != few.labels[number]
     assert record.metrics["1-crop"]["test_error"] == 100 * wrong / len(parts.test)
 
 

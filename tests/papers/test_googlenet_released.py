@@ -13,7 +13,7 @@ from common.data.passports import LocatedData
 from common.training.determinism import generator
 from common.training.weights import fit_weights
 from papers.googlenet import imagenet
-from papers.googlenet.eval import evaluate
+from papers.googlenet.eval import evaluate, predictor
 from papers.googlenet.imagenet import MEAN, VARIANTS
 from papers.googlenet.model import GoogLeNet
 from papers.googlenet.released import read
@@ -36,6 +36,7 @@ def test_a_network_read_from_its_file_says_what_torchvisions_says(tmp_path):
     theirs = torchvisions()
     theirs.transform_input = True
     state = read(saved(tmp_path, theirs), VARIANTS[VARIANT])
+    ready = predictor(state, VARIANTS[VARIANT], lambda: pytest.fail("no training data is needed"))
     mean = state.pop(MEAN)
     ours = nn.ModuleList([GoogLeNet(1000, "torchvision", heads=False)])
     fit_weights(ours, state)
@@ -43,6 +44,7 @@ def test_a_network_read_from_its_file_says_what_torchvisions_says(tmp_path):
     with torch.inference_mode():
         expected = theirs(RELEASED.transforms(resize_size=224)(pixels))
         said = ours[0].eval()(as_input(pixels, mean, VARIANTS[VARIANT]))
+        assert torch.equal(ready.eval()(pixels), said.softmax(1))
     assert expected.std() > 0.1
     torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
