@@ -1,7 +1,7 @@
 """Rows of the comparison: every claim, and every measured value that no claim covers."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -218,15 +218,15 @@ def _row(
 ) -> Row:
     """The row that settles `claim`, or with None one that settles nothing."""
     values = by_seed(group, protocol, metric)
-    summary = None
-    if values:
-        summary = v.summarise(list(values.values()), paper.count(variant, metric), METRICS[metric].range)
+    summary = _summary(paper, variant, metric, list(values.values()))
     subject = variant, protocol, metric
     same = [c for c in paper.claims if (c.variant, c.protocol, c.metric) == subject and edition != paths.STANDIN]
     printed = claim or next(iter(same), None)
-    missed = left_out(group, values)
     notes = [UNVERIFIED] if printed and printed.unverified else []
-    notes += missed
+    notes += left_out(group, values)
+    seeds = paper.variants[variant].seeds
+    if claim and max(values, default=0) >= seeds:
+        notes.append(f"judged by seeds 0 to {seeds - 1}")
     if claim and not group:
         notes.append(f"needs {needs(paper, [claim])}")
     return Row(
@@ -234,7 +234,7 @@ def _row(
         variant=variant,
         dataset=paper.variants[variant].dataset,
         edition=edition,
-        verdict=_judge(paper, claim, printed, group, summary, all_seeds=not missed),
+        verdict=_judge(paper, claim, printed, group, values),
         records=[record.name for record in group],
         note="; ".join(notes),
         metric=metric,
@@ -244,6 +244,10 @@ def _row(
         summary=summary,
         over_examples=_over_examples(paper, variant, protocol, metric, group) if values else None,
     )
+
+
+def _summary(paper: Paper, variant: str, metric: str, values: list[float]) -> v.Summary | None:
+    return v.summarise(values, paper.count(variant, metric), METRICS[metric].range) if values else None
 
 
 def by_seed(group: list[Record], protocol: str, metric: str) -> dict[int, float]:
@@ -283,21 +287,21 @@ def left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
 
 
 def _judge(
-    paper: Paper,
-    claim: Claim | None,
-    printed: Claim | None,
-    group: list[Record],
-    summary: v.Summary | None,
-    all_seeds: bool,
+    paper: Paper, claim: Claim | None, printed: Claim | None, group: list[Record], values: Mapping[int, float]
 ) -> str:
-    """The verdict. No seed may be left out of one."""
-    if summary is None:
+    """The verdict: of the seeds that were fixed, of which none may be left out, and of no others."""
+    if not values:
         return v.FAILED if any(isinstance(record, FailedRecord) for record in group) else v.NOT_ATTEMPTED
     if claim is None:
         return v.OTHER_DATA if printed else v.NO_PUBLISHED_NUMBER
-    seeds, higher_is_better = paper.variants[claim.variant].seeds, METRICS[claim.metric].higher_is_better
-    word = v.verdict(summary, claim.value, claim.tolerance, higher_is_better, seeds)
-    return word if all_seeds or word == v.TOO_FEW_SEEDS else v.INCONCLUSIVE
+    seeds = paper.variants[claim.variant].seeds
+    if any(record.seed < seeds and record.seed not in values for record in group):  # failed, or measured otherwise
+        return v.INCONCLUSIVE
+    fixed = [value for seed, value in values.items() if seed < seeds]
+    summary = _summary(paper, claim.variant, claim.metric, fixed)
+    if summary is None:
+        return v.TOO_FEW_SEEDS
+    return v.verdict(summary, claim.value, claim.tolerance, METRICS[claim.metric].higher_is_better, seeds)
 
 
 def needs(paper: Paper, claims: list[Claim]) -> str:

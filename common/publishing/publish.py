@@ -36,19 +36,18 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
     seed nearest the mean; then rebuild the tables. A run that is refused does not hold the others back.
 
     Args:
-        replace: first set aside what is published for the same seeds with another outcome.
+        replace: first replace what is published for the same seeds with another outcome.
 
     Raises:
-        UsageError: nothing to publish; or as `_set_aside`.
+        UsageError: nothing to publish; or as `_replace`.
         DataError: `data_dir` is not there.
         SomeFailed: some are not what a published record must be, or differ from one that is published already.
     """
     from common.pages.tables import rebuild
 
     search_folders(data_dir)  # a mistyped folder is no fault of any run
-    if replace:
-        _set_aside(paper, runs_dir)
-    new = old = 0
+    new = _replace(paper, runs_dir, data_dir) if replace else 0
+    old = -new  # those that are replaced are met once more below
     refused: dict[object, UserError] = {}
     for path in _run_files(paper, runs_dir):
         with _refusing(path, refused):
@@ -82,15 +81,20 @@ def _run_files(paper: Paper, runs_dir: Path) -> list[Path]:
     return sorted((runs_dir / paper.name).glob("*/full-*/seed-*/record.json"))
 
 
-def _set_aside(paper: Paper, runs_dir: Path) -> None:
-    """Remove the published records that these runs replace, and keep what they said as an earlier generation.
+def _replace(paper: Paper, runs_dir: Path, data_dir: Path | None) -> int:
+    """Put the records of these runs in the places of published ones with another outcome, and keep what those said as
+    an earlier generation. Nothing is touched before all new ones are ready.
+
+    Returns:
+        How many were replaced.
 
     Raises:
-        UsageError: some seeds of a variant have no new run: a generation is replaced as a whole.
-        CheckFailed: a run is not what a published record must be.
+        UsageError: some seeds of a variant have no new run: a generation is replaced as a whole; or as `_ready`.
+        CheckFailed, DataError: as `_ready`.
     """
-    runs = [read_run(path) for path in _run_files(paper, runs_dir)]
-    new = {run.path(): run for run in runs if not why_not(paper, run)}
+    runs = {path: read_run(path) for path in _run_files(paper, runs_dir)}
+    files = {run.path(): path for path, run in runs.items() if not why_not(paper, run)}
+    new = {place: runs[path] for place, path in files.items()}
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in published_records(paper.name):
         groups.setdefault((record.variant, record.data.edition), []).append(record)
@@ -99,17 +103,20 @@ def _set_aside(paper: Paper, runs_dir: Path) -> None:
         for name, published in groups.items()
         if any(r.path() in new and _outcome(new[r.path()]) != _outcome(r) for r in published)
     }
-    for (variant, edition), published in replaced.items():  # all of them before any is touched
+    for (variant, edition), published in replaced.items():
         if missing := [str(r.seed) for r in published if r.path() not in new]:
             seeds = ", ".join(missing)
             raise UsageError(f"{variant} ({edition}) is replaced as a whole: run seeds {seeds} again too.")
-        for record in published:
-            _refuse(run_faults(paper, new[record.path()]))
-    for (variant, edition), published in replaced.items():
-        keep_generation(paper, published, [new[record.path()] for record in published])
-        for record in published:
-            record.path().unlink()
-        say(f"set aside: {len(published)} records of {variant} ({edition})")
+    ready = {
+        name: [_ready(paper, new[record.path()], files[record.path()], data_dir) for record in published]
+        for name, published in replaced.items()
+    }
+    for (variant, edition), records in ready.items():
+        keep_generation(paper, replaced[variant, edition], records)
+        for record in records:
+            write_record(record, record.path())
+        say(f"replaced: {len(records)} records of {variant} ({edition})")
+    return sum(map(len, ready.values()))
 
 
 @contextlib.contextmanager
@@ -123,14 +130,14 @@ def _refusing(what: object, refused: dict[object, UserError]) -> Iterator[None]:
 
 
 def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None) -> bool:
-    """Re-measure a record's weights on the CPU in fp32, and write it to its place in results/.
+    """Write a record to its place in results/, its weights measured again.
 
     Returns:
         Whether it was not there before.
 
     Raises:
-        UsageError: it is published already with another outcome, or its weights are not there.
-        CheckFailed: it is not what a published record must be.
+        UsageError: it is published already with another outcome; or as `_ready`.
+        CheckFailed, DataError: as `_ready`.
     """
     before = published_seed(record)
     if before is not None:
@@ -138,6 +145,20 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
             advice = "To replace all seeds of the variant with new runs: publish --replace."
             raise UsageError(f"{record.path()} is published already and differs. {advice}")
         return False
+    record = _ready(paper, record, path, data_dir)
+    write_record(record, record.path())
+    say(f"published {record.path().relative_to(paths.ROOT)}")
+    return True
+
+
+def _ready(paper: Paper, record: Record, path: Path, data_dir: Path | None) -> Record:
+    """A run's record as it is published: with what its weights measure on the CPU in fp32.
+
+    Raises:
+        UsageError: its weights are not there.
+        CheckFailed: it is not what a published record must be.
+        DataError: the data is unavailable or damaged.
+    """
     _refuse(run_faults(paper, record))
     if isinstance(record, FinishedRecord):
         data = recorded_data(paper, record, data_dir)
@@ -145,9 +166,7 @@ def publish_one(paper: Paper, record: Record, path: Path, data_dir: Path | None)
         weights = record.weights.model_copy(update={"file": None})
         record = record.model_copy(update={"remeasured": measured.metrics, "weights": weights})
     _refuse(number_faults(paper, record))
-    write_record(record, record.path())
-    say(f"published {record.path().relative_to(paths.ROOT)}")
-    return True
+    return record
 
 
 def _refuse(faults: list[str]) -> None:

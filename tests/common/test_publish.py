@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.base import paths
-from common.base.errors import NumbersError, UsageError
+from common.base.errors import CheckFailed, NumbersError, UsageError
 from common.claims.generations import generations_file
 from common.publishing import publish
 from common.publishing.measure import weights_faults
@@ -166,14 +166,39 @@ def test_without_a_finished_seed_there_is_nothing_to_publish(toy, failed_record,
     assert weights_of() is None
 
 
-def test_nothing_is_set_aside_unless_everything_can_be(toy, record, monkeypatch):
-    """Of two variants that were run again, one lacks a seed: the records of the other stay where they are too."""
+@pytest.fixture
+def again(toy, record, monkeypatch):
+    """Publishes two seeds of a variant, and leaves other runs of some of them in runs/."""
     monkeypatch.setattr(publish, "run_faults", lambda paper, of: [])
-    for variant, again in (("plain", (0, 1)), ("wide", (0,))):
+
+    def again(variant: str, *seeds: int) -> None:
         toy.publish(*(record(seed, 0.9, variant=variant) for seed in (0, 1)))
-        for seed in again:
+        for seed in seeds:
             file = paths.RUNS / "alpha_2001" / variant / "full-official" / f"seed-{seed}" / "record.json"
             write_record(record(seed, 0.8, variant=variant), file)
+
+    return again
+
+
+def test_no_record_is_replaced_whose_new_weights_measure_something_else(toy, again, monkeypatch):
+    again("plain", 0, 1)
+    before = published_records()
+
+    def ready(paper, record, path, data_dir):
+        if record.seed == 1:
+            raise CheckFailed("measured again as 0.7")
+        return record
+
+    monkeypatch.setattr(publish, "_ready", ready)
+    with pytest.raises(CheckFailed, match="measured again as 0.7"):
+        publish_runs(toy.paper(), paths.RUNS, None, replace=True)
+    assert published_records() == before and not generations_file().exists()
+
+
+def test_nothing_is_replaced_unless_everything_can_be(toy, again):
+    """Of two variants that were run again, one lacks a seed: the records of the other stay where they are too."""
+    again("plain", 0, 1)
+    again("wide", 0)
     before = published_records()
     with pytest.raises(UsageError, match=r"wide \(official\) is replaced as a whole: run seeds 1 again too."):
         publish_runs(toy.paper(), paths.RUNS, None, replace=True)

@@ -537,7 +537,7 @@ def test_records_are_replaced_as_a_whole_and_what_they_said_is_kept(changed_reci
     }
     assert tell(root, "toy", "--seeds", "2", "--runs-dir", root / "new").code == 0
     ended = tell(root, *words, "--replace")
-    assert ended.code == 0 and "set aside: 3 records of line (official)" in ended.err
+    assert ended.code == 0 and "replaced: 3 records of line (official)" in ended.err
     new = json.loads((root / "results" / "records" / "toy" / "line" / "official" / "seed-0.json").read_text())
     assert new["recipe"]["epochs"] == 25
     (kept,) = json.loads((root / "results" / "generations.json").read_text())["generations"]
