@@ -21,6 +21,7 @@ from common.publishing.checks import differences, place
 from common.publishing.history import NoHistory, checked_out, in_history, require_history
 from common.publishing.measure import same_data
 from common.publishing.plausible import on_cpu
+from common.training.provenance import MACHINE, differing
 from common.training.records import FailedRecord, FinishedRecord, Record, published_records, read_record
 from common.training.weights import RUN_WEIGHTS, load_weights, rounded, weights_hash, widened
 
@@ -138,14 +139,7 @@ def _device(record: FinishedRecord) -> str:
 
 def _machine_differences(published: FinishedRecord, again: Record) -> list[str]:
     """What the last bits may depend on, and differs: of the machine, and of the sources where they are today's."""
-    from common.training.run import MACHINE
-
-    there, here = published.environment, again.environment
-    apart = [
-        f"{name.replace('_', ' ')} {getattr(here, name)}, not {getattr(there, name)}"
-        for name in (*MACHINE, "compiled")
-        if getattr(here, name) != getattr(there, name)
-    ]
+    apart = differing(again.environment, published.environment, (*MACHINE, "compiled"))
     apart += ["other sources"] if again.code.sources != published.code.sources else []
     return [*apart, "the record was begun on yet another"] if published.earlier_environments else apart
 

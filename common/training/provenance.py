@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,10 @@ from common.base.schema import Checked
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+# What a result's last bits may depend on besides recipe, data, sources and what was compiled.
+MACHINE = ("processor", "instruction_set", "device", "threads", "processes", "torch")
 
 
 class Environment(Checked):
@@ -36,6 +41,12 @@ class Environment(Checked):
     precision: str
     compiled: str | None  # what was compiled and by what, None for eager PyTorch
     deterministic: dict[str, bool | str]
+
+
+def differing(one: Environment, other: Environment, parts: Iterable[str]) -> list[str]:
+    """Of these parts those that differ: 'threads 2, not 1'."""
+    pairs = {name: (getattr(one, name), getattr(other, name)) for name in parts}
+    return [f"{name.replace('_', ' ')} {a}, not {b}" for name, (a, b) in pairs.items() if a != b]
 
 
 def hash_of(content: object) -> str:

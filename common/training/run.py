@@ -19,7 +19,7 @@ import importlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
@@ -36,15 +36,13 @@ from common.data.passports import LocatedData
 from common.training import checkpoint, determinism, provenance
 from common.training.device import fast_precision, precision_name
 from common.training.processes import Processes, lost_peer_noticed
-from common.training.provenance import Environment
+from common.training.provenance import MACHINE, Environment, differing
 from common.training.recipes import plain
 from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, make_record, read_run, write_record
 from common.training.weights import RUN_WEIGHTS, save_weights, weights_hash
 
 SECONDS_BETWEEN_SAVES = 30.0
 SECONDS_BETWEEN_LOGS = 2.0  # curves.csv is for whoever is watching, and many rows a second may come
-# What a result's last bits may depend on besides recipe, data and sources.
-MACHINE = ("processor", "instruction_set", "device", "threads", "processes", "torch")
 
 Batch = TypeVar("Batch")
 
@@ -181,7 +179,7 @@ class Run:
         """
         self._at, self._parts = at, parts
         if self.processes.first:
-            self._remember_start()
+            self._remember_start()  # now: it is known what was compiled
         saved = self.processes.from_first(checkpoint.load(self.job.folder, warn) if self.processes.first else None)
         if saved is None:
             return
@@ -319,25 +317,32 @@ class Run:
         self.earlier_environments = start.environments
         if changed:
             raise UsageError(f"{self.job.folder}: {changed} changed since the run began. Start over with --fresh.")
-        if not (self.job.record_file.exists() or self.job.other_machine):
-            self._refuse_another_machine()
+        if not self.job.record_file.exists():
+            self._refuse_another_machine(MACHINE)
 
     @property
     def _start_file(self) -> Path:
         return self.job.folder / "run.json"
 
-    def _refuse_another_machine(self) -> None:
-        before, now = self.earlier_environments[-1], self.environment()
-        if differs := _differences(before, now):
+    def _refuse_another_machine(self, parts: Iterable[str]) -> None:
+        differs = differing(self.earlier_environments[-1], self.environment(), parts)
+        if differs and not self.job.other_machine:
             raise UsageError(
-                f"{self.job.folder} was begun elsewhere ({differs}): the bits would differ. "
+                f"{self.job.folder} was begun elsewhere ({'; '.join(differs)}): the bits would differ. "
                 "Go on with --other-machine, which the record will note, or start over with --fresh."
             )
 
     def _remember_start(self) -> None:
-        """Written once the data is loaded: a start that fails before that leaves nothing behind."""
-        now = self.environment()
-        if not self.earlier_environments or _differences(self.earlier_environments[-1], now):
+        """Written once the data is loaded: a start that fails before that leaves nothing behind.
+
+        Raises:
+            UsageError: it was begun with other compiled arithmetic. (On a GPU a graph has the bits of its parts.)
+        """
+        now, parts = self.environment(), MACHINE if self.device == "cuda" else (*MACHINE, "compiled")
+        if not self.earlier_environments:
+            self.earlier_environments.append(now)
+        elif differing(self.earlier_environments[-1], now, parts):
+            self._refuse_another_machine(parts)
             self.earlier_environments.append(now)
         start = Start(identity=self.job.identity(), environments=self.earlier_environments)
         write_whole(self._start_file, start.model_dump_json(indent=1).encode())
@@ -398,12 +403,6 @@ class Run:
             except OSError as error:  # some network file systems have no locks
                 warn(f"{self.job.folder} cannot be locked ({error.strerror}): make sure that no second run uses it.")
             yield
-
-
-def _differences(before: Environment, now: Environment) -> str:
-    """'threads 2, not 1; torch 2.11.0, not 2.15.0', '' where nothing that the bits may depend on differs."""
-    pairs = {name: (getattr(before, name), getattr(now, name)) for name in MACHINE}
-    return "; ".join(f"{name.replace('_', ' ')} {old}, not {new}" for name, (old, new) in pairs.items() if old != new)
 
 
 def run_job(job: Job) -> tuple[FinishedRecord, bool]:

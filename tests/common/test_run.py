@@ -195,6 +195,19 @@ def test_a_damaged_start_file_is_refused(job, damaged):
         run_job(job)
 
 
+def test_arithmetic_compiled_by_another_compiler_is_refused(job, monkeypatch):
+    """What was compiled is known only once a paper's `train` has begun."""
+    with killed_after(2):
+        run_job(job)
+    start = json.loads((job.folder / "run.json").read_text())
+    start["environments"][0]["compiled"] = "a step by gcc 1.2"
+    (job.folder / "run.json").write_text(json.dumps(start))
+    with pytest.raises(UsageError, match=r"was begun elsewhere \(compiled a step by gcc 1.2, not None\)"):
+        run_job(job)
+    record, _ = run_job(dataclasses.replace(job, other_machine=True))
+    assert [each.compiled for each in record.earlier_environments] == ["a step by gcc 1.2"]
+
+
 @pytest.mark.parametrize("name", run.MACHINE)
 def test_a_machine_on_which_the_bits_may_differ_is_refused(job, name):
     with killed_after(2):
