@@ -7,6 +7,13 @@ from rich.table import Table
 WIDEST = 10_000  # characters, into a pipe
 
 
+class _Results(Console):
+    """Where results are printed: a reader who left is told to whoever asked for them, and does not end the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 (the error that rich is handling)
+
+
 def print_table(title: str, columns: list[str], lines: list[list[str]]) -> None:
     """Print a table to stdout, as wide as the terminal or, into a pipe, as wide as it needs."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
@@ -14,7 +21,7 @@ def print_table(title: str, columns: list[str], lines: list[list[str]]) -> None:
         table.add_column(column, overflow="fold")  # an address too long for a narrow terminal is not cut
     for line in lines:
         table.add_row(*line)
-    console = Console(highlight=False, markup=False)
+    console = _Results(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDEST
     console.print(table)

@@ -110,12 +110,6 @@ class Comparison:
         return [row for row in self.rows if row.records or row.released]
 
     @property
-    def by_variant(self) -> dict[str, list[Row]]:
-        """The attempted rows of each variant that has some."""
-        variants = dict.fromkeys(row.variant for row in self.attempted)
-        return {variant: [row for row in self.attempted if row.variant == variant] for variant in variants}
-
-    @property
     def not_attempted(self) -> list[NotAttempted]:
         by_variant: dict[str, list[Claim]] = {}
         for row in self.rows:

@@ -109,7 +109,7 @@ class Released(Checked):
     variants: Annotated[list[str], pydantic.Field(min_length=1)]  # of this network: the first one's recipe is measured
     dataset: str  # whose passport has the file
     file: str
-    tests: list[str]  # the datasets that they are measured on, each by itself
+    tests: Annotated[list[str], pydantic.Field(min_length=1)]  # the datasets that they are measured on, each by itself
 
 
 class AlsoReported(Checked):
@@ -347,7 +347,10 @@ class Paper:
                 raise fault(f"{where}.metric: counts {metric.counted_on!r} examples, but there is no such split")
             if claim.source and not claim.detail:
                 raise fault(f"{where}.detail: must be true, for {claim.source} is not the paper")
-            rule = tolerance_by_rule(claim, self.examples(claim.variant, claim.metric))
+            examples = self.examples(claim.variant, claim.metric)
+            if not (claim.spread or metric.fixed_tolerance or examples):
+                raise fault(f"{where}.spread: is missing, and nothing else gives a margin for {metric.label}")
+            rule = tolerance_by_rule(claim, examples)
             if not math.isclose(claim.tolerance, rule, rel_tol=1e-9):
                 raise fault(f"{where}.tolerance: is {claim.tolerance}, the rule gives {rule}")
         self._check_ideas(fault)
@@ -438,7 +441,7 @@ def tolerance_by_rule(claim: Claim, examples: float | None) -> float:
         margin = metric.fixed_tolerance
     else:
         assert examples is not None, f"{claim.metric} counts nothing and has no fixed margin"
-        share = claim.value / 100
+        share = min(max(claim.value / 100, 0), 1)  # a kappa can be less than 0
         margin = 1.96 * 100 * math.sqrt(share * (1 - share) / examples)
     last_digit = 10.0 ** -len(claim.reported.partition(".")[2])
     return max(float(f"{margin:.2g}"), last_digit)

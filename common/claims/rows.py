@@ -268,11 +268,19 @@ def _over_examples(
     if metric is None or protocol is None or not examples:
         return None
     finished = [r for r in group if isinstance(r, FinishedRecord) and metric in r.metrics.get(protocol, {})]
-    mistakes = [{entry[0] for entry in record.details.get("misclassified", [])} for record in finished]
+    mistakes = [_missed(record, round(examples)) for record in finished]
     errors = [record.metrics[protocol][metric] for record in finished]
     if any(round(error * examples / 100) != len(of) for error, of in zip(errors, mistakes, strict=True)):
         return None  # there is no list, or it is that of another protocol
     return error_interval(mistakes, round(examples))
+
+
+def _missed(record: FinishedRecord, examples: int) -> set[int]:
+    """The numbers of the test examples that a record lists as errors; none where that is no such list."""
+    entries = record.details.get("misclassified", [])
+    first = [entry[0] if isinstance(entry, list) and entry else None for entry in entries]
+    numbers = {number for number in first if isinstance(number, int) and 0 <= number < examples}
+    return numbers if len(numbers) == len(first) else set()
 
 
 def left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:

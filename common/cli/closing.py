@@ -151,11 +151,12 @@ def print_closing(closing: Closing) -> None:
 
 def _line(row: Row, closing: Closing) -> list[str]:
     beside, verdict = closing.beside(row), closing.verdict(row) or "–"
+    published = f"{measured(beside)}{f', {beside.edition}' if beside.edition != row.edition else ''}" if beside else "–"
     return [
         label(row),
         row.protocol or "–",
         reported_as(row) + (f" ({UNVERIFIED})" if row.printed and row.note.startswith(UNVERIFIED) else ""),
-        measured(beside) if beside else "–",
+        published,
         measured(row),
         verdict,
     ]

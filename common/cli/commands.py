@@ -23,6 +23,7 @@ from common.cli.options import DATA_DIR_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTI
 if TYPE_CHECKING:  # Closing needs torch
     from common.cli.closing import Closing
 
+READER_LEFT = 141  # as of a program that SIGPIPE ends: what a check found was not told, so it has not passed
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -376,14 +377,16 @@ def main(words: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a terminal that knows no ± has a ? there
     try:
         words = sys.argv[1:] if words is None else words
-        with memory_told():
-            front.main(words, prog_name="bash reproduce.sh", standalone_mode=False, obj=words)
+        with memory_told(), front.make_context("bash reproduce.sh", list(words), obj=words) as context:
+            front.invoke(context)
         if sys.stdout:  # there is none after `>&-`
             sys.stdout.flush()
         code = 0
     except UserError as error:
         code = error.code
         _report(error)
+    except click.exceptions.Exit as ended:  # after --help
+        code = ended.exit_code
     except click.NoSuchOption as error:
         code = 2
         _complain(f"There is no option {error.option_name}.{nearest(error.option_name, error.possibilities or [])}")
@@ -394,7 +397,7 @@ def main(words: list[str] | None = None) -> None:
         code = 130
         _complain("Interrupted.")
     except BrokenPipeError:
-        code = 0
+        code = READER_LEFT
         _drop_output()
     except OSError as error:
         if error.errno not in DISK_FAULTS:

@@ -229,7 +229,8 @@ def _passports_of(name: str) -> list[Passport]:
     if name in find_papers():
         paper = load_paper(name)
         of_released = {dataset for released in paper.released for dataset in (released.dataset, *released.tests)}
-        return [*_passports(paper, paper.variants), *map(paper.dataset, sorted(of_released))]
+        passports = [*_passports(paper, paper.variants), *map(paper.dataset, sorted(of_released))]
+        return list({passport.name: passport for passport in passports}.values())
     known = all_passports()
     if name not in known:
         raise UsageError(f"{name!r} is neither a paper nor a dataset.{nearest(name, [*known, *find_papers()])}")

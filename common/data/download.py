@@ -105,7 +105,12 @@ class _Watch:
     """Stands between pooch and the file it writes: counts bytes and notices a server that drips or floods."""
 
     def __init__(self, limit: int | None):
-        self.limit, self.received = limit or math.inf, 0
+        self.limit = limit or math.inf
+        self.begin()
+
+    def begin(self) -> None:
+        """An attempt."""
+        self.received = 0
         self.started = self.last = time.monotonic()
 
     def download(self, url: str, path: str, _: object) -> None:
@@ -142,15 +147,17 @@ def _fetch_file(folder: Path, name: str, file: DataFile, report: Report) -> None
     failure: list[Exception] = []
 
     def work() -> None:
+        idle = 0.0  # seconds that ended in nothing: where there is no network, nobody waits for every address
         for url in file.urls * TRIES:
+            watch.begin()
             try:
                 pooch.retrieve(url, known_hash, name, folder, downloader=watch.download)
                 failure.clear()
                 return
             except Exception as error:  # whatever the network or the server does
                 failure.append(error)
-                watch.received = 0
-                if time.monotonic() - watch.started > PATIENCE_S / 3:
+                idle += time.monotonic() - watch.last
+                if idle > PATIENCE_S / 3:
                     return
 
     _quiet_pooch()

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from common.base import paths
-from common.base.errors import DataAbsent, MachineError
+from common.base.errors import DataAbsent, MachineError, UsageError
 from common.base.progress import say, warn
 from common.data.download import fetch
-from common.data.passports import LocatedData, Passport, locate
+from common.data.passports import LocatedData, Passport, locate, search_folders
 
 
 def real_data(passport: Passport, data_dir: Path | None = None) -> LocatedData:
@@ -26,9 +26,12 @@ def find_data(passport: Passport, preset: str, mode: str, data_dir: Path | None)
     """The real data if it is available and wanted, else the stand-in, with a warning.
 
     Raises:
-        DataError: damaged data; or absent data, where real data was asked for.
+        DataError: damaged data; or absent data, where real data was asked for. UsageError: that was for `smoke`.
     """
     standin = LocatedData(passport.name, paths.STANDIN, None, {})
+    search_folders(data_dir)
+    if (preset, mode) == ("smoke", "real"):
+        raise UsageError("--preset smoke is a test on the stand-in: leave out --data real, or take --preset quick.")
     if preset == "smoke" or mode == "standin":
         return standin
     try:

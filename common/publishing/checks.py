@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from common.base import paths
 from common.claims.papers import Paper
-from common.data.passports import Passport
+from common.data.passports import Passport, folder_digest
 from common.publishing.plausible import environment_faults, on_cpu
 from common.training.provenance import hash_of, recipe_hash
 from common.training.records import (
@@ -121,10 +121,13 @@ def run_faults(paper: Paper, record: Record) -> list[str]:
 def _data_faults(passport: Passport, data: FilesUsed) -> list[str]:
     if data.edition not in passport.editions:
         return [f"its edition {data.edition!r} is not in the passport of {passport.name}"]
-    known = passport.editions[data.edition].files  # none where the passport cannot name them
-    if known and known.keys() != data.files.keys():
+    edition = passport.editions[data.edition]
+    known = edition.files  # none where the passport cannot name them
+    digest = edition.digest and folder_digest(data.files)  # of them all
+    if digest != edition.digest or (known and known.keys() != data.files.keys()):
         return [f"its data files are not those of {passport.name} ({data.edition})"]
-    others = [name for name, file in known.items() if file.sha256 not in (None, data.files[name])]
+    checked = {name: file for name, file in known.items() if file.sha256 or file.sha256_begins}
+    others = [name for name, file in checked.items() if not file.has(data.files[name])]
     return [f"{name} was not the file that its passport names" for name in others]
 
 

@@ -142,25 +142,24 @@ def _entries(paper: Paper, variant: str | None) -> list[Released]:
 def _measurable(
     paper: Paper, entries: list[Released], data_dir: Path | None
 ) -> Iterable[tuple[Released, LocatedData, LocatedData]]:
-    """Weights and each dataset that they can be measured on; unavailable ones are reported.
+    """Weights and each dataset that they can be measured on; what is unavailable is reported.
 
     Raises:
-        DataAbsent: none is available. DataError: the data is damaged.
+        DataAbsent: no weights are available with something to measure them on. DataError: the data is damaged.
     """
-    weights = {name: real_data(paper.dataset(name), data_dir) for name in {released.dataset for released in entries}}
-    tests = {}
-    for name in dict.fromkeys(name for released in entries for name in released.tests):
+    here: dict[str, LocatedData] = {}
+    absent: list[str] = []
+    for name in dict.fromkeys(name for released in entries for name in (released.dataset, *released.tests)):
         try:
-            tests[name] = real_data(paper.dataset(name), data_dir)
-        except (DataAbsent, MachineError) as absent:
-            last = absent
-            say(f"not measured on {name}: {absent}")
-    if not tests:
-        raise DataAbsent(str(last))
-    for released in entries:
-        for name in released.tests:
-            if name in tests:
-                yield released, weights[released.dataset], tests[name]
+            here[name] = real_data(paper.dataset(name), data_dir)
+        except (DataAbsent, MachineError) as error:
+            absent.append(str(error))
+            say(f"left out: {error}")
+    pairs = [(of, test) for of in entries for test in of.tests if {of.dataset, test} <= here.keys()]
+    if not pairs:
+        raise DataAbsent(absent[-1])
+    for of, test in pairs:
+        yield of, here[of.dataset], here[test]
 
 
 def _print(paper: Paper, released: Released, data: LocatedData, measured: Measured) -> None:

@@ -20,6 +20,18 @@ MEASURED = ("metrics", "curves", "details")  # what a run hands over besides its
 Metrics = dict[str, dict[str, float]]  # protocol to metric to value
 
 
+def _date(text: str) -> str:
+    """
+    Raises:
+        ValueError: it is none.
+    """
+    datetime.date.fromisoformat(text)
+    return text
+
+
+Date = Annotated[str, pydantic.AfterValidator(_date)]
+
+
 class FilesUsed(Checked):
     dataset: str
     edition: str
@@ -31,7 +43,7 @@ class DataUsed(FilesUsed):
 
 
 class Code(Checked):
-    commit: str | None
+    commit: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{40}$")] | None
     committed: bool
     sources: str
 
@@ -69,7 +81,7 @@ class RunRecord(Checked):
     preset: Literal["full", "quick", "smoke"]
     seed: int
     modified: bool
-    date: str
+    date: Date
     recipe: dict[str, bool | int | float | str | list | None]
     recipe_hash: str
     data: DataUsed
@@ -153,7 +165,7 @@ class ReleasedRecord(Checked):
     kind: Literal["released"] = "released"
     paper: str
     id: str  # in paper.yaml
-    date: str
+    date: Date
     metrics: Metrics
     details: dict[str, list] = {}
     weights: WeightsFile

@@ -304,7 +304,7 @@ class Run:
         """
         if self.job.fresh:
             checkpoint.clear(self.job.folder)
-            for name in ("record.json", "run.json"):
+            for name in ("record.json", "run.json", "curves.csv", RUN_WEIGHTS):
                 (self.job.folder / name).unlink(missing_ok=True)
         if not self._start_file.exists():
             return

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from common.base import paths
 from common.claims.papers import Paper
+from common.data.passports import folder_digest
 from common.publishing.checks import differences, paper_faults, record_faults, released_faults, same
 from common.publishing.plausible import environment_faults
 from common.training.provenance import hash_of
@@ -225,6 +227,17 @@ def test_a_file_of_which_the_passport_knows_no_sha256_may_be_any(toy, paper, sou
     text = file.read_text()
     file.write_text(text.replace(f"sha256: {hashlib.sha256(toy.content('test.bin')).hexdigest()}", "sha256: null"))
     assert file.read_text() != text and record_faults(toy.paper(), other) == []
+
+
+def test_files_known_by_one_hash_of_all_are_checked_by_it(toy, paper, sound):
+    """Where nobody publishes a checksum of each."""
+    record, file = sound(), paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"]["official"] |= {"files": {}, "folders": {"x": 2}, "digest": folder_digest(record.data.files)}
+    file.write_text(yaml.safe_dump(content))
+    assert record_faults(toy.paper(), record) == []
+    other = changed(record, lambda c: c["data"]["files"].update({"test.bin": "00" * 32}))
+    assert record_faults(toy.paper(), other) == ["its data files are not those of shapes (official)"]
 
 
 def test_faults_of_a_paper_name_the_record(toy, paper, sound):

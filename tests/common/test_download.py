@@ -235,6 +235,26 @@ def test_an_interruption_half_way_is_tried_again(toy, servers, good):
     assert servers.asked == ["/train.bin", "/train.bin", "/test.bin"]
 
 
+def test_an_interruption_late_in_a_long_transfer_is_tried_again(toy, servers, good, monkeypatch):
+    """What counts is the time in which nothing came, not how long the file has taken so far."""
+    monkeypatch.setattr(module, "PATIENCE_S", 1.5)
+    monkeypatch.setattr(module, "SLOWEST_BYTES_PER_S", 100)
+
+    def late(handler, k):
+        if k:
+            good(handler, k)
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", "4200")
+        handler.end_headers()
+        for start in range(0, 4000, 1000):
+            handler.wfile.write(toy.content("train.bin")[start : start + 1000])
+            time.sleep(0.2)
+
+    assert fetch(shapes_at(toy, servers.start(late))).edition == "official"
+    assert servers.asked == ["/train.bin", "/train.bin", "/test.bin"]
+
+
 def test_interrupted_every_time(toy, servers):
     passport = shapes_at(toy, servers.start(lambda handler, k: send(handler, toy.content("train.bin")[:2100], 4200)))
     gives_up(passport, "2100")

@@ -48,7 +48,11 @@ def test_a_row_has_it_where_its_records_keep_what_they_missed(toy, record):
     assert low < row.summary.mean < high
 
 
-@pytest.mark.parametrize("other", [{}, missed(0, 94)])
+NO_NUMBERS = {"misclassified": [*range(95)]}
+BEYOND = {"misclassified": [[number, 3, 8] for number in range(9_906, 10_001)]}
+
+
+@pytest.mark.parametrize("other", [{}, missed(0, 94), NO_NUMBERS, BEYOND])
 def test_a_record_without_the_list_or_with_one_of_another_protocol_has_none(toy, record, other):
     row = row_of(toy, [record(0, details=missed(0)), record(1, details=missed(0)), record(2, details=other)])
     assert row.over_examples is None

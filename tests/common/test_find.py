@@ -3,7 +3,7 @@
 import pytest
 
 from common.base import paths
-from common.base.errors import DataAbsent, DataError
+from common.base.errors import DataAbsent, DataError, UsageError
 from common.data.find import find_data, real_data
 
 
@@ -21,6 +21,14 @@ def test_advice_that_is_followed_finds_the_data(toy, absent):
     folder = toy.put_data(disk)
     assert folder.name == "shapes"
     assert find_data(passport, "full", "real", disk).folder == folder
+
+
+def test_what_smoke_cannot_have_is_refused_and_not_passed_over(absent):
+    passport, disk = absent
+    with pytest.raises(UsageError, match="--preset smoke is a test on the stand-in: leave out --data real"):
+        find_data(passport, "smoke", "real", disk)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        find_data(passport, "smoke", "auto", disk / "nowhere")
 
 
 def test_only_absent_data_becomes_the_stand_in_and_only_where_a_run_may(toy, absent, capsys):

@@ -50,6 +50,10 @@ BROKEN = {
         first_claim(metric="tset_error"),
         "claims.plain-test.metric: 'tset_error' is not a metric. Did you mean test_error?",
     ),
+    "no margin": (
+        lambda c: c["claims"][0].update(metric="gradient_norm"),
+        "claims.plain-test.spread: is missing, and nothing else gives a margin for gradient norm",
+    ),
     "unknown protocol": (first_claim(protocol="first"), "claims.plain-test.protocol: 'first'"),
     "unknown dataset": (
         lambda c: c["variants"]["wide"].update(dataset="shape"),

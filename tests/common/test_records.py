@@ -59,6 +59,8 @@ BROKEN = {
     ),
     "failed without reason": (lambda c: c.update(status="failed"), "failure: "),
     "finished without metrics": (lambda c: c.update(metrics={}), "metrics: "),
+    "no date": (lambda c: c.update(date="2001-02-30"), "date: "),
+    "no commit but a name": (lambda c: c["code"].update(commit="HEAD"), "code.commit: "),
     "finished without weights": (lambda c: c.update(weights=None), "weights: "),
 }
 
@@ -88,7 +90,7 @@ def test_a_broken_record_is_told_in_one_line_with_its_place(tmp_path, record, na
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1e+400", "1" * 400 + ".0"])
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1e+400", "1" * 400 + ".0", "9" * 240 + "e99"])
 @pytest.mark.parametrize("place", ["recipe", "details"])
 def test_a_number_that_is_not_finite_is_found_however_it_is_written(tmp_path, record, place, number):
     """In a file laid out as ours are, which is read in another way than one that is all in one line."""

@@ -114,6 +114,17 @@ def test_killed_twice_it_counts_samples_and_seconds_of_all_parts(job):
     assert record.times.samples_per_second == pytest.approx(EPOCHS * COUNT / record.times.training_seconds)
 
 
+def test_a_fresh_start_leaves_nothing_of_the_run_before(job, monkeypatch):
+    """Else a network and curves would lie beside a record that is not theirs."""
+    run_job(job)
+    left = {file.name for file in job.folder.iterdir()}
+    assert {"record.json", "run.json", "curves.csv", "weights.safetensors"} <= left
+    monkeypatch.setattr(run, "_train_and_measure", lambda run: (_ for _ in ()).throw(NumbersError("the loss is nan")))
+    with pytest.raises(NumbersError):
+        run_job(dataclasses.replace(job, fresh=True))
+    assert {file.name for file in job.folder.iterdir()} == {"record.json", "lock"}
+
+
 def test_it_is_kept_when_the_time_has_come_and_not_before(job, monkeypatch):
     kept = []
     monkeypatch.setattr(checkpoint, "save", lambda folder, samples, state: kept.append(samples))

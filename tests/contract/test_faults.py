@@ -118,11 +118,12 @@ def test_a_table_that_cannot_be_written_ends_with_5_and_keeps_the_record(tmp_pat
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_reader_who_leaves_early_hears_nothing(words):
+def test_a_reader_who_leaves_early_hears_nothing_and_no_check_has_passed(words):
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        assert printed_to(writing, *words).err == ""
+        ended = printed_to(writing, *words)
+        assert (ended.code, ended.err) == (141, "")
     finally:
         os.close(writing)
 

@@ -202,7 +202,7 @@ def test_without_data_there_is_nothing_to_measure_on(root, tmp_path):
     copy = shutil.copytree(root, tmp_path / "repository")
     shutil.rmtree(copy / "data" / "clouds")
     ended = tell(copy, "eval", "toy", "--released")
-    assert ended.code == 3 and "not measured on clouds: " in ended.err
+    assert ended.code == 3 and "left out: " in ended.err
     assert "Two clouds cannot be fetched" in ended.complaint[-1]
 
 
