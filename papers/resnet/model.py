@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from common.base.errors import UsageError
 
-Family = Literal["cifar", "imagenet"]
 # "none" is the plain network. Where F(x) and x differ in size, A pads with zeros and B projects; C always projects.
 Shortcuts = Literal["none", "A", "B", "C"]
 # Which convolution of a bottleneck has the stride: the first, as in the paper, or the second, as in
@@ -225,26 +224,6 @@ class ImageNetResNet(nn.Module):
         x = self.conv4_x(x)
         x = self.conv5_x(x)
         return self.fc(x.mean((2, 3)))
-
-
-def build(
-    family: Family, depth: int, shortcuts: Shortcuts, stride_at: StrideAt = "1x1", classes: int | None = None
-) -> nn.Module:
-    """The network that a recipe names.
-
-    Args:
-        family: "cifar" for pictures of 32x32, "imagenet" for those of 224x224.
-        classes: by default as many as the data set that the family is named after has.
-
-    Raises:
-        UsageError: no such network.
-    """
-    if family not in ("cifar", "imagenet"):
-        raise UsageError(f"--family {family}: must be cifar or imagenet.")
-    if family == "imagenet":
-        return ImageNetResNet(depth, shortcuts, stride_at, classes or 1000)
-    _check("stride_at", stride_at, ("1x1",))
-    return CifarResNet(depth, shortcuts, classes or 10)
 
 
 def _check(field: str, value: str, possible: tuple[str, ...]) -> None:

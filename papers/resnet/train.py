@@ -81,7 +81,10 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe | ImageNe
     iterations = {"full": full.iterations, "quick": QUICK_LAYERS // full.depth}[preset]
     if standin:
         iterations = min(iterations, 4000 // full.depth)
-    return full if iterations == full.iterations else replace(shortened(full, iterations), compiled=False)
+    if iterations == full.iterations:
+        return full
+    # A warm-up ends with an epoch, and these schedules are hardly longer than one.
+    return replace(shortened(full, iterations), warmup_rate=None, compiled=False)
 
 
 def learning_rate(recipe: Recipe, iteration: int, warming_up: bool = False) -> float:

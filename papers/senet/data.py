@@ -21,8 +21,8 @@ PADDING = 4  # pixels on each side
 
 @dataclass(frozen=True)
 class Standard:
-    """What pictures are standardised by: a mean, (1, 3, 32, 32) or (1, 3, 1, 1), and a standard deviation of
-    each channel, (1, 3, 1, 1), or None to subtract only."""
+    """What pictures are standardised by: a mean, of each pixel or each channel, and a standard deviation of each
+    channel, or None to subtract only. Their shapes go with pictures (N, 3, H, W)."""
 
     mean: Tensor
     deviation: Tensor | None
@@ -31,7 +31,7 @@ class Standard:
         return Standard(self.mean.to(device), None if self.deviation is None else self.deviation.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures (N, 3, 32, 32) as uint8 to what the network takes: float32, channels-last."""
+        """Pictures (N, 3, H, W) as uint8 to what the network takes: float32, channels-last."""
         centred = images.to(torch.float32, memory_format=torch.channels_last) - self.mean
         return centred if self.deviation is None else centred / self.deviation
 

@@ -23,6 +23,7 @@ from common.data.passports import LocatedData
 from common.training.evaluation import Measured
 from common.training.weights import fit_weights
 from papers.senet import imagenet
+from papers.senet.data import Standard
 from papers.senet.imagenet import ImageNetRecipe
 from papers.senet.model import SqueezeExcitation
 from papers.senet.train import IMAGES_AT_ONCE, STANDARDS, Recipe, build_model, classify, hold_out, on_device
@@ -102,15 +103,16 @@ def evaluate_on_cifar(weights: dict[str, Tensor], recipe: Recipe, data: LocatedD
 class Classifier(nn.Module):
     """A trained network that takes pictures as they are."""
 
-    def __init__(self, network: nn.Module, standard: Callable[[Tensor], Tensor]):
+    def __init__(self, network: nn.Module, standard: Standard):
         super().__init__()
         self.network = network
-        self.standard = standard
+        self.register_buffer("mean", standard.mean)
+        self.register_buffer("deviation", standard.deviation)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures of CIFAR-10 (N, 3, 32, 32), or crops of larger ones such as (N, 3, 224, 224), uint8, on the CPU, to
-        logits (N, classes)."""
-        return self.network(self.standard(images))
+        """Pictures of CIFAR-10 (N, 3, 32, 32), or crops of larger ones such as (N, 3, 224, 224), uint8, to logits
+        (N, classes)."""
+        return self.network(Standard(self.mean, self.deviation)(images))
 
 
 def predictor(
@@ -124,7 +126,7 @@ def predictor(
     """
     if isinstance(recipe, ImageNetRecipe):
         model, mean = imagenet_network(weights, recipe, classes=len(weights["fc.bias"]))
-        return Classifier(model, partial(imagenet.as_input, mean=mean))
+        return Classifier(model, Standard(mean[:, None, None], None))
     model = build_model(recipe)
     fit_weights(model, weights)
     train_images = hold_out(load(training_data()), recipe.held_out).train_images

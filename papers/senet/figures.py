@@ -106,7 +106,7 @@ def gates_of_classes(records: list[FinishedRecord], data: Data) -> Figure | None
     for axis in axes[:, 0]:
         axis.set_ylabel("gate", fontsize=8)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    deviations = [float(gates.mean.std(0).mean()) for gates in measured.values()]
+    deviations = [between for _, between, _ in (gates.summary() for gates in measured.values())]
     title = f"gates deviate by {deviations[0]:.3f} in the first block, {deviations[-1]:.3f} in the last"
     figure.suptitle(f"From class to class {title} ({SHOWN})", fontsize=9)
     figure.tight_layout(rect=(0, 0.08, 1, 1))

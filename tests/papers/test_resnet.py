@@ -114,6 +114,9 @@ def test_shorter_presets_keep_the_schedules_shape(variant):
         assert 1 <= short.iterations <= full.iterations // 5 and not short.compiled
         assert [learning_rate(short, 0), learning_rate(short, short.iterations)] == [0.1, 0.1 / 100]
         same = {"iterations": 1, "milestones": (), "compiled": False, "depth": 8 if preset == "smoke" else full.depth}
+        if preset != "smoke":  # all of their rates are those of the schedule
+            assert short.warmup_rate is None
+            same["warmup_rate"] = None
         assert replace(short, **same) == replace(full, **same)
     assert recipe(variant, "quick").iterations == 1600 * 20 // full.depth  # whatever the variant's own number is
     assert recipe(variant, "full", standin=True).iterations * full.depth <= 4000  # so that two minutes do
