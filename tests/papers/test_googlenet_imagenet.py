@@ -131,6 +131,19 @@ def test_the_loop_is_a_plain_one(tmp_path):
     assert metrics_of_curves(record.curves, work.recipe) == {} and record.curves["rate"] == [0.03]
 
 
+def test_every_update_has_its_rate_and_the_papers_constants(tmp_path, updates):
+    """Sec. 6; of all parameters. Here the rate falls after every epoch, of three batches; the run is cut after that; and
+    the second network of an ensemble begins with the first rate."""
+    how = {"variant": "imagenet-ensemble", "decay_epochs": 1}
+    with helpers.killed_after(8):
+        run_job(job(tmp_path, **how))
+    assert finished(tmp_path, **how).curves["rate"] == pytest.approx(2 * [0.03, 0.03 * 0.96])
+    assert [update["lr"] for update in updates] == pytest.approx(2 * ([0.03] * 3 + [0.03 * 0.96] * 3))
+    constants = {"momentum": 0.9, "weight_decay": 0.0002, "dampening": 0, "nesterov": False}
+    for update in updates:
+        assert update | constants == update and update["tensors"] == len(list(GoogLeNet(10, side=80).parameters()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["imagenet", "imagenet-torchvision"])
 def test_two_processes_learn_the_very_bits_of_one(tmp_path, runs, variant):

@@ -62,19 +62,6 @@ def cut_after(iterations: int, folder, **how) -> None:
         run_job(job(folder, **how))
 
 
-@pytest.fixture
-def rates(monkeypatch) -> list[float]:
-    """The rate of every update that is made."""
-    honest, taken = torch.optim.SGD.step, []
-
-    def step(optimiser):
-        taken.append(optimiser.param_groups[0]["lr"])
-        honest(optimiser)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
-    return taken
-
-
 # ---- the recipe -----------------------------------------------------------------------------------
 
 
@@ -208,29 +195,29 @@ def test_every_epoch_shows_every_picture_once_in_an_order_of_its_own(tmp_path, f
         assert torch.equal(epoch.flatten(1).float().sort(0).values, few.train_images.flatten(1).float().sort(0).values)
 
 
-def test_the_loop_stops_at_its_last_iteration_exactly(tmp_path, rates):
+def test_the_loop_stops_at_its_last_iteration_exactly(tmp_path, updates):
     record = finished(tmp_path)
     assert (record.recipe["iterations"], record.recipe["milestones"]) == (ITERATIONS, [4, 6])
-    assert rates == [0.1] * 4 + [0.01] * 2 + [0.1 / 100] * 2
+    assert [update["lr"] for update in updates] == [0.1] * 4 + [0.01] * 2 + [0.1 / 100] * 2
     assert record.curves["iteration"] == [PER_EPOCH, ITERATIONS]
     assert all(len(values) == 2 for values in record.curves.values())
 
 
 @pytest.mark.parametrize("threshold, epochs", [(0, 3), (100, 1)])
-def test_the_warm_up_lasts_whole_epochs_until_the_error_is_below(tmp_path, rates, threshold, epochs):
+def test_the_warm_up_lasts_whole_epochs_until_the_error_is_below(tmp_path, updates, threshold, epochs):
     """An error is never below 0, and always below 100 here."""
     schedule = {"iterations": 13, "milestones": (11, 12)}
     record = finished(tmp_path, variant="resnet110", warmup_error=threshold, **schedule)
     warm = min(epochs * PER_EPOCH, 13)
-    assert rates == [0.01] * warm + ([0.1] * 11 + [0.01, 0.1 / 100])[warm:]
+    assert [update["lr"] for update in updates] == [0.01] * warm + ([0.1] * 11 + [0.01, 0.1 / 100])[warm:]
     assert record.curves["train_error"][0] < 100
 
 
-def test_a_run_cut_in_the_warm_up_or_after_it_keeps_its_rates(tmp_path, rates):
+def test_a_run_cut_in_the_warm_up_or_after_it_keeps_its_rates(tmp_path, updates):
     for iterations in (3, 7):
         cut_after(iterations, tmp_path / str(iterations), variant="resnet110", warmup_error=100)
         finished(tmp_path / str(iterations), variant="resnet110", warmup_error=100)
-    assert rates == 2 * ([0.01] * 5 + [0.01] + [0.1 / 100] * 2)
+    assert [update["lr"] for update in updates] == 2 * ([0.01] * 5 + [0.01] + [0.1 / 100] * 2)
 
 
 def test_the_curves_are_means_over_the_pictures_as_they_come(tmp_path, monkeypatch):

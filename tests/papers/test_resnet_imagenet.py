@@ -139,6 +139,19 @@ def test_the_loop_is_a_plain_one(tmp_path):
     assert (record.curves["rate"], record.curves["iteration"]) == ([0.1], [3])
 
 
+def test_every_update_has_its_rate_and_the_papers_constants(tmp_path, updates):
+    """Sec. 3.4; of all parameters. Here every second epoch is a plateau, and the run is cut after the first drop."""
+    how = {"iterations": 21, "patience": 1, "improvement": 100}
+    with helpers.killed_after(16):
+        run_job(job(tmp_path, **how))
+    network = imagenet.build_model(job(tmp_path, **how).recipe, 10)
+    assert finished(tmp_path, **how).curves["rate"] == [0.1, 0.1, 0.01]
+    assert [update["lr"] for update in updates] == [0.1] * 14 + [0.01] * 2 + [0.01] * 5
+    constants = {"momentum": 0.9, "weight_decay": 0.0001, "dampening": 0, "nesterov": False}
+    for update in updates:
+        assert update | constants == update and update["tensors"] == len(list(network.parameters()))
+
+
 @pytest.mark.slow
 def test_two_processes_learn_the_very_bits_of_one(tmp_path):
     """A batch of two groups: one process adds up the gradients that two processes have one each of. The moments that

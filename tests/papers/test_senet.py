@@ -69,19 +69,6 @@ def cut_after(iterations: int, folder, **how) -> None:
         run_job(job(folder, **how))
 
 
-@pytest.fixture
-def rates(monkeypatch) -> list[float]:
-    """The rate of every update that is made."""
-    honest, taken = torch.optim.SGD.step, []
-
-    def step(optimiser):
-        taken.append(optimiser.param_groups[0]["lr"])
-        honest(optimiser)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
-    return taken
-
-
 # ---- the recipes ----------------------------------------------------------------------------------
 
 
@@ -222,10 +209,10 @@ def test_the_update_is_momentum_and_decay_of_every_parameter(tmp_path, few):
         torch.testing.assert_close(ours[name], theirs, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_every_update_has_its_rate_and_the_last_iteration_is_the_last(tmp_path, rates):
+def test_every_update_has_its_rate_and_the_last_iteration_is_the_last(tmp_path, updates):
     record = finished(tmp_path, variant="se-preact-resnet110")
     assert (record.recipe["iterations"], record.recipe["milestones"]) == (ITERATIONS, [4, 6])
-    assert rates == [0.01] + [0.1] * 3 + [0.01] * 2 + [0.1 / 100] * 2
+    assert [update["lr"] for update in updates] == [0.01] + [0.1] * 3 + [0.01] * 2 + [0.1 / 100] * 2
     assert record.curves["iteration"] == [PER_EPOCH, ITERATIONS]
     assert all(len(values) == 2 for values in record.curves.values())
 

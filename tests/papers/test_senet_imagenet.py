@@ -165,6 +165,18 @@ def test_the_loop_is_a_plain_one(tmp_path, narrow):
     assert record.curves["rate"] == [0.001]
 
 
+def test_every_update_has_its_rate_and_the_papers_constants(tmp_path, narrow, updates):
+    """Sec. 5.1; of all parameters. Here the rate falls after an epoch of two batches, and the run is cut after that."""
+    with helpers.killed_after(3):
+        run_job(job(tmp_path))
+    network = imagenet.build_model(job(tmp_path).recipe, 10)
+    assert finished(tmp_path).curves["rate"] == pytest.approx([0.6, 0.06])
+    assert [update["lr"] for update in updates] == pytest.approx([0.6] * 2 + [0.06] * 2)
+    constants = {"momentum": 0.9, "weight_decay": 0.0001, "dampening": 0, "nesterov": False}
+    for update in updates:
+        assert update | constants == update and update["tensors"] == len(list(network.parameters()))
+
+
 @pytest.mark.slow
 def test_two_processes_learn_the_very_bits_of_one(tmp_path):
     """A batch of two groups: one process adds up the gradients that two processes have one each of. The moments that
