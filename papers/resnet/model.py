@@ -36,8 +36,8 @@ BOTTLENECK_FROM = 50  # layers; Table 1
 EXPANSION = 4  # a bottleneck's output has four times the maps of its 3x3 convolution
 
 # Of batch normalization the paper gives neither. These are PyTorch's and those of fb.resnet.torch, with
-# which Facebook reproduced the paper. For their released weights the authors replaced the running moments
-# by those of the whole training set.
+# which Facebook reproduced the paper. In their released weights the authors have plain averages over many pictures,
+# taken after training, in the place of the running moments.
 EPSILON = 1e-5
 MOMENTUM = 0.1  # the share of the newest batch in the moments that a test uses
 

@@ -231,7 +231,7 @@ def preactivation_unit(
         first: of the network; its shortcut starts from the activated maps ([14], Appendix).
     """
     shortcut = None
-    if inputs != outputs:  # a bare projection of the activated maps, as in the code of [14], which has bottlenecks only
+    if inputs != outputs:  # a bare projection of the activated maps, as in the code published with [14]
         shortcut = convolution(inputs, outputs, 1, stride)
     elif first:
         shortcut = nn.Identity()

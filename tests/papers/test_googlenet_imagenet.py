@@ -132,8 +132,8 @@ def test_the_loop_is_a_plain_one(tmp_path):
 
 
 def test_every_update_has_its_rate_and_the_papers_constants(tmp_path, updates):
-    """Sec. 6; of all parameters. Here the rate falls after every epoch, of three batches; the run is cut after that; and
-    the second network of an ensemble begins with the first rate."""
+    """Sec. 6; of all parameters. Here the rate falls after every epoch, of three batches, and the run is cut after it.
+    The second network of an ensemble begins with the first rate."""
     how = {"variant": "imagenet-ensemble", "decay_epochs": 1}
     with helpers.killed_after(8):
         run_job(job(tmp_path, **how))
