@@ -23,6 +23,13 @@ NUMBER = r"-?\d+(\.\d+)?"
 MEASURED = r"\{([^{}]*)\}"  # in `why`: what was measured, as {variant/protocol/metric}
 
 
+class Needs(Checked):
+    """What a run takes, by estimate."""
+
+    hours: float
+    device: str = "cpu"
+
+
 class Variant(Checked):
     """One training run: model, dataset, split and protocol."""
 
@@ -31,6 +38,7 @@ class Variant(Checked):
     splits: dict[str, Count] | None = None  # examples on each side, where the variant splits the dataset in its own way
     # How many make a verdict, fixed before the first run: otherwise one could stop as soon as the verdict pleases.
     seeds: Annotated[int, pydantic.Field(ge=LEAST_SEEDS)] = LEAST_SEEDS
+    needs: Needs | None = None  # where no claim says it
 
 
 class Spread(Checked):
@@ -45,13 +53,6 @@ class Reference(Checked):
 
     source: str
     value: str
-
-
-class Needs(Checked):
-    """What a run that could settle the claim takes."""
-
-    hours: float
-    device: str = "cpu"
 
 
 class Claim(Checked):

@@ -146,8 +146,9 @@ def _passports(paper: Paper, variants: Iterable[str]) -> list[Passport]:
 
 
 def _estimate(paper: Paper, variant: str) -> dict | None:
-    """What the claims of a variant say that a run needs, in hours and on which device."""
+    """What a run of a variant needs, in hours and on which device: as its claims say or, without any, the variant."""
     needs = [claim.needs for claim in paper.claims if claim.variant == variant]
+    needs += filter(None, [paper.variants[variant].needs])
     return max(needs, key=lambda need: need.hours).model_dump() if needs else None
 
 

@@ -55,21 +55,22 @@ def test_a_time_is_that_of_a_gpu_only_where_no_cpu_was_timed(toy, record, capsys
     assert [(e["minutes"], e["device"]) for e in entries(capsys)] == [(1.0, "cpu"), (None, None)]
 
 
-def test_what_was_not_measured_is_estimated_as_its_claims_say(toy, record, capsys):
-    """As the one that needs most."""
+def test_what_was_not_measured_is_estimated_as_its_claims_or_the_variant_say(toy, record, capsys):
+    """As the claim that needs most."""
     content = toy.paper_content()
     content["claims"].append(content["claims"][0] | {"id": "sooner", "protocol": "best", "needs": {"hours": 0.1}})
     content["variants"]["plain wide"] = content["variants"]["plain"]
+    content["variants"]["without a claim"] = content["variants"]["plain"] | {"needs": {"hours": 3}}
     content["claims"][1]["needs"] = {"hours": 0.2, "device": "GPU"}
     toy.paper(content=content)
     assert [e["estimate"] for e in entries(capsys)] == [
-        {"hours": 0.5, "device": "cpu"}, {"hours": 0.2, "device": "GPU"}, None,
+        {"hours": 0.5, "device": "cpu"}, {"hours": 0.2, "device": "GPU"}, None, {"hours": 3, "device": "cpu"},
     ]  # fmt: skip
     listing.show_variants(load_paper("alpha_2001"), as_json=False)
-    plain, wide, both = capsys.readouterr().out.splitlines()[4:7]
+    plain, wide, both, said = capsys.readouterr().out.splitlines()[4:8]
     assert plain.rstrip().endswith("  about 30 min (estimate)")
     assert wide.rstrip().endswith("  about 12 min on a GPU (estimate)")
-    assert both.rstrip().endswith("  not measured")
+    assert both.rstrip().endswith("  not measured") and said.rstrip().endswith("  about 3.0 h (estimate)")
     toy.publish(record())
     listing.show_variants(load_paper("alpha_2001"), as_json=False)
     assert capsys.readouterr().out.splitlines()[4].rstrip().endswith("  60 s per seed")
