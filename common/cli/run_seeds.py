@@ -57,8 +57,9 @@ def run_seeds(
 
         def job(seed: int) -> Job:
             return Job(
-                paper.name, variant, preset, seed, recipe, recipe != planned, located, device, runs_dir, command, code,
-                fresh, other_machine, processes,
+                paper=paper.name, variant=variant, preset=preset, seed=seed, recipe=recipe, modified=recipe != planned,
+                data=located, device=device, runs_dir=runs_dir, command=command, code=code, fresh=fresh,
+                other_machine=other_machine, processes=processes,
             )  # fmt: skip
 
         return [_run_seed(job(seed)) for seed in seeds]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.base.errors import DataError
 from common.data.passports import LocatedData
-from common.data.photographs import shipped_photograph
+from common.data.photographs import PHOTOGRAPHS, TRAIN_SHARE, shipped_photograph
 from common.data.splits import split_hash
 
 SIDE = 32
@@ -24,13 +24,8 @@ TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = "test_batch.bin"
 PICTURES_PER_FILE = 10_000
 
-# The stand-in: each class is one photograph. Crops of its left part are for training, of the rest for testing.
-PHOTOGRAPHS = (
-    "astronaut.png", "chelsea.png", "china.jpg", "coffee.png", "flower.jpg",
-    "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
-)  # fmt: skip
+# The stand-in: crops of photographs.
 PHOTOGRAPH_HEIGHT = 96  # pixels, to which each is reduced, so that a crop shows more than a surface
-TRAIN_SHARE = 2 / 3  # of the width
 STANDIN_TRAIN, STANDIN_TEST = 64, 16  # crops a class
 STANDIN_SEED = 10
 

@@ -16,20 +16,15 @@ from torch import Tensor
 from common.base.errors import DataError
 from common.data.image_folder import read_picture
 from common.data.passports import LocatedData, class_folders, visible_files
-from common.data.photographs import shipped_photograph
+from common.data.photographs import PHOTOGRAPHS, TRAIN_SHARE, shipped_photograph
 from common.data.splits import split_hash
 
 TRAIN, TEST = "train", "val"
 JPEG = [0xFF, 0xD8]  # the first bytes; one of ImageNet's files is a PNG by another name
 GUESSES = 5  # of which one must be right, for the top-5 error
 
-# The stand-in: each class is one photograph. Crops of its left part are for training, of the rest for testing.
-PHOTOGRAPHS = (
-    "astronaut.png", "chelsea.png", "china.jpg", "coffee.png", "flower.jpg",
-    "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
-)  # fmt: skip
+# The stand-in: crops of photographs.
 PHOTOGRAPH_HEIGHT = 192  # pixels, to which each is reduced
-TRAIN_SHARE = 2 / 3  # of the width
 HEIGHTS = (80, 120)  # of a crop, in pixels; as wide as it is high, or a third wider
 STANDIN_TRAIN, STANDIN_TEST = 12, 4  # crops a class
 STANDIN_SEED = 12

@@ -4,6 +4,12 @@ from PIL import Image
 
 from common.data.passports import Package
 
+# Each is a class of a stand-in.
+PHOTOGRAPHS = (
+    "astronaut.png", "chelsea.png", "china.jpg", "coffee.png", "flower.jpg",
+    "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
+)  # fmt: skip
+TRAIN_SHARE = 2 / 3  # of the width: crops of the left part are for training, of the rest for testing
 SHIPPED = Package(name="skimage", folder="data"), Package(name="sklearn", folder="datasets/images")
 
 

@@ -15,7 +15,7 @@ from common.base.metrics import METRICS
 from common.base.progress import say
 from common.base.terminal import print_table
 from common.claims.papers import Paper
-from common.claims.rows import about_rounded
+from common.claims.rows import about_rounded, with_unit
 from common.data.find import real_data
 from common.data.passports import LocatedData, file_sha256
 from common.publishing.checks import same
@@ -227,7 +227,7 @@ def _print(
                     [
                         METRICS[metric].label,
                         protocol,
-                        f"{value:.{METRICS[metric].decimals}f} {METRICS[metric].unit}",
+                        with_unit(f"{value:.{METRICS[metric].decimals}f}", metric),
                         in_the_record(records.get(name), protocol, metric, value),
                     ]
                 )

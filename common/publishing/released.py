@@ -17,7 +17,7 @@ from common.base.progress import say
 from common.base.terminal import print_table
 from common.claims import verdict as v
 from common.claims.papers import Paper, Released
-from common.claims.rows import reported_as
+from common.claims.rows import reported_as, with_unit
 from common.data.find import real_data
 from common.data.passports import LocatedData
 from common.publishing.checks import released_faults
@@ -170,13 +170,12 @@ def _print(paper: Paper, released: Released, data: LocatedData, measured: Measur
     for protocol, values in measured.metrics.items():
         for metric, value in values.items():
             claim = claims.get((protocol, metric))
-            decimals, unit = METRICS[metric].decimals, METRICS[metric].unit
             lines.append(
                 [
                     METRICS[metric].label,
                     protocol,
                     reported_as(claim) if claim else "–",
-                    f"{value:.{decimals}f} {unit}".strip(),
+                    with_unit(f"{value:.{METRICS[metric].decimals}f}", metric),
                     v.confirmation(value, claim.value, claim.tolerance) if claim else "–",
                     in_the_record(record, protocol, metric, value),
                 ]

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from common.data.decoding import Decoded
-from common.data.imagenet import PHOTOGRAPHS, Encoded, Part
-from common.data.photographs import shipped_photograph
+from common.data.imagenet import Encoded, Part
+from common.data.photographs import PHOTOGRAPHS, shipped_photograph
 from common.publishing.bench import Job
 from common.training.determinism import generator
 from common.training.device import fast_precision

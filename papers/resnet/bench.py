@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.data.cifar10 import CLASSES, SIDE
 from common.data.colours import Colours
 from common.data.decoding import Decoded
-from common.data.imagenet import PHOTOGRAPHS, Encoded
+from common.data.imagenet import Encoded
 from common.data.jitter import as_input, draw_views
-from common.data.photographs import shipped_photograph
+from common.data.photographs import PHOTOGRAPHS, shipped_photograph
 from common.publishing.bench import Job
 from common.publishing.growth import Growth, seconds_a_sample
 from common.training.determinism import generator
