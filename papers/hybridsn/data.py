@@ -2,13 +2,11 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import distance_transform_cdt
-from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from common.base.errors import DataError, UsageError
@@ -16,6 +14,9 @@ from common.data.matlab import read_matrix
 from common.data.passports import LocatedData
 from common.data.splits import split_hash
 from common.training.determinism import generator
+
+if TYPE_CHECKING:  # scikit-learn takes longer to import than `--help` may last
+    from sklearn.decomposition import PCA
 
 CANDIDATES = 100  # maps of training blocks drawn for a disjoint split
 
@@ -185,7 +186,7 @@ def reduce_bands(cube: np.ndarray, components: int, fitted_on: np.ndarray | None
     return project(cube, principal_axes(cube, components, fitted_on))
 
 
-def principal_axes(cube: np.ndarray, components: int, fitted_on: np.ndarray | None) -> PCA:
+def principal_axes(cube: np.ndarray, components: int, fitted_on: np.ndarray | None) -> "PCA":
     """
     Args:
         cube: (rows, columns, bands).
@@ -195,6 +196,8 @@ def principal_axes(cube: np.ndarray, components: int, fitted_on: np.ndarray | No
     Raises:
         UsageError: more components than bands or pixels.
     """
+    from sklearn.decomposition import PCA
+
     spectra = _spectra(cube)
     known = spectra if fitted_on is None else spectra[fitted_on]
     if components > min(known.shape):
@@ -203,7 +206,7 @@ def principal_axes(cube: np.ndarray, components: int, fitted_on: np.ndarray | No
     return PCA(components, whiten=True, svd_solver="full").fit(known)
 
 
-def project(cube: np.ndarray, axes: PCA) -> np.ndarray:
+def project(cube: np.ndarray, axes: "PCA") -> np.ndarray:
     """The components (rows, columns, components), float32, of a cube (rows, columns, bands)."""
     return axes.transform(_spectra(cube)).reshape(*cube.shape[:2], -1).astype(np.float32)
 
@@ -245,6 +248,8 @@ def random_split(truth: np.ndarray, share: float, seed: int) -> Split:
     Raises:
         UsageError: a share that leaves nothing to train or to test on.
     """
+    from sklearn.model_selection import train_test_split
+
     labelled = np.flatnonzero(truth)
     state = int(torch.randint(2**31, (1,), generator=generator(seed, "split")))
     try:
@@ -315,6 +320,8 @@ def remaining(train: np.ndarray, truth: np.ndarray) -> Split:
 
 def windows_hold(train: np.ndarray, shape: tuple[int, int], window: int) -> np.ndarray:
     """Whether the window around each pixel holds a training pixel. Shape (rows, columns), bool."""
+    from scipy.ndimage import distance_transform_cdt
+
     outside = np.ones(shape, dtype=bool)
     outside.flat[train] = False
     return distance_transform_cdt(outside, metric="chessboard") <= window // 2

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn import metrics
 
 from papers.hybridsn.data import Windows
 from papers.hybridsn.model import HybridSN
@@ -25,6 +24,8 @@ def accuracies(predicted: np.ndarray, label: np.ndarray) -> dict[str, float]:
     OA: the share that is right. AA: the mean over the classes of the share of each that is right.
     Kappa: how far the agreement exceeds that of chance.
     """
+    from sklearn import metrics
+
     present = np.unique(label)
     return {
         "oa": 100 * float(metrics.accuracy_score(label, predicted)),
@@ -35,4 +36,6 @@ def accuracies(predicted: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 def confusion_matrix(predicted: np.ndarray, label: np.ndarray, classes: int) -> list[list[int]]:
     """How many pixels of each class (row) were taken for which (column). Shape (classes, classes)."""
+    from sklearn import metrics
+
     return metrics.confusion_matrix(label, predicted, labels=range(1, classes + 1)).tolist()

@@ -11,14 +11,13 @@ README.md.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pydantic.dataclasses
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from common.training.determinism import generator
@@ -38,6 +37,9 @@ from papers.hybridsn.data import (
 )
 from papers.hybridsn.model import HybridSN, initialise
 from papers.hybridsn.scoring import accuracies, predict
+
+if TYPE_CHECKING:  # scikit-learn takes longer to import than `--help` may last
+    from sklearn.decomposition import PCA
 
 DEVICES = ("cpu", "cuda")
 NETWORKS = {"hybrid": HybridSN, "2d": Only2D, "3d": Only3D}
@@ -109,7 +111,7 @@ def split_pixels(truth: np.ndarray, recipe: Recipe, seed: int) -> Split:
     return disjoint_split(truth, recipe.training_share, recipe.window, recipe.blocks, seed)
 
 
-def axes_of(scene: Scene, split: Split, recipe: Recipe) -> PCA:
+def axes_of(scene: Scene, split: Split, recipe: Recipe) -> "PCA":
     """The principal components are those of all pixels under the paper's protocol, and of the training pixels under the
     disjoint one, which must not look at the others."""
     return principal_axes(scene.cube, recipe.components, None if recipe.protocol == "random" else split.train)

@@ -1,6 +1,8 @@
 """The rooms of common/, and which of them block a resume: imports go downwards only."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,19 @@ def test_only_the_training_side_blocks_a_resume(paper):
     files = [file.relative_to(COMMON) for file in source_files(paper) if file.is_relative_to(COMMON)]
     assert {file.parts[0] for file in files} <= set(TRAINING_SIDE)
     assert {Path("training/run.py"), Path("data/passports.py"), Path("base/errors.py")} <= set(files)
+
+
+HEAVY = {"sklearn", "scipy.stats", "matplotlib", "torchvision", "pandas", "skimage", "h5py", "requests", "sympy"}
+IMPORTED = """
+import importlib, sys
+for paper in sys.argv[1:]:
+    importlib.import_module(f"papers.{paper}.train")
+print(*sys.modules)
+"""
+
+
+def test_what_help_needs_of_a_paper_takes_no_longer_to_import_than_pytorch():
+    """`--help` has the fields of the recipe, which is beside the training loop."""
+    words = [sys.executable, "-c", IMPORTED, *find_papers()]
+    done = subprocess.run(words, cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    assert "torch" in done.stdout.split() and not HEAVY & set(done.stdout.split())
