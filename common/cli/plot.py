@@ -65,7 +65,10 @@ def plot_runs(runs: list[Path], output: Path) -> None:
 
 
 def _seeds(run: Path) -> list[Seed]:
-    files = sorted(run.absolute().rglob(CURVES))
+    try:
+        files = sorted(run.absolute().rglob(CURVES))
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise UsageError(f"{run}: {error.strerror}.") from None
     if not files:
         raise UsageError(f"{run} holds no curves: name a folder of runs/ in which a run has begun.")
     return [Seed(file.parent, _read(file)) for file in files]

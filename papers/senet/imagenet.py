@@ -23,7 +23,7 @@ from common.training.run import Run, Trained
 from common.training.steps import fast_step, gradient_of, put_gradient
 from common.training.weights import copied
 from papers.senet.loss import loss_and_mistakes
-from papers.senet.model import REDUCTION, build, initialise
+from papers.senet.model import NETWORKS, REDUCTION, initialise
 from papers.senet.patches import Patch, draw_patches
 
 AT_ONCE = 50  # pictures, when nothing is learnt
@@ -40,6 +40,7 @@ class ImageNetRecipe:
     depth: int = 50  # layers (Table 2)
     reduction: Annotated[int, Field(ge=1)] | None = REDUCTION  # r of the blocks (Sec. 5.1); null: no blocks
     excitation_bias: bool = False  # in the blocks' two layers; open: Eqn. 3 has none, Sec. 6 says that it removes them
+    caffe_pool: bool = False  # the first pooling without padding; open: true in the networks that the authors released
     epochs: Annotated[int, Field(ge=1)] = 100  # Sec. 5.1; what cannot fill a batch is left out
     batch_size: Annotated[int, Field(ge=2)] = 1024  # Sec. 5.1
     group: Annotated[int, Field(ge=2)] = 32  # pictures that are normalised together; open
@@ -58,7 +59,11 @@ class ImageNetRecipe:
 
 VARIANTS = {f"imagenet-se-resnet{depth}": ImageNetRecipe(depth=depth) for depth in (50, 101, 152)}
 VARIANTS |= {f"imagenet-se-resnext{depth}": ImageNetRecipe("imagenet-resnext", depth) for depth in (50, 101)}
+RELEASED = {
+    f"{name}-released": replace(full, excitation_bias=True, caffe_pool=True) for name, full in VARIANTS.items()
+}  # the networks of the authors' weights
 VARIANTS |= {name.replace("-se-", "-"): replace(full, reduction=None) for name, full in VARIANTS.items()}
+VARIANTS |= RELEASED
 
 
 def recipe(variant: str, preset: str, standin: bool) -> ImageNetRecipe:
@@ -77,7 +82,8 @@ def learning_rate(recipe: ImageNetRecipe, epoch: int) -> float:
 
 
 def build_model(recipe: ImageNetRecipe, classes: int) -> nn.Module:
-    return build(recipe.network, recipe.depth, recipe.reduction, recipe.excitation_bias, classes)
+    ours = {"bias": recipe.excitation_bias, "caffe_pool": recipe.caffe_pool}
+    return NETWORKS[recipe.network](recipe.depth, reduction=recipe.reduction, classes=classes, **ours)
 
 
 def as_input(pixels: Tensor, mean: Tensor) -> Tensor:

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from common.base.errors import UsageError
 
-Family = Literal["cifar", "cifar-preactivation", "cifar-preactivation-bottleneck", "imagenet", "imagenet-resnext"]
-
 REDUCTION = 16  # Sec. 5.1; chosen in Sec. 6.1, Table 10
 CIFAR_MAPS = (16, 32, 64)  # on maps of 32x32, 16x16 and 8x8
 IMAGENET_MAPS = (256, 512, 1024, 2048)  # Table 1
@@ -323,6 +321,8 @@ class ImageNetResNet(nn.Module):
         reduction: r, or None for the plain network.
         cardinality: 1 for ResNet, 32 for ResNeXt.
         bias: of the blocks' fully connected layers.
+        caffe_pool: pool without padding, and round the maps' size up, as in the networks that the authors released. Of
+            112 pixels both ways make 56, from windows that lie a pixel apart.
         classes: outputs.
 
     Raises:
@@ -335,6 +335,7 @@ class ImageNetResNet(nn.Module):
         reduction: int | None = REDUCTION,
         cardinality: Literal[1, 32] = 1,
         bias: bool = False,
+        caffe_pool: bool = False,
         classes: int = 1000,
     ):
         super().__init__()
@@ -348,7 +349,7 @@ class ImageNetResNet(nn.Module):
         m2, m3, m4, m5 = IMAGENET_MAPS
         n2, n3, n4, n5 = IMAGENET_BLOCKS[depth]
         self.conv1 = nn.Sequential(convolution(3, 64, 7, stride=2), normalization(64), nn.ReLU(inplace=True))
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=0 if caffe_pool else 1, ceil_mode=caffe_pool)
         self.conv2_x = stage(block, n2, 64, m2, stride=1)
         self.conv3_x = stage(block, n3, m2, m3, stride=2)
         self.conv4_x = stage(block, n4, m3, m4, stride=2)
@@ -366,35 +367,16 @@ class ImageNetResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-# ---- building and initial weights -----------------------------------------------------------
+# ---- all networks, and initial weights -----------------------------------------------------------
 
 
-def build(
-    family: Family,
-    depth: int,
-    reduction: int | None = REDUCTION,
-    excitation_bias: bool = False,
-    classes: int | None = None,
-) -> nn.Module:
-    """The network that a recipe names.
-
-    Args:
-        classes: by default as many as the data set that the family is named after has.
-
-    Raises:
-        UsageError: no such network.
-    """
-    networks = {
-        "cifar": CifarResNet,
-        "cifar-preactivation": partial(CifarPreActivationResNet, bottleneck=False),
-        "cifar-preactivation-bottleneck": partial(CifarPreActivationResNet, bottleneck=True),
-        "imagenet": ImageNetResNet,
-        "imagenet-resnext": partial(ImageNetResNet, cardinality=CARDINALITY),
-    }
-    if family not in networks:
-        raise UsageError(f"--family {family}: one of {_listed(networks, ' and ')}.")
-    classes = classes or (10 if family.startswith("cifar") else 1000)
-    return networks[family](depth, reduction=reduction, bias=excitation_bias, classes=classes)
+NETWORKS: dict[str, Callable[..., nn.Module]] = {  # as recipes name them
+    "cifar": CifarResNet,
+    "cifar-preactivation": partial(CifarPreActivationResNet, bottleneck=False),
+    "cifar-preactivation-bottleneck": partial(CifarPreActivationResNet, bottleneck=True),
+    "imagenet": ImageNetResNet,
+    "imagenet-resnext": partial(ImageNetResNet, cardinality=CARDINALITY),
+}
 
 
 def _listed(values: Iterable, last: str) -> str:

@@ -31,7 +31,7 @@ from papers.senet import imagenet
 from papers.senet.data import Standard, augment, of_each_channel, of_each_pixel, random_crops
 from papers.senet.imagenet import ImageNetRecipe
 from papers.senet.loss import loss_and_mistakes
-from papers.senet.model import REDUCTION, build, initialise
+from papers.senet.model import NETWORKS, REDUCTION, initialise
 
 DEVICES = ("cpu", "cuda")
 SEVERAL_DEVICES = True  # on ImageNet
@@ -113,7 +113,7 @@ def learning_rate(recipe: Recipe, iteration: int) -> float:
 
 
 def build_model(recipe: Recipe) -> nn.Module:
-    return build(recipe.network, recipe.depth, recipe.reduction, recipe.excitation_bias)
+    return NETWORKS[recipe.network](recipe.depth, reduction=recipe.reduction, bias=recipe.excitation_bias)
 
 
 def hold_out(cifar: Cifar10, count: int) -> Cifar10:

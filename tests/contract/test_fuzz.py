@@ -34,7 +34,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from common.base import paths
-from common.base.errors import UserError
+from common.base.errors import UserError, memory_told
 from common.base.schema import YamlLoader
 from common.claims.papers import Paper, find_papers
 from tests.contract.helpers import PAPER, ROOT, TOY
@@ -62,8 +62,8 @@ def told(read: Callable, words: list) -> str:
     """What the user is told, '' where there is nothing to tell. Any other error is handed on as text."""
     try:
         signal.alarm(PATIENCE_S)  # which ends the process, in whatever code it hangs
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            read(*words)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), memory_told():
+            read(*words)  # as every command does
         return ""
     except UserError as error:
         return str(error)
@@ -402,6 +402,7 @@ def png(width: int, height: int, rest: bytes, pixels: bytes) -> bytes:
 
 
 EMPTY_PNG = png(1, 1, bytes([1, 0, 0, 0, 0]), b"")[:-24]  # its pixels never begin: torchvision's decoder crashes
+VAST_PNG = png(32_768, 32_768, bytes([1, 0, 0, 0, 0]), b"")  # more than the memory, where there is little
 SIZES = st.sampled_from([*ABSURD, 3, 20_000, 60_000])
 PNGS = st.builds(
     png, SIZES, SIZES,
@@ -451,7 +452,7 @@ def test_a_damaged_picture_is_told_by_everything_that_reads_pictures(apart, tmp_
         for read in READERS:
             assert apart(read, tmp_path / "picture") != CRASH
 
-    draw_inputs(PICTURES[kind], count, check, known=[EMPTY_PNG] if kind == "PNG" else [])
+    draw_inputs(PICTURES[kind], count, check, known=[EMPTY_PNG, VAST_PNG] if kind == "PNG" else [])
 
 
 # ---- weights -----------------------------------------------------------------------------------
@@ -552,7 +553,7 @@ def mistyped(draw) -> list[str]:
 
 @both(80)
 def test_a_mistyped_command_is_told(apart, tmp_path, count):
-    known = [[PAPER, "--seeds", "9" * 5000], ["list", "\udcff"]]
+    known = [[PAPER, "--seeds", "9" * 5000], ["plot", "9" * 5000], ["list", "\udcff"]]
     draw_inputs(mistyped(), count, lambda words: apart(command, words, tmp_path), known)
 
 
