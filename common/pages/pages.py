@@ -212,9 +212,11 @@ def reported_block(paper: Paper) -> str:
 
 
 def _printed(claim: Claim) -> str:
-    """The number as it is printed, with the spread that the paper gives."""
+    """The number as it is printed, with the spread that the paper gives and over how many runs."""
     spread = f" ± {claim.spread.sd:g}" if claim.spread else ""
-    return with_unit(f"{claim.reported}{spread}", claim.metric) + (f" ({UNVERIFIED})" if claim.unverified else "")
+    runs = f" ({claim.spread.runs} runs)" if claim.spread and claim.spread.runs else ""
+    number = with_unit(f"{claim.reported}{spread}", claim.metric)
+    return f"{number}{runs}" + (f" ({UNVERIFIED})" if claim.unverified else "")
 
 
 def standing_in_words(comparison: Comparison) -> str:

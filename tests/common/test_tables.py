@@ -369,7 +369,7 @@ def test_what_the_paper_reports_is_told_as_it_is_printed(world):
     content = world.paper_content()
     plain = content["claims"][0] | {"remark": "twice as good as before"}
     content["claims"] = [
-        plain | {"spread": {"sd": 0.1}, "tolerance": 0.2},
+        plain | {"spread": {"sd": 0.1, "runs": 5}, "tolerance": 0.2},
         plain | {"id": "train", "metric": "train_error", "tolerance": 0.078, "where": "Table 2", "unverified": True},
         plain | {"id": "wide", "variant": "wide", "protocol": "best"},
         plain | {"id": "wider", "protocol": "best"},
@@ -378,11 +378,12 @@ def test_what_the_paper_reports_is_told_as_it_is_printed(world):
     world.paper("alpha_2001", content)
     block = block_of_page("reported")
     assert lines_of(block) == [
-        ["plain", "last", "0.95 ± 0.1 %", "0.95 % (unverified)", "Table 1; Table 2"],
+        ["plain", "last", "0.95 ± 0.1 % (5 runs)", "0.95 % (unverified)", "Table 1; Table 2"],
         ["wide, plain", "best", "0.95 %", "–", "Table 1"],
     ]
     note = "- *plain*, test error: twice as good as before\n"
     assert note in block and note in section(text_of("README.md"), "alpha_2001")
+    assert "- ±: the spread that the paper prints.\n" in block
     assert "- *best*: the best weights\n" in block and "- In detail, 1 more: [results" in block
 
 
