@@ -1,5 +1,6 @@
 """The data of a run: found here, else fetched, else the stand-in."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.base import paths
@@ -20,6 +21,24 @@ def real_data(passport: Passport, data_dir: Path | None = None) -> LocatedData:
     except DataAbsent as absent:
         say(f"{absent} Fetching it.")
     return fetch(passport, say)
+
+
+def available(passports: Iterable[Passport], data_dir: Path | None) -> dict[str, LocatedData]:
+    """The real data of those that can be had, by name. Of the others it is said why not.
+
+    Raises:
+        DataAbsent: none can be had. DataError: one is damaged.
+    """
+    found, why = {}, ""
+    for passport in {passport.name: passport for passport in passports}.values():
+        try:
+            found[passport.name] = real_data(passport, data_dir)
+        except (DataAbsent, MachineError) as error:
+            why = str(error)
+            say(f"left out: {why}")
+    if not found:
+        raise DataAbsent(why)
+    return found
 
 
 def find_data(passport: Passport, preset: str, mode: str, data_dir: Path | None) -> LocatedData:

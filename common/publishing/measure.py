@@ -16,7 +16,7 @@ from common.base.progress import say
 from common.base.terminal import print_table
 from common.claims.papers import Paper
 from common.claims.rows import about_rounded, with_unit
-from common.data.find import real_data
+from common.data.find import available, real_data
 from common.data.passports import LocatedData, file_sha256
 from common.publishing.checks import same
 from common.training.evaluation import Measured
@@ -101,16 +101,29 @@ def _differences(recipe: Any, full: Any) -> str:
 
 
 def measure_published(paper: Paper, variant: str | None, data_dir: Path | None, device: str, as_json: bool) -> None:
-    """Measure the published weights and set them beside their records' numbers."""
+    """Measure the published weights and set them beside their records' numbers. Weights whose data cannot be had are
+    left out, and that is said.
+
+    Raises:
+        UsageError: none are published. DataAbsent: none can be measured. DataError: the data is damaged.
+    """
     published = {file: r for file, r in with_weights(paper).items() if variant in (None, r.variant)}
     if not published:
         raise UsageError(
             f"No weights of {paper.name}{f' / {variant}' if variant else ''} are published. Name a file with --weights."
         )
+    here = available([paper.passport(record.variant) for record in published.values()], data_dir)
     results = []
     for file, record in published.items():
-        data = recorded_data(paper, record, data_dir)
-        results.append((file, measure_record(paper, record, data, paths.ROOT / file, device)))
+        if data := here.get(paper.passport(record.variant).name):
+            try:
+                same_data(record, data)
+            except DataAbsent as other:
+                say(f"left out: {other}")
+                continue
+            results.append((file, measure_record(paper, record, data, paths.ROOT / file, device)))
+    if not results:
+        raise DataAbsent(f"No published weights of {paper.name} can be measured on what is here.")
     _print(paper, results, published, as_json)
     for note in about_rounded(published.values()):
         say(note)

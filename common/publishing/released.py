@@ -11,14 +11,14 @@ import click
 from torch import Tensor
 
 from common.base import paths
-from common.base.errors import CheckFailed, DataAbsent, MachineError, SomeFailed, UsageError
+from common.base.errors import CheckFailed, DataAbsent, SomeFailed, UsageError
 from common.base.metrics import METRICS
 from common.base.progress import say
 from common.base.terminal import print_table
 from common.claims import verdict as v
 from common.claims.papers import Paper, Released
 from common.claims.rows import reported_as, with_unit
-from common.data.find import real_data
+from common.data.find import available
 from common.data.passports import LocatedData
 from common.publishing.checks import released_faults
 from common.publishing.measure import in_the_record, measure
@@ -147,17 +147,11 @@ def _measurable(
     Raises:
         DataAbsent: no weights are available with something to measure them on. DataError: the data is damaged.
     """
-    here: dict[str, LocatedData] = {}
-    absent: list[str] = []
-    for name in dict.fromkeys(name for released in entries for name in (released.dataset, *released.tests)):
-        try:
-            here[name] = real_data(paper.dataset(name), data_dir)
-        except (DataAbsent, MachineError) as error:
-            absent.append(str(error))
-            say(f"left out: {error}")
+    names = dict.fromkeys(name for released in entries for name in (released.dataset, *released.tests))
+    here = available(map(paper.dataset, names), data_dir)
     pairs = [(of, test) for of in entries for test in of.tests if {of.dataset, test} <= here.keys()]
     if not pairs:
-        raise DataAbsent(absent[-1])
+        raise DataAbsent(f"No released weights of {paper.name} are here together with what they are measured on.")
     for of, test in pairs:
         yield of, here[of.dataset], here[test]
 

@@ -1,5 +1,6 @@
 """Weights are measured again on the very data that their record names, or not at all."""
 
+import json
 from types import SimpleNamespace
 from typing import Literal
 
@@ -11,10 +12,12 @@ from common.base import paths
 from common.base.errors import DataAbsent, UsageError
 from common.claims.papers import Paper
 from common.data.passports import file_sha256
+from common.publishing import measure
 from common.publishing.measure import (
     _print_classes,
     in_the_record,
     measure_files,
+    measure_published,
     recipe_of,
     record_weights,
     recorded_data,
@@ -37,6 +40,23 @@ def test_a_record_is_measured_again_on_its_own_edition_only(toy, record, there):
     said = rf"shapes \({there}\) is in .*; alpha_2001/plain/bundle/seed-0 was measured on different files \(bundle\)"
     with pytest.raises(DataAbsent, match=said):
         recorded_data(toy.paper(), other, None)
+
+
+def test_published_weights_whose_data_is_not_here_are_left_out(toy, record, monkeypatch, capsys):
+    folder = toy.put_data(paths.DATA)
+    files = {path.name: file_sha256(path) for path in folder.iterdir()}
+    named = {"dataset": "shapes", "files": files, "split": "ab"}
+    own = record(data=named | {"edition": "official"})
+    other = record(variant="wide", data=named | {"edition": "bundle", "files": {"shapes.npz": "cd"}})
+    published = {"plain.safetensors": own, "wide.safetensors": other}
+    monkeypatch.setattr(measure, "with_weights", lambda paper: published)
+    monkeypatch.setattr(measure, "measure_record", lambda *_: Measured({"last": {"test_error": 1.0}}))
+    measure_published(toy.paper(), None, None, "cpu", as_json=True)
+    out, err = capsys.readouterr()
+    assert [of["weights"] for of in json.loads(out)] == ["plain.safetensors"]
+    assert "left out: shapes (official) is in" in err
+    with pytest.raises(DataAbsent, match="No published weights of alpha_2001 can be measured on what is here"):
+        measure_published(toy.paper(), "wide", None, "cpu", as_json=True)
 
 
 def holds(path, run: str | None, recipe: dict | None = None):

@@ -488,7 +488,8 @@ def test_a_damaged_weights_file_is_told(apart, tmp_path, count, ending):
 WORK = [
     "common.cli.run_seeds._find", "common.cli.run_seeds.launch", "common.cli.listing.real_data",
     "common.cli.listing.show_papers", "common.cli.listing.show_passports", "common.publishing.measure.real_data",
-    "common.publishing.released.real_data", "common.publishing.publish.publish_runs",
+    "common.publishing.measure.available", "common.publishing.released.available",
+    "common.publishing.publish.publish_runs",
     "common.publishing.released.publish_released", "common.publishing.verify.verify_papers",
     "common.publishing.bench.run_benchmarks", "common.pages.tables.rebuild", "subprocess.run",
 ]  # fmt: skip

@@ -202,8 +202,8 @@ def test_without_data_there_is_nothing_to_measure_on(root, tmp_path):
     copy = shutil.copytree(root, tmp_path / "repository")
     shutil.rmtree(copy / "data" / "clouds")
     ended = tell(copy, "eval", "toy", "--released")
-    assert ended.code == 3 and "left out: " in ended.err
-    assert "Two clouds cannot be fetched" in ended.complaint[-1]
+    assert ended.code == 3 and "left out: Two clouds cannot be fetched" in ended.err
+    assert "No released weights of toy are here together with" in ended.complaint[-1]
 
 
 @pytest.mark.parametrize(
