@@ -10,7 +10,15 @@ from rich.text import Text
 
 from common.base.duration import duration
 
-console = Console(stderr=True, highlight=False)
+
+class _Watcher(Console):
+    """Whoever watches: where nobody does any more, what is watched goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+console = _Watcher(stderr=True, highlight=False)
 QUIET_LINE_EVERY_S = 60.0
 
 

@@ -57,6 +57,17 @@ class ReleasedEvidence:
 
 
 @dataclass(frozen=True)
+class ReleasedNumber:
+    """One number that released weights measure."""
+
+    weights: Released
+    record: ReleasedRecord
+    protocol: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
 class EditionNote:
     """An edition that does not count for the paper's claims, in the words of its passport."""
 
@@ -127,9 +138,10 @@ class Comparison:
 
     @property
     def not_run(self) -> list[str]:
-        """The variants that have neither a claim nor a record."""
+        """The variants that have neither a claim nor a record, of released weights too."""
         claimed = {claim.variant for claim in self.paper.claims}  # details too
-        named = claimed | {record.variant for record in self.records}
+        released = {name for of in self.released_evidence for name in of.weights.variants}
+        named = claimed | released | {record.variant for record in self.records}
         return [variant for variant in self.paper.variants if variant not in named]
 
     @property
@@ -157,6 +169,19 @@ class Comparison:
                 command = f"bash reproduce.sh eval {self.paper.name} --released --variant {weights.variants[0]}"
                 found.append(ReleasedEvidence(weights, records, command))
         return found
+
+    @property
+    def released_beside(self) -> list[ReleasedNumber]:
+        """What released weights measure that check no claim, as their network or their recipe is another."""
+        claimed = {claim.variant for claim in self.paper.claims}
+        return [
+            ReleasedNumber(of.weights, record, protocol, metric, value)
+            for of in self.released_evidence
+            if not claimed & set(of.weights.variants)
+            for record in of.records
+            for protocol, values in record.metrics.items()
+            for metric, value in values.items()
+        ]
 
     @property
     def rounded(self) -> list[str]:

@@ -154,7 +154,7 @@ def _row(paper: Paper, idea: Idea, edition: str | None, with_part: _Side, withou
     if edition is None or difference is None:
         word = v.FAILED if any(isinstance(record, FailedRecord) for record in records) else v.NOT_ATTEMPTED
     else:
-        word = v.idea_verdict(difference, idea.higher, seeds)
+        word = v.INCONCLUSIVE if _lacking(idea, with_part, without) else v.idea_verdict(difference, idea.higher, seeds)
         if not passport.counts(edition):
             word, notes = v.OTHER_DATA, [*notes, f"{word} on this edition"]
     for side in (with_part, without):
@@ -162,6 +162,11 @@ def _row(paper: Paper, idea: Idea, edition: str | None, with_part: _Side, withou
         notes += [f"{side.variant}: {note}" for note in left_out(side.records, measured)]
     names = [record.name for record in records]
     return IdeaRow(paper.name, idea, passport.name, edition, word, names, "; ".join(notes), reported, difference)
+
+
+def _lacking(idea: Idea, *sides: _Side) -> bool:
+    """Whether a seed failed, or was measured otherwise."""
+    return any(r.seed not in by_seed(side.records, idea.protocol, idea.metric) for side in sides for r in side.records)
 
 
 def _difference(idea: Idea, with_part: _Side, without: _Side) -> v.Summary | None:

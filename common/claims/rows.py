@@ -217,16 +217,19 @@ def _row(
     group: list[Record],
 ) -> Row:
     """The row that settles `claim`, or with None one that settles nothing."""
-    values = by_seed(group, protocol, metric)
-    summary = _summary(paper, variant, metric, list(values.values()))
+    values, seeds = by_seed(group, protocol, metric), paper.variants[variant].seeds
+    fixed = {seed: value for seed, value in values.items() if seed < seeds}
+    counted = fixed if claim and fixed else values
+    summary = None
+    if counted:
+        summary = v.summarise(list(counted.values()), paper.count(variant, metric), METRICS[metric].range)
     subject = variant, protocol, metric
     same = [c for c in paper.claims if (c.variant, c.protocol, c.metric) == subject and edition != paths.STANDIN]
     printed = claim or next(iter(same), None)
     notes = [UNVERIFIED] if printed and printed.unverified else []
     notes += left_out(group, values)
-    seeds = paper.variants[variant].seeds
-    if claim and max(values, default=0) >= seeds:
-        notes.append(f"judged by seeds 0 to {seeds - 1}")
+    if len(counted) < len(values):
+        notes.append(f"seeds from {seeds} on are not counted")
     if claim and not group:
         notes.append(f"needs {needs(paper, [claim])}")
     return Row(
@@ -234,7 +237,7 @@ def _row(
         variant=variant,
         dataset=paper.variants[variant].dataset,
         edition=edition,
-        verdict=_judge(paper, claim, printed, group, values),
+        verdict=_judge(paper, claim, printed, group, fixed, summary),
         records=[record.name for record in group],
         note="; ".join(notes),
         metric=metric,
@@ -244,10 +247,6 @@ def _row(
         summary=summary,
         over_examples=_over_examples(paper, variant, protocol, metric, group) if values else None,
     )
-
-
-def _summary(paper: Paper, variant: str, metric: str, values: list[float]) -> v.Summary | None:
-    return v.summarise(values, paper.count(variant, metric), METRICS[metric].range) if values else None
 
 
 def by_seed(group: list[Record], protocol: str, metric: str) -> dict[int, float]:
@@ -295,20 +294,23 @@ def left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
 
 
 def _judge(
-    paper: Paper, claim: Claim | None, printed: Claim | None, group: list[Record], values: Mapping[int, float]
+    paper: Paper,
+    claim: Claim | None,
+    printed: Claim | None,
+    group: list[Record],
+    fixed: Mapping[int, float],
+    summary: v.Summary | None,
 ) -> str:
-    """The verdict: of the seeds that were fixed, of which none may be left out, and of no others."""
-    if not values:
+    """The verdict: of the seeds that were fixed, by what each measured, and of no others."""
+    if summary is None:
         return v.FAILED if any(isinstance(record, FailedRecord) for record in group) else v.NOT_ATTEMPTED
     if claim is None:
         return v.OTHER_DATA if printed else v.NO_PUBLISHED_NUMBER
     seeds = paper.variants[claim.variant].seeds
-    if any(record.seed < seeds and record.seed not in values for record in group):  # failed, or measured otherwise
-        return v.INCONCLUSIVE
-    fixed = [value for seed, value in values.items() if seed < seeds]
-    summary = _summary(paper, claim.variant, claim.metric, fixed)
-    if summary is None:
+    if not fixed:
         return v.TOO_FEW_SEEDS
+    if any(record.seed < seeds and record.seed not in fixed for record in group):  # failed, or measured otherwise
+        return v.INCONCLUSIVE
     return v.verdict(summary, claim.value, claim.tolerance, METRICS[claim.metric].higher_is_better, seeds)
 
 

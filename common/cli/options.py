@@ -54,7 +54,9 @@ RUN_OPTIONS: list[click.Parameter] = [
     DATA_DIR_OPTION,
     click.Option(["--runs-dir"], type=FOLDER, default=paths.RUNS, help="Where runs are kept.  [default: runs/]"),
     click.Option(["--fresh"], is_flag=True, help="Start over instead of resuming or reusing."),
-    click.Option(["--other-machine"], is_flag=True, help="Go on with what was begun on another kind of machine."),
+    click.Option(
+        ["--other-machine"], is_flag=True, help="Go on with what was begun elsewhere, or compiled otherwise."
+    ),
     click.Option(["--nproc"], type=click.IntRange(1, 1024), help="Train on this many devices of this machine at once."),
     click.Option(["--check"], is_flag=True, help="Exit with 1 unless every claim is reproduced or exceeded."),
     JSON_OPTION,

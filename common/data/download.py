@@ -110,8 +110,8 @@ class _Watch:
 
     def begin(self) -> None:
         """An attempt."""
-        self.received = 0
         self.started = self.last = time.monotonic()
+        self.received = 0  # after that: another thread looks on
 
     def download(self, url: str, path: str, _: object) -> None:
         """What pooch calls to fetch one address into a temporary file."""

@@ -27,17 +27,17 @@ def available(passports: Iterable[Passport], data_dir: Path | None) -> dict[str,
     """The real data of those that can be had, by name. Of the others it is said why not.
 
     Raises:
-        DataAbsent: none can be had. DataError: one is damaged.
+        DataAbsent, MachineError: none can be had; the reason of the last one. DataError: one is damaged.
     """
-    found, why = {}, ""
+    found, why = {}, None
     for passport in {passport.name: passport for passport in passports}.values():
         try:
             found[passport.name] = real_data(passport, data_dir)
         except (DataAbsent, MachineError) as error:
-            why = str(error)
-            say(f"left out: {why}")
-    if not found:
-        raise DataAbsent(why)
+            why = error
+            say(f"left out: {error}")
+    if why and not found:
+        raise why
     return found
 
 

@@ -48,6 +48,7 @@ def results_page(comparisons: list[Comparison]) -> str:
         citation = comparison.paper.citation
         parts += [f"## {comparison.paper.name}: {citation.title} ({citation.year})", _cited(comparison.paper)]
         parts += _measured(comparison, comparison.attempted, everything=True)
+        parts += _released_beside(comparison)
         parts += [*_evidence(comparison), *comparison.rounded]
         parts += _ideas(comparison, everything=True)
         parts += _not_attempted(comparison, everything=True)
@@ -88,7 +89,7 @@ def paper_block(comparison: Comparison, page: str) -> str:
     out."""
     overview = comparison.without_details()
     parts = [about_results("../../")] if overview.attempted else []
-    parts += [*_measured(overview, overview.attempted), *_ideas(comparison)]
+    parts += [*_measured(overview, overview.attempted), *_released_beside(comparison), *_ideas(comparison)]
     parts += [*_not_attempted(overview), *_also_reported(comparison)]
     if left_out := len(comparison.rows) - len(overview.rows):
         parts.append(f"{left_out} more rows, in detail: [results/README.md](../../results/README.md).")
@@ -301,6 +302,24 @@ def _measured(comparison: Comparison, rows: list[Row], everything: bool = False)
         places = [_printed_in(row.claim) if row.claim else "–" for row in rows]
         lines = [[*line, place] for line, place in zip(lines, places, strict=True)]
     return [markdown_table(lines, columns), *(["\n".join(notes)] if notes else [])]
+
+
+def _released_beside(comparison: Comparison) -> list[str]:
+    """What released weights measure that check no claim."""
+    lines = [
+        [
+            ", ".join(of.weights.variants),
+            of.weights.by,
+            METRICS[of.metric].label,
+            of.protocol,
+            with_unit(f"{of.value:.{METRICS[of.metric].decimals}f}", of.metric),
+        ]
+        for of in comparison.released_beside
+    ]
+    if not lines:
+        return []
+    table = markdown_table(lines, ["variant", "weights by", "metric", "protocol", "measured here"])
+    return ["Released weights that check no claim, as network or recipe is another, measured here:", table]
 
 
 def _printed_in(claim: Claim) -> str:

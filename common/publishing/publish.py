@@ -40,7 +40,7 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
 
     Raises:
         UsageError: nothing to publish; or as `_replace`.
-        DataError: `data_dir` is not there.
+        CheckFailed, DataError: as `_replace`; or `data_dir` is not there.
         SomeFailed: some are not what a published record must be, or differ from one that is published already.
     """
     from common.pages.tables import rebuild
@@ -107,10 +107,15 @@ def _replace(paper: Paper, runs_dir: Path, data_dir: Path | None) -> int:
         if missing := [str(r.seed) for r in published if r.path() not in new]:
             seeds = ", ".join(missing)
             raise UsageError(f"{variant} ({edition}) is replaced as a whole: run seeds {seeds} again too.")
-    ready = {
-        name: [_ready(paper, new[record.path()], files[record.path()], data_dir) for record in published]
-        for name, published in replaced.items()
-    }
+
+    def prepared(record: Record) -> Record:
+        path = record.path()
+        try:
+            return _ready(paper, new[path], files[path], data_dir)
+        except CheckFailed as fault:
+            raise CheckFailed(f"{files[path]}: {fault}") from None
+
+    ready = {name: [prepared(record) for record in published] for name, published in replaced.items()}
     for (variant, edition), records in ready.items():
         keep_generation(paper, replaced[variant, edition], records)
         for record in records:

@@ -11,7 +11,7 @@ import click
 from torch import Tensor
 
 from common.base import paths
-from common.base.errors import CheckFailed, DataAbsent, SomeFailed, UsageError
+from common.base.errors import CheckFailed, SomeFailed, UsageError
 from common.base.metrics import METRICS
 from common.base.progress import say
 from common.base.terminal import print_table
@@ -147,13 +147,12 @@ def _measurable(
     Raises:
         DataAbsent: no weights are available with something to measure them on. DataError: the data is damaged.
     """
-    names = dict.fromkeys(name for released in entries for name in (released.dataset, *released.tests))
-    here = available(map(paper.dataset, names), data_dir)
-    pairs = [(of, test) for of in entries for test in of.tests if {of.dataset, test} <= here.keys()]
-    if not pairs:
-        raise DataAbsent(f"No released weights of {paper.name} are here together with what they are measured on.")
-    for of, test in pairs:
-        yield of, here[of.dataset], here[test]
+    tests = available([paper.dataset(name) for released in entries for name in released.tests], data_dir)
+    pairs = [(released, test) for released in entries for test in released.tests if test in tests]
+    weights = available([paper.dataset(released.dataset) for released, _ in pairs], data_dir)  # not fetched for nothing
+    for released, test in pairs:
+        if released.dataset in weights:
+            yield released, weights[released.dataset], tests[test]
 
 
 def _print(paper: Paper, released: Released, data: LocatedData, measured: Measured) -> None:

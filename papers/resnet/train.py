@@ -83,7 +83,7 @@ def recipe(variant: str, preset: str, standin: bool = False) -> Recipe | ImageNe
         iterations = min(iterations, 4000 // full.depth)
     if iterations == full.iterations:
         return full
-    # A warm-up ends with an epoch, and these schedules are hardly longer than one.
+    # Without a warm-up: it ends with an epoch, and a quick run of 110 layers is shorter than one.
     return replace(shortened(full, iterations), warmup_rate=None, compiled=False)
 
 

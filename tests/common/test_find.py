@@ -3,8 +3,9 @@
 import pytest
 
 from common.base import paths
-from common.base.errors import DataAbsent, DataError, UsageError
-from common.data.find import find_data, real_data
+from common.base.errors import DataAbsent, DataError, MachineError, UsageError
+from common.data import find
+from common.data.find import available, find_data, real_data
 
 
 @pytest.fixture
@@ -29,6 +30,19 @@ def test_what_smoke_cannot_have_is_refused_and_not_passed_over(absent):
         find_data(passport, "smoke", "real", disk)
     with pytest.raises(DataError, match="nowhere: no such folder"):
         find_data(passport, "smoke", "auto", disk / "nowhere")
+
+
+def test_of_several_those_that_can_be_had_are_given(toy, absent, monkeypatch, capsys):
+    passport, disk = absent
+    with pytest.raises(DataAbsent, match="cannot be fetched|not found here"):
+        available([passport, passport], disk)
+    toy.put_data(disk)
+    other = passport.model_copy(update={"name": "circles", "folder": "circles"})
+    assert list(available([other, passport], disk)) == ["shapes"]
+    assert "left out: " in capsys.readouterr().err
+    monkeypatch.setattr(find, "real_data", lambda passport, data_dir: (_ for _ in ()).throw(MachineError("disk full")))
+    with pytest.raises(MachineError, match="disk full"):
+        available([passport], disk)
 
 
 def test_only_absent_data_becomes_the_stand_in_and_only_where_a_run_may(toy, absent, capsys):

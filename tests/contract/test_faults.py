@@ -128,6 +128,19 @@ def test_a_reader_who_leaves_early_hears_nothing_and_no_check_has_passed(words):
         os.close(writing)
 
 
+def test_a_watcher_who_leaves_stops_no_training(tmp_path):
+    """`2>&1 | head`, say: what is said on the way goes nowhere, and the run ends as it would."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(tmp_path / "out", "w") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "common", *map(str, smoke(tmp_path / "runs", *TINY))],
+            cwd=ROOT, stdout=out, stderr=writing, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 0 and record(tmp_path / "runs")["status"] == "finished"
+
+
 # ---- twice at once --------------------------------------------------------------------------------
 
 

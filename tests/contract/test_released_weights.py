@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from tests.contract.helpers import Ended, assert_told, content, make_toy_repository, run
 
@@ -108,6 +109,21 @@ def test_the_word_stands_in_a_column_of_its_own_and_for_no_verdict(published):
     assert '<span class="verdict good">confirmed</span>' in (published / "results" / "index.html").read_text()
 
 
+def test_a_number_of_weights_that_check_no_claim_is_shown_too(published, tmp_path):
+    """Another network's, or those of another recipe."""
+    copy = shutil.copytree(published, tmp_path / "repository")
+    file = copy / "papers" / "toy" / "paper.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["variants"]["elsewhere"] = content["variants"]["line"]
+    content["released"][0]["variants"] = ["elsewhere"]
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert tell(copy, "table").code == 0
+    for page in ("papers/toy/README.md", "results/README.md"):
+        text = " ".join((copy / page).read_text().split())
+        assert "Released weights that check no claim" in text and "Not run yet" not in text
+        assert "| elsewhere | Nobody | test error | last | 11.00 % |" in text
+
+
 def test_published_again_everything_stays_as_it_is(published):
     before = content(published / "results")
     ended = tell(published, "publish", "toy", "--released")
@@ -203,7 +219,7 @@ def test_without_data_there_is_nothing_to_measure_on(root, tmp_path):
     shutil.rmtree(copy / "data" / "clouds")
     ended = tell(copy, "eval", "toy", "--released")
     assert ended.code == 3 and "left out: Two clouds cannot be fetched" in ended.err
-    assert "No released weights of toy are here together with" in ended.complaint[-1]
+    assert "Two clouds cannot be fetched" in ended.complaint[-1]
 
 
 @pytest.mark.parametrize(
