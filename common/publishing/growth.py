@@ -83,7 +83,9 @@ def seconds_a_sample(*words: str) -> float:
 
 
 def _command(*words: str, runs: str) -> None:
-    _run("-m", "common", *words, "--device", "cpu", "--data", "standin", "--runs-dir", runs)
+    processes = int(words[words.index("--nproc") + 1]) if "--nproc" in words else 1
+    standin = ("--device", "cpu", "--data", "standin", "--runs-dir", runs)
+    _run("-m", "common", *words, *standin, threads=max(1, THREADS // processes))
 
 
 def of_tables() -> Growth:
@@ -121,13 +123,13 @@ def _copies() -> Iterator[tuple[Path, dict]]:
             yield folder / f"seed-{seed}.json", records[seed % len(records)] | {"seed": seed}
 
 
-def _run(*words: str, root: Path = paths.ROOT) -> str:
-    """What Python prints when it is started with these words, on as many threads.
+def _run(*words: str, root: Path = paths.ROOT, threads: int = THREADS) -> str:
+    """What Python prints when it is started with these words. Of several processes each has as many threads.
 
     Raises:
         UserError: it failed; the message and the exit code are its own.
     """
-    environment = os.environ | {"PYTHONPATH": paths.python_path(root), "OMP_NUM_THREADS": str(THREADS)}
+    environment = os.environ | {"PYTHONPATH": paths.python_path(root), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-P", *words]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:

@@ -115,6 +115,15 @@ def test_growth_is_measured_at_every_size():
     assert (grown.sizes, grown.seconds) == ([1, 2, 4], [0.5, 1.0, 2.0])
 
 
+def test_processes_share_the_threads_of_one(monkeypatch):
+    """Else two would be slower for want of cores."""
+    given = []
+    monkeypatch.setattr(growth, "_run", lambda *words, threads: given.append(threads))
+    for words in ((), ("--nproc", "1"), ("--nproc", "2"), ("--nproc", "4")):
+        growth._command("resnet", *words, runs="runs")
+    assert given == [growth.THREADS, growth.THREADS, 1, 1]
+
+
 def test_a_command_that_fails_is_told_in_its_own_words():
     with pytest.raises(UserError, match="no variant 'none'") as told:
         growth.seconds_of_command("lenet5_1998", "--variant", "none")
