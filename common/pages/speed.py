@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 from common.base import paths
@@ -14,7 +16,8 @@ if TYPE_CHECKING:  # imported when something is drawn
     from matplotlib.figure import Figure
 
 Expected = Literal["proportional", "constant"]  # how time should grow with the size
-PANEL = (2.5, 2.3)  # width and height in inches
+PANEL, COLUMNS = (3.0, 2.3), 3  # of a panel, in inches; in a row
+TITLE = 32  # characters in a line
 MARKERS = "os^Dv"  # a machine each, and then again
 
 
@@ -91,28 +94,40 @@ def growth_figure(measured: list[Speed]) -> Figure | None:
     works = list(first.values())
     if not works:
         return None
-    width, height = PANEL
-    figure, _ = plt.subplots(1, len(works), figsize=(width * len(works), height), layout="constrained")
+    columns = min(COLUMNS, len(works))
+    rows = -(-len(works) // columns)
+    size = PANEL[0] * columns, PANEL[1] * rows
+    figure, _ = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for unused in figure.axes[len(works) :]:
+        unused.remove()
     machines: dict[str, Artist] = {}
     for place, work in zip(figure.axes, works, strict=True):
+        taken: list[float] = []
         for number, speed in enumerate(measured):
             marker, colour = MARKERS[number % len(MARKERS)], f"C{number}"
             for of in speed.growth:
                 if (of.work, of.size) == (work.work, work.size):
                     (line,) = place.plot(of.sizes, of.seconds, marker=marker, markersize=4, color=colour)
                     machines[speed.machine] = line
-        _frame(place, work)
-    figure.axes[0].set_ylabel("seconds")
+                    taken += of.seconds
+        _frame(place, work, taken)
+    for first_of_row in figure.axes[::columns]:
+        first_of_row.set_ylabel("seconds")
     figure.legend(list(machines.values()), list(machines), loc="outside lower center", ncols=len(machines), fontsize=8)
     return figure
 
 
-def _frame(place: Axes, work: Grown) -> None:
-    """The axes of a panel, and how the time of the first machine's smallest size should grow."""
+def _frame(place: Axes, work: Grown, taken: list[float]) -> None:
+    """The axes of a panel, whole decades of seconds, and how the time of the first machine's smallest size should
+    grow."""
     place.set(xscale="log", yscale="log", xlabel=work.size)
-    place.set_title(work.work, fontsize=9)
+    place.set_title(fill(work.work.replace("`", ""), TITLE), fontsize=9)
     factors = [size / work.sizes[0] if work.expected == "proportional" else 1 for size in work.sizes]
     expected = [work.seconds[0] * factor for factor in factors]
     place.plot(work.sizes, expected, "--", color="#999999", linewidth=0.9, zorder=0)
-    place.set_xticks(work.sizes, [f"{size:,}" for size in work.sizes])
+    place.set_xticks(work.sizes, [f"{size:,}" for size in work.sizes], rotation=30)
+    exponents = [math.log10(seconds) for seconds in taken + expected]
+    place.set_ylim(
+        10 ** math.floor(min(exponents)), 10 ** max(math.ceil(max(exponents)), math.floor(min(exponents)) + 1)
+    )
     place.minorticks_off()
