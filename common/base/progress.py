@@ -12,7 +12,7 @@ from common.base.duration import duration
 
 
 class _Watcher(Console):
-    """Whoever watches: where nobody does any more, what is watched goes on."""
+    """Speaks to whoever watches a run, which goes on when nobody does any more."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -8,7 +8,7 @@ WIDEST = 10_000  # characters, into a pipe
 
 
 class _Results(Console):
-    """Where results are printed: a reader who left is told to whoever asked for them, and does not end the program."""
+    """Where results are printed. That their reader has left is raised; rich would end the program with a 1."""
 
     def on_broken_pipe(self) -> None:
         raise  # noqa: PLE0704 (the error that rich is handling)

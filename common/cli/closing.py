@@ -151,7 +151,9 @@ def print_closing(closing: Closing) -> None:
 
 def _line(row: Row, closing: Closing) -> list[str]:
     beside, verdict = closing.beside(row), closing.verdict(row) or "–"
-    published = f"{measured(beside)}{f', {beside.edition}' if beside.edition != row.edition else ''}" if beside else "–"
+    published = measured(beside) if beside else "–"
+    if beside and beside.edition != row.edition:
+        published += f", {beside.edition}"
     return [
         label(row),
         row.protocol or "–",

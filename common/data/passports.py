@@ -247,8 +247,13 @@ def _content(folder: Path) -> str:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return ""
+    return f" (which holds {_some(names)})" if names else ""
+
+
+def _some(names: list[str]) -> str:
+    """'a, b, c, d and 3 more'"""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f" (which holds {', '.join(names[:SHOWN])}{more})" if names else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _shipped(passport: Passport) -> LocatedData | None:
@@ -356,8 +361,7 @@ def _odd_ones(names: list[str]) -> str:
     endings = Counter(PurePath(name).suffix.lower() for name in names)
     usual = max(endings, key=endings.__getitem__, default="")
     odd = [name for name in names if PurePath(name).suffix.lower() != usual]
-    more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
-    return f" (among them {', '.join(odd[:SHOWN])}{more})" if odd else ""
+    return f" (among them {_some(odd)})" if odd else ""
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -127,7 +127,6 @@ def _frame(place: Axes, work: Grown, taken: list[float]) -> None:
     place.plot(work.sizes, expected, "--", color="#999999", linewidth=0.9, zorder=0)
     place.set_xticks(work.sizes, [f"{size:,}" for size in work.sizes], rotation=30)
     exponents = [math.log10(seconds) for seconds in taken + expected]
-    place.set_ylim(
-        10 ** math.floor(min(exponents)), 10 ** max(math.ceil(max(exponents)), math.floor(min(exponents)) + 1)
-    )
+    lowest = math.floor(min(exponents))
+    place.set_ylim(10**lowest, 10 ** max(lowest + 1, math.ceil(max(exponents))))
     place.minorticks_off()

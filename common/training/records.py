@@ -23,7 +23,7 @@ Metrics = dict[str, dict[str, float]]  # protocol to metric to value
 def _date(text: str) -> str:
     """
     Raises:
-        ValueError: it is none.
+        ValueError: it is no date.
     """
     datetime.date.fromisoformat(text)
     return text

@@ -113,6 +113,26 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
+@contextlib.contextmanager
+def laid_out_as(path: Path, whose: str) -> Iterator[None]:
+    """Around the code that turns a file of somebody else's into weights of ours.
+
+    Raises:
+        UsageError: the file is not laid out as that code expects.
+    """
+    try:
+        yield
+    except DAMAGED as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"{path} is not laid out as {whose} weights are ({reason}).") from None
+
+
+def with_batch_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with zeros where batch normalization counts its batches, which older files of PyTorch lack."""
+    counted = {name.replace("running_mean", "num_batches_tracked") for name in state if name.endswith("running_mean")}
+    return {name: torch.zeros((), dtype=torch.long) for name in counted} | state
+
+
 def require_finite(weights: dict[str, Tensor], path: Path) -> None:
     """
     Raises:

@@ -11,7 +11,8 @@ import h5py
 import torch
 from torch import Tensor
 
-from common.base.errors import DAMAGED, UsageError
+from common.base.errors import UsageError
+from common.training.weights import laid_out_as
 from papers.dncnn.train import Recipe
 
 
@@ -21,12 +22,10 @@ def read(path: Path, recipe: Recipe) -> dict[str, Tensor]:
     Raises:
         UsageError: the file is laid out in another way, or is not of the recipe's depth.
     """
-    try:
-        with h5py.File(path, locking=False) as file:  # nobody writes it; and not every disk has locks
-            layers = [file[cell] for cell in file["net/layers"][()].flat]
-            found = [convolution(file, layer) for layer in layers if text(layer["type"]) == "conv"]
-    except DAMAGED as error:
-        raise UsageError(f"{path} is not laid out as the authors' weights are ({error}).") from None
+    # Nobody writes it; and not every disk has locks.
+    with laid_out_as(path, "the authors'"), h5py.File(path, locking=False) as file:
+        layers = [file[cell] for cell in file["net/layers"][()].flat]
+        found = [convolution(file, layer) for layer in layers if text(layer["type"]) == "conv"]
     if len(found) != recipe.depth:
         raise UsageError(f"{path} has {len(found)} convolutions, and the variant {recipe.depth}.")
     state = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.base.errors import DAMAGED, UsageError
+from common.training.weights import laid_out_as, with_batch_counts
 from papers.googlenet.imagenet import MEAN, ImageNetRecipe, numbered
 from papers.googlenet.model import from_torchvision, without_heads
 
@@ -22,14 +22,8 @@ def read(path: Path, recipe: ImageNetRecipe) -> dict[str, Tensor]:
     Raises:
         UsageError: the file is laid out in another way.
     """
-    try:
+    with laid_out_as(path, "torchvision's"):
         theirs = torch.load(path, map_location="cpu", weights_only=True)
         state = without_heads(from_torchvision(theirs))
         state["conv1.0.weight"] = state["conv1.0.weight"] / (MIDDLE * recipe.grey_level)
-    except DAMAGED as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} is not laid out as torchvision's weights are ({reason}).") from None
-    for name, tensor in list(state.items()):
-        if name.endswith("running_mean"):  # older files do not count the batches
-            state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.zeros_like(tensor[0]).long())
-    return {**numbered([state]), MEAN: torch.full((3, 1, 1), MIDDLE)}
+    return {**numbered([with_batch_counts(state)]), MEAN: torch.full((3, 1, 1), MIDDLE)}

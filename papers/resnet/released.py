@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.base.errors import DAMAGED, UsageError
+from common.training.weights import laid_out_as, with_batch_counts
 from papers.resnet.imagenet import MEAN, ImageNetRecipe
 
 PEAK = 255
@@ -27,19 +27,13 @@ def read(path: Path, recipe: ImageNetRecipe) -> dict[str, Tensor]:
     """
     from torchvision.models import get_model_weights
 
-    try:
+    with laid_out_as(path, "torchvision's"):
         theirs = torch.load(path, map_location="cpu", weights_only=True)
         state = {our_name(name): tensor for name, tensor in theirs.items()}
         prepared = get_model_weights(f"resnet{recipe.depth}").IMAGENET1K_V1.transforms()
         mean, deviation = (PEAK * torch.tensor(values) for values in (prepared.mean, prepared.std))
         state["conv1.0.weight"] = state["conv1.0.weight"] / deviation[:, None, None]
-    except DAMAGED as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} is not laid out as torchvision's weights are ({reason}).") from None
-    for name, tensor in list(state.items()):
-        if name.endswith("running_mean"):  # older files do not count the batches
-            state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.zeros_like(tensor[0]).long())
-    return {**state, MEAN: mean}
+    return {**with_batch_counts(state), MEAN: mean}
 
 
 def our_name(theirs: str) -> str:

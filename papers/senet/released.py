@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.base.errors import DAMAGED, UsageError
+from common.training.weights import laid_out_as, with_batch_counts
 from papers.senet.imagenet import MEAN, ImageNetRecipe
 
 PEAK = 255
@@ -27,20 +27,15 @@ def read(path: Path, recipe: ImageNetRecipe) -> dict[str, Tensor]:
     Raises:
         UsageError: the file is laid out in another way.
     """
-    try:
+    with laid_out_as(path, "timm's"):
         theirs = torch.load(path, map_location="cpu", weights_only=True)
         state = {our_name(name): tensor for name, tensor in theirs.items()}
         mean, deviation = (PEAK * torch.tensor(values) for values in (COLOUR_MEAN, COLOUR_DEVIATION))
         state["conv1.0.weight"] = state["conv1.0.weight"] / deviation[:, None, None]
-    except DAMAGED as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} is not laid out as timm's weights are ({reason}).") from None
-    for name, tensor in list(state.items()):
-        if ".excitation." in name and tensor.dim() == 4:
-            state[name] = tensor.flatten(1)
-        if name.endswith("running_mean"):  # older files do not count the batches
-            state.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.zeros_like(tensor[0]).long())
-    return {**state, MEAN: mean}
+    one_pixel = {
+        name: tensor.flatten(1) for name, tensor in state.items() if ".excitation." in name and tensor.dim() == 4
+    }
+    return {**with_batch_counts(state | one_pixel), MEAN: mean}
 
 
 def our_name(theirs: str) -> str:
