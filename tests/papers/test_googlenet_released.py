@@ -66,7 +66,7 @@ def test_the_file_is_the_one_that_torchvision_names_and_checks_no_claim():
     assert not [claim for claim in PAPER.claims if claim.variant == VARIANT]
 
 
-@pytest.mark.parametrize("content", [b"no weights", {"fc.weight": torch.zeros(1)}])
+@pytest.mark.parametrize("content", [b"", b"no weights", {"fc.weight": torch.zeros(1)}])
 def test_a_file_laid_out_otherwise_is_refused(tmp_path, content):
     file = tmp_path / "weights.pth"
     file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)

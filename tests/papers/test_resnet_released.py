@@ -72,7 +72,7 @@ def test_the_files_are_those_that_torchvision_names():
 
 
 @pytest.mark.parametrize(
-    "content", [b"no weights", {"conv1.weight": torch.zeros(64, 3, 7, 7), "other": torch.zeros(1)}]
+    "content", [b"", b"no weights", {"conv1.weight": torch.zeros(64, 3, 7, 7), "other": torch.zeros(1)}]
 )
 def test_a_file_laid_out_otherwise_is_refused(tmp_path, content):
     file = tmp_path / "weights.pth"

@@ -118,7 +118,9 @@ def test_the_files_are_those_of_the_passport_and_check_no_claim():
     assert not {claim.variant for claim in PAPER.claims} & set(RELEASED)
 
 
-@pytest.mark.parametrize("content", [b"no weights", {"last_linear.weight": torch.zeros(1)}, {"other": torch.zeros(1)}])
+@pytest.mark.parametrize(
+    "content", [b"", b"no weights", {"last_linear.weight": torch.zeros(1)}, {"other": torch.zeros(1)}]
+)
 def test_a_file_laid_out_otherwise_is_refused(tmp_path, content):
     file = tmp_path / "weights.pth"
     file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
