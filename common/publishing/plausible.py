@@ -77,9 +77,11 @@ def _precisions(used: Environment, wanted: str | None) -> list[str]:
     Args:
         wanted: "fast", "float32", or None where the recipe does not say.
     """
+    from common.training.device import bfloat16_is_faster
+
     if wanted == "float32":
         return ["float32"]
     if not on_cpu(used) or used.instruction_set is None:
         return ["float32", "bfloat16"]  # it depends on the GPU; and the first records do not name the instructions
-    fastest = "bfloat16" if " with " in used.instruction_set else "float32"
+    fastest = "bfloat16" if bfloat16_is_faster(used.instruction_set, used.processor) else "float32"
     return [fastest] if wanted == "fast" else sorted({"float32", fastest})

@@ -294,15 +294,18 @@ def test_weights_are_those_of_one_record_and_called_after_its_variant(toy, paper
 
 
 PRECISIONS = {
-    "what the recipe says": ("float32", "AVX512 with avx512_bf16", "bfloat16", "float32"),
-    "the fastest with units": ("fast", "AVX512 with avx512_bf16", "float32", "bfloat16"),
-    "the fastest without": ("fast", "AVX512", "bfloat16", "float32"),
+    "what the recipe says": ("float32", "AMD EPYC", "AVX512 with avx512_bf16", "bfloat16", "float32"),
+    "the fastest with units": ("fast", "AMD EPYC", "AVX512 with avx512_bf16", "float32", "bfloat16"),
+    "the fastest with slow units": ("fast", "Intel(R) Xeon(R)", "AVX512 with avx512_bf16", "bfloat16", "float32"),
+    "the fastest with AMX": ("fast", "Intel(R) Xeon(R)", "AVX512 with avx512_bf16 and amx_bf16", "float32", "bfloat16"),
+    "the fastest without": ("fast", "AMD EPYC", "AVX512", "bfloat16", "float32"),
 }
 
 
-@pytest.mark.parametrize(("wanted", "instructions", "wrong", "right"), PRECISIONS.values(), ids=PRECISIONS)
-def test_the_precision_is_what_the_recipe_gives_on_that_processor(paper, sound, wanted, instructions, wrong, right):
-    used = sound().environment.model_copy(update={"instruction_set": instructions})
+@pytest.mark.parametrize(("wanted", "processor", "instructions", "wrong", "right"), PRECISIONS.values(), ids=PRECISIONS)
+def test_the_precision_is_what_the_recipe_gives_there(paper, sound, wanted, processor, instructions, wrong, right):
+    here = {"processor": processor, "device": processor, "instruction_set": instructions}
+    used = sound().environment.model_copy(update=here)
     for precision, faults in ((wrong, 1), (right, 0)):
         there = used.model_copy(update={"precision": precision})
         assert len(list(environment_faults(paper, there, {"precision": wanted}))) == faults
