@@ -6,9 +6,8 @@ from typing import Any
 
 from common.base import paths
 from common.claims.papers import Paper
-from common.training.provenance import Environment
+from common.training.provenance import X86, Environment
 
-X86 = ("x86_64", "AMD64")  # as platform.machine() names them
 TORCH = re.compile(r"(\d+)\.(\d+)\.(\d+)(\+\w+)?")
 
 

@@ -1,14 +1,15 @@
-"""Compiling a C file, once, for papers whose inner loop is too fine-grained for PyTorch.
+"""Compiling a C file, once, for inner loops that PyTorch does not have.
 
 There may be no compiler, or no folder from which its result may be loaded: then
-there is no library, and the paper's plain PyTorch code does the same work more
-slowly.
+there is no library, and PyTorch does the same work more slowly.
 """
 
 import ctypes
 import functools
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -17,45 +18,66 @@ from pathlib import Path
 from common.base import paths
 from common.base.progress import warn
 
-# No fused multiply-add: sums then have the same bits whatever vectors a processor has.
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-Wno-psabi", "-shared", "-fPIC")
-TUNED = ("-march=native", "")  # tried in turn: not every compiler knows the first
+FLAGS = ("-std=gnu11", "-O3", "-Wno-psabi", "-shared", "-fPIC")
 
 
 @functools.cache
-def compile_c(source: Path) -> tuple[ctypes.CDLL, str] | None:
+def compile_c(source: Path, *flags: str, threads: bool = False) -> tuple[ctypes.CDLL, str] | None:
     """The library of one C file and the name of its compiler, or None, having said why.
 
     Libraries are kept in runs/compiled/, under the hash of source, flags,
     compiler and processor. Where none can be written there, or be loaded from
     there, as from a disk mounted noexec, one is made in the temporary folder.
+
+    Args:
+        flags: of the compiler, besides those for all files and for this processor.
+        threads: with the OpenMP that PyTorch for Linux comes with, that of gcc; there is no library without.
     """
     from common.training.device import instruction_set
-    from common.training.provenance import processor_name
+    from common.training.provenance import processor_flags, processor_name
 
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "cc")
+    asked = os.environ.get("CC")
+    compiler = asked or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), "cc")
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        warn("No C compiler (cc, gcc or clang) was found: the same arithmetic runs in PyTorch, many times slower.")
+        command = shlex.split(compiler)
+        version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        why = f"CC={asked} does not start" if asked else "No C compiler (cc, gcc or clang) was found"
+        warn(f"{why}: PyTorch does the work of {source.name}, more slowly.")
         return None
     name = next(iter(version.stdout.splitlines()), "a compiler that does not say its name")
-    machine = f"{processor_name()} {instruction_set()}"  # on a shared disk, the folder of several machines
-    key = hashlib.sha256(source.read_bytes() + f"{FLAGS} {name} {machine}".encode()).hexdigest()[:16]
+    if threads and "clang" in name:
+        return None
+    options = _tuned(instruction_set())
+    if threads:
+        options = [[*options[0], "-fopenmp"]]
+    # On a shared disk, the folder of several machines, whose processors may have one name and different instructions.
+    machine = f"{processor_name()} {instruction_set()} {processor_flags()}"
+    key = hashlib.sha256(source.read_bytes() + f"{FLAGS} {flags} {options} {name} {machine}".encode()).hexdigest()[:16]
     library = f"{source.parent.name}-{source.stem}-{key}.so"
+    commands = [[*command, *FLAGS, *flags, *tuned, str(source)] for tuned in options]
     try:
         try:
-            return _loaded(compiler, source, paths.RUNS / "compiled" / library), f"{source.name} by {name}"
+            return _loaded(commands, paths.RUNS / "compiled" / library), f"{source.name} by {name}"
         except OSError:
             with tempfile.TemporaryDirectory(prefix="compiled-") as folder:  # a loaded library needs its file no more
-                return _loaded(compiler, source, Path(folder) / library), f"{source.name} by {name}"
+                return _loaded(commands, Path(folder) / library), f"{source.name} by {name}"
     except OSError as error:
         why = f"{compiler} makes nothing of {source.name} that can be loaded here ({error.strerror or error})"
-        warn(f"{why}: PyTorch does the work, many times slower.")
+        warn(f"{why}: PyTorch does the work, more slowly.")
         return None
 
 
-def _loaded(compiler: str, source: Path, library: Path) -> ctypes.CDLL:
+def _tuned(instructions: str) -> list[list[str]]:
+    """Options for this processor, as far as PyTorch uses it, to be tried in turn: not every compiler has the first."""
+    from common.training.provenance import X86
+
+    if platform.machine() not in X86 or instructions.startswith("AVX512"):
+        return [["-march=native"], []]
+    return [["-march=native", "-mno-avx512f"], []] if instructions == "AVX2" else [[]]
+
+
+def _loaded(commands: list[list[str]], library: Path) -> ctypes.CDLL:
     """The library, built first if it is not there.
 
     Raises:
@@ -63,21 +85,20 @@ def _loaded(compiler: str, source: Path, library: Path) -> ctypes.CDLL:
     """
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
-        _build(compiler, source, library)
+        _build(commands, library)
     try:
         return ctypes.CDLL(str(library))
     except OSError:
-        library.unlink()  # it may be damaged; the next start makes another
+        library.unlink(missing_ok=True)  # it may be damaged; the next start makes another
         raise
 
 
-def _build(compiler: str, source: Path, library: Path) -> None:
-    """Compile to a temporary name and rename."""
+def _build(commands: list[list[str]], library: Path) -> None:
+    """Compile to a temporary name and rename. The commands are tried in turn."""
     failure = ""
-    for tuned in TUNED:
+    for command in commands:
         temporary = library.with_suffix(f".{os.getpid()}")
-        command = [compiler, *FLAGS, *tuned.split(), str(source), "-o", str(temporary)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run([*command, "-o", str(temporary)], capture_output=True, text=True)
         if done.returncode == 0:
             os.replace(temporary, library)
             return

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+X86 = ("x86_64", "AMD64")  # as platform.machine() names them
+
 # What a result's last bits may depend on besides recipe, data, sources and what was compiled.
 MACHINE = ("processor", "instruction_set", "device", "threads", "processes", "torch")
 
@@ -72,7 +74,7 @@ def source_files(paper: str, root: Path | None = None) -> list[Path]:
     while waiting:
         file = waiting.pop()
         if file not in found:
-            found.add(file)
+            found |= {file, *file.parent.glob(f"{file.stem}.c")}
             waiting += _imported(file, paper, root)
     return sorted(found)
 
@@ -200,10 +202,19 @@ def environment(
 
 
 def processor_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def processor_flags() -> str:
+    """Its instructions, in Linux' words; empty where it does not tell."""
+    return _cpuinfo("flags") or _cpuinfo("Features")
+
+
+def _cpuinfo(name: str) -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
+            if line.startswith(name):
                 return line.split(":", 1)[1].strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""

@@ -130,8 +130,8 @@ class Run:
     """What `train` can ask for: resume, keep, log, show progress.
 
     Attributes:
+        compiled: for the record, what was compiled and by what; `train` appends to it (None: nothing was).
         curves: what was logged so far, by name.
-        compiled: for the record, what was compiled and by what; `train` sets it.
         watchers: called at the end of every `advance`, so that a test can stop a run, or keep it, at a given step.
     """
 
@@ -144,7 +144,7 @@ class Run:
         self.device = job.device
         self.processes = job.processes
         self.curves: dict[str, list[float]] = {}
-        self.compiled: str | None = None
+        self.compiled: list[str | None] = []
         self.precision = "float32"
         self.flags: dict[str, bool | str] = {}
         self.samples = 0  # trained on so far, counting repeats
@@ -294,7 +294,8 @@ class Run:
 
     def environment(self) -> Environment:
         threads, count = torch.get_num_threads(), self.processes.count
-        return provenance.environment(self.device, threads, self.precision, self.compiled, self.flags, count)
+        compiled = "; ".join(filter(None, self.compiled)) or None
+        return provenance.environment(self.device, threads, self.precision, compiled, self.flags, count)
 
     def refuse_if_changed(self) -> None:
         """A run that was begun with another recipe, data or sources, or on another machine, cannot go on here.

@@ -9,6 +9,7 @@ from common.publishing.bench import Job
 from common.publishing.growth import Growth, typical_seconds
 from common.training.determinism import generator
 from common.training.device import fast_precision
+from common.training.winograd import use_winograd
 from papers.dncnn.data import Collection, Patches
 from papers.dncnn.model import DnCNN, convolutions, denoise, for_inference, initialise
 from papers.dncnn.scores import PEAK
@@ -50,6 +51,7 @@ def growth() -> list[Growth]:
 
 def _seconds_of_step(patches: int) -> float:
     model = _model().to(memory_format=torch.channels_last)
+    use_winograd(model, fast_precision("cpu"))
     optimiser = make_optimiser(model, RECIPE)
     clean, noise = torch.rand(2, patches, 1, RECIPE.side, RECIPE.side, generator=generator(0, "benchmark"))
     noisy = (clean + noise).contiguous(memory_format=torch.channels_last)
@@ -76,6 +78,7 @@ def _step(flops: int, device: str) -> Job:
     precision = fast_precision(device)
 
     model = _model().to(device, memory_format=torch.channels_last)
+    use_winograd(model, precision)
     optimiser = make_optimiser(model, RECIPE)
 
     def ours() -> int:

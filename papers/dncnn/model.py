@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from common.training.winograd import use_winograd
+
 FEATURES = 64  # maps of every layer but the last (Sec. III-A)
 KERNEL = 3
 EPSILON = 1e-4  # of batch normalization, as in MatConvNet, which the authors used
@@ -132,9 +134,11 @@ def _merged(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def for_inference(model: DnCNN) -> nn.Module:
-    """Merged, and with the memory order in which convolutions are fastest. The model is left in evaluation mode,
-    and the layers that have no batch normalization stay the model's own."""
-    return merge_batch_norm(model.eval()).to(memory_format=torch.channels_last)
+    """Merged, and with the memory order and the algorithm in which convolutions are fastest. The model is left in
+    evaluation mode; layers that have no batch normalization share its weights."""
+    network = merge_batch_norm(model.eval()).to(memory_format=torch.channels_last)
+    use_winograd(network)
+    return network
 
 
 @torch.inference_mode()

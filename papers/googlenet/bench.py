@@ -21,6 +21,7 @@ from common.data.photographs import PHOTOGRAPHS, shipped_photograph
 from common.publishing.bench import Job
 from common.training.determinism import generator
 from common.training.device import fast_precision
+from common.training.winograd import use_winograd
 from papers.googlenet.crops import PROTOCOLS
 from papers.googlenet.imagenet import VARIANTS, mistakes_on
 from papers.googlenet.model import ALPHA, BETA, BIAS, WINDOW, GoogLeNet, initialise
@@ -58,6 +59,7 @@ def jobs() -> list[Job]:
 def _step() -> Job:
     part, precision = _part(COUNT["training"]), fast_precision("cpu")
     model, slow = _model(), _straightforward_model()
+    use_winograd(model, precision)
     optimiser = torch.optim.SGD(model.parameters(), fused=True, **CONSTANTS)
     slow_optimiser = torch.optim.SGD(slow.parameters(), **CONSTANTS)
     patch = transforms.RandomResizedCrop(RECIPE.side, AREA, ASPECT), transforms.RandomHorizontalFlip()

@@ -25,6 +25,7 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.steps import gradient_of, put_gradient
 from common.training.weights import copied
+from common.training.winograd import use_winograd
 from papers.googlenet.crops import CROPS_AT_ONCE, PROTOCOLS, CropsOf
 from papers.googlenet.model import SIDE, GoogLeNet, Initial, NetworkName, check_side, initialise, without_heads
 from papers.googlenet.sampling import Patch, patches_of, photometric
@@ -108,10 +109,11 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     mean = processes.from_first(looked).to(run.device)[:, None, None]
 
     model = GoogLeNet(data.classes, recipe.network, side=recipe.side).to(run.device)
+    precision = run.choose_precision(recipe.precision)
+    run.compiled.append(use_winograd(model, precision))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     constants = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     optimiser = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, fused=True, **constants)
-    precision = run.choose_precision(recipe.precision)
 
     def drawn(purpose: str, epoch: int, index: int, one: int) -> torch.Generator:
         """For a group of a batch."""

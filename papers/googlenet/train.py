@@ -29,6 +29,7 @@ from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.weights import copied
+from common.training.winograd import use_winograd
 from papers.googlenet import imagenet
 from papers.googlenet.crops import CROPS_AT_ONCE, PROTOCOLS, Protocol, predict
 from papers.googlenet.imagenet import ImageNetRecipe
@@ -118,10 +119,11 @@ def train_on_flowers(run: Run, recipe: Recipe) -> Trained:
     model = GoogLeNet(len(flowers.classes), recipe.network, recipe.heads, recipe.side)
     initialise(model, generator(run.seed, "initial weights"), recipe.initial_weights)
     model.to(run.device)
+    precision = run.choose_precision(recipe.precision)
+    run.compiled.append(use_winograd(model, precision))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     constants = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     optimiser = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, fused=True, **constants)
-    precision = run.choose_precision(recipe.precision)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
     at = At(loss=zero, mistakes=zero.long(), gradients=zero.repeat(len(trunk(model))))

@@ -23,6 +23,7 @@ from common.publishing.growth import Growth, seconds_a_sample
 from common.training.determinism import generator
 from common.training.device import fast_precision
 from common.training.steps import fast_step
+from common.training.winograd import use_winograd
 from papers.resnet import imagenet
 from papers.resnet.data import PADDING, augment, mean_picture, random_crops, subtract_mean
 from papers.resnet.model import CifarResNet, initialise
@@ -93,6 +94,7 @@ def _step(images: Tensor, labels: Tensor, device: str) -> Job:
     optimiser = torch.optim.SGD(model.parameters(), fused=True, **CONSTANTS)
     slow_optimiser = torch.optim.SGD(slow.parameters(), **CONSTANTS)
     example = subtract_mean(here[: RECIPE.batch_size], mean), there[: RECIPE.batch_size]
+    use_winograd(model, precision)
     step, _ = fast_step(loss_and_mistakes(model, precision), model, [example])
 
     def ours() -> int:

@@ -28,6 +28,7 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.steps import fast_step, gradient_of, put_gradient
 from common.training.weights import copied
+from common.training.winograd import use_winograd
 from papers.resnet.loss import loss_and_mistakes
 from papers.resnet.model import BOTTLENECK_FROM, ImageNetResNet, StrideAt, initialise
 
@@ -159,7 +160,9 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     precision = run.choose_precision(recipe.precision)
     example = torch.zeros(group, 3, recipe.side, recipe.side, device=run.device)
     example = example.to(memory_format=torch.channels_last), torch.zeros(group, dtype=torch.long, device=run.device)
-    step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, [example], compiled=False)
+    run.compiled.append(use_winograd(model, precision))
+    step, how = fast_step(loss_and_mistakes(model, precision), model, [example], compiled=False)
+    run.compiled.append(how)
 
     def views(epoch: int, index: int) -> Views:
         return draw_views(batch_size, recipe.scales, generator(run.seed, "views", epoch, index))[mine]

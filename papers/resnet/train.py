@@ -23,6 +23,7 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.steps import fast_step, gradient_of, put_gradient
 from common.training.weights import copied
+from common.training.winograd import use_winograd
 from papers.resnet import imagenet
 from papers.resnet.data import augment, mean_picture, random_crops, subtract_mean
 from papers.resnet.imagenet import ImageNetRecipe
@@ -151,7 +152,10 @@ def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
         raise UsageError(f"--nproc {processes.count}: a batch of {min(sizes)} pictures is too small for them.")
     shares = sorted({len(range(size)[share]) for size in sizes})
     examples = ((augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in shares)
-    step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
+    if recipe.compiled:
+        run.compiled.append(use_winograd(model, precision))
+    step, how = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
+    run.compiled.append(how)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
     at = At(recipe.warmup_rate is not None, loss=zero, mistakes=zero.long())

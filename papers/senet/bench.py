@@ -16,6 +16,7 @@ from common.publishing.bench import Job
 from common.training.determinism import generator
 from common.training.device import fast_precision
 from common.training.steps import fast_step
+from common.training.winograd import use_winograd
 from papers.senet.data import PADDING, augment, of_each_pixel, random_crops
 from papers.senet.model import initialise
 from papers.senet.train import VARIANTS, build_model, classify, loss_and_mistakes, on_device
@@ -73,6 +74,7 @@ def _step(images: Tensor, labels: Tensor, device: str) -> Job:
     optimiser = torch.optim.SGD(model.parameters(), fused=True, **CONSTANTS)
     slow_optimiser = torch.optim.SGD(slow.parameters(), **CONSTANTS)
     example = standard(here[: RECIPE.batch_size]), there[: RECIPE.batch_size]
+    use_winograd(model, precision)
     step, _ = fast_step(loss_and_mistakes(model, precision), model, [example])
 
     def ours() -> int:

@@ -22,6 +22,7 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.steps import fast_step, gradient_of, put_gradient
 from common.training.weights import copied
+from common.training.winograd import use_winograd
 from papers.senet.loss import loss_and_mistakes
 from papers.senet.model import NETWORKS, REDUCTION, initialise
 from papers.senet.patches import Patch, draw_patches
@@ -126,7 +127,9 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     precision = run.choose_precision(recipe.precision)
     example = torch.zeros(group, 3, recipe.side, recipe.side, device=run.device)
     example = example.to(memory_format=torch.channels_last), torch.zeros(group, dtype=torch.long, device=run.device)
-    step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, [example], compiled=False)
+    run.compiled.append(use_winograd(model, precision))
+    step, how = fast_step(loss_and_mistakes(model, precision), model, [example], compiled=False)
+    run.compiled.append(how)
 
     def patches(epoch: int, batches: Sequence[Tensor], index: int) -> list[Patch]:
         drawn = draw_patches(batches[index], generator(run.seed, "patches", epoch, index))

@@ -27,6 +27,7 @@ from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.steps import fast_step
 from common.training.weights import copied
+from common.training.winograd import use_winograd
 from papers.senet import imagenet
 from papers.senet.data import Standard, augment, of_each_channel, of_each_pixel, random_crops
 from papers.senet.imagenet import ImageNetRecipe
@@ -166,7 +167,10 @@ def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
     precision = run.choose_precision(recipe.precision)
     sizes = {min(recipe.batch_size, count), count % recipe.batch_size} - {0}
     examples = ((augment(images[:n], standard, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in sorted(sizes))
-    step, run.compiled = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
+    if recipe.compiled:
+        run.compiled.append(use_winograd(model, precision))
+    step, how = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
+    run.compiled.append(how)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
     at = At(loss=zero, mistakes=zero.long())

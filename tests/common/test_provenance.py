@@ -27,9 +27,11 @@ SOURCES = {
     "papers/toy/paper.yaml": "claims: []\n",
     "papers/other/model.py": "",
     **{f"common/{name}.py": "" for name in ("alpha", "beta", "gamma", "delta", "epsilon")},
+    "common/beta.c": "",
+    "common/delta.c": "",
 }
 MAKES_NUMBERS = [
-    "common/alpha.py", "common/beta.py", "common/gamma.py", "papers/toy/data.py", "papers/toy/eval.py",
+    "common/alpha.py", "common/beta.c", "common/beta.py", "common/gamma.py", "papers/toy/data.py", "papers/toy/eval.py",
     "papers/toy/kernel.c", "papers/toy/model.py", "papers/toy/more.py", "papers/toy/parts.py", "papers/toy/train.py",
 ]  # fmt: skip
 MAKES_NONE = [name for name in SOURCES if name not in MAKES_NUMBERS]

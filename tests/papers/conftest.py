@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from common.training import winograd
+
 
 @pytest.fixture
 def updates(monkeypatch) -> list[dict]:
@@ -18,3 +20,9 @@ def updates(monkeypatch) -> list[dict]:
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     return made
+
+
+@pytest.fixture
+def direct_convolutions(monkeypatch) -> None:
+    """As where there is no C compiler: the products are PyTorch's own, whose bits a test can compare."""
+    monkeypatch.setattr(winograd, "compile_c", lambda *_, **__: None)

@@ -130,10 +130,23 @@ def test_without_residual_learning_the_layers_give_the_clean_picture(batch_norm)
         torch.testing.assert_close(denoise(network, y), model.layers(y), rtol=0, atol=1e-5)
 
 
+def test_the_fast_algorithm_changes_psnr_by_less_than_a_page_can_show():
+    """A residual as large as noise of level 25, on a picture of the Berkeley set's size."""
+    model, clean = network(17), uniform(1, 1, 321, 481)
+    with torch.no_grad():
+        model.layers[-1].weight *= 25 / 255 / model(clean).std()
+        model.layers[-1].bias.fill_(-model(clean).mean())
+    slow, fast = (denoise(of(model), clean) for of in (merge_batch_norm, for_inference))
+    assert slow.sub(clean).std() == pytest.approx(25 / 255, rel=0.01)
+    assert abs(psnr(slow, clean) - psnr(fast, clean)) < 1e-4
+
+
 def test_merging_leaves_the_model_as_it_was():
     model = network(5)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    merge_batch_norm(model)
+    kinds = [type(part) for part in model.modules()]
+    for_inference(model)
+    assert [type(part) for part in model.modules()] == kinds
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

@@ -14,7 +14,7 @@ from common.base import paths
 from common.base.errors import NumbersError
 from common.claims.papers import load_paper
 from common.data.passports import LocatedData
-from common.training import provenance
+from common.training import provenance, winograd
 from common.training.determinism import generator, make_deterministic
 from common.training.records import Record, read_record
 from common.training.run import Job, run_job
@@ -33,6 +33,7 @@ from tests.papers.variants import the_others_slow
 PAPER = load_paper("dncnn")
 CODE = provenance.code(PAPER.name)
 DEFAULT = PAPER.default_variant
+needs_compiler = pytest.mark.skipif(winograd._compiled() is None, reason="no C compiler here")
 STEPS = 3  # of an epoch of a smoke run, of which there are two
 
 
@@ -107,6 +108,19 @@ def test_runs_with_pictures_held_out_are_kept_once_and_shown(tmp_path, monkeypat
 def test_resumed_at_other_places_it_ends_with_the_same_bits(tmp_path, whole, steps):
     interrupted(tmp_path, steps)
     assert essence(run_smoke(tmp_path)) == essence(whole)
+
+
+@needs_compiler
+def test_in_float32_it_trains_with_fewer_multiplications_and_resumes_with_the_same_bits(tmp_path, request):
+    fast = run_smoke(tmp_path / "whole", precision="float32")
+    assert fast.environment.compiled.startswith("winograd.c by ")
+    interrupted(tmp_path / "cut", STEPS + 1, precision="float32")
+    assert essence(run_smoke(tmp_path / "cut", precision="float32")) == essence(fast)
+    assert run_smoke(tmp_path, precision="fast").environment.compiled in (None, fast.environment.compiled)
+    request.getfixturevalue("direct_convolutions")
+    direct = run_smoke(tmp_path / "direct", precision="float32")
+    assert direct.environment.compiled is None and direct.weights != fast.weights
+    assert direct.curves["loss"] == pytest.approx(fast.curves["loss"], rel=0.02)
 
 
 def test_looking_seldom_at_the_loss_changes_nothing(tmp_path, monkeypatch, whole):

@@ -373,7 +373,9 @@ def test_real_mnist_is_read_unpacked_too(tmp_path, monkeypatch, folder, edition)
 
 # ---- the updates ----------------------------------------------------------------------
 
-needs_compiler = pytest.mark.skipif(compile_c.compile_c(kernel.SOURCE) is None, reason="no C compiler here")
+needs_compiler = pytest.mark.skipif(
+    compile_c.compile_c(kernel.SOURCE, *kernel.FLAGS) is None, reason="no C compiler here"
+)
 
 
 @needs_compiler
@@ -543,7 +545,8 @@ def test_bits_do_not_depend_on_the_processors_vectors(tmp_path):
     results = []
     for number, tuned in enumerate(["-march=native", "", "-O1"]):
         library = tmp_path / f"kernel{number}.so"
-        command = [os.environ.get("CC", "cc"), *compile_c.FLAGS, *tuned.split(), str(kernel.SOURCE), "-o", str(library)]
+        flags = [*compile_c.FLAGS, *kernel.FLAGS, *tuned.split()]
+        command = [os.environ.get("CC", "cc"), *flags, str(kernel.SOURCE), "-o", str(library)]
         subprocess.run(command, check=True)
         import ctypes
 

@@ -352,6 +352,7 @@ def test_layer_responses_are_deviations_before_the_relu_and_the_addition(few, mo
 # ---- the compiled step ----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("direct_convolutions")
 def test_without_a_compiler_the_step_runs_as_it_is_written(tmp_path, runs, monkeypatch, capsys):
     def no_compiler(step, **_):
         def fail(*batch):
@@ -370,6 +371,7 @@ def test_without_a_compiler_the_step_runs_as_it_is_written(tmp_path, runs, monke
     )
 
 
+@pytest.mark.usefixtures("direct_convolutions")
 def test_each_shape_of_a_batch_is_compiled_before_the_first_iteration(tmp_path, runs, monkeypatch):
     sizes, how = [], []
 
@@ -409,7 +411,7 @@ def test_the_compiled_step_has_the_same_bits_from_run_to_run(tmp_path, runs, mon
 @pytest.mark.slow
 def test_where_no_compiler_works_the_command_says_so_and_trains(tmp_path):
     words = helpers.smoke(tmp_path / "runs", "--compiled", "true", paper="resnet")
-    caches = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    caches = {"CXX": "no-such-compiler", "CC": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     ended = helpers.run(*words, log=tmp_path / "log", env=caches)
     assert ended.code == 0 and "the training step runs as it is written" in ended.err and "Traceback" not in ended.err
     assert helpers.record(tmp_path / "runs")["environment"]["compiled"] is None

@@ -126,6 +126,7 @@ def by_hand(work: Job) -> tuple[torch.nn.Module, list[float]]:
     return model, losses
 
 
+@pytest.mark.usefixtures("direct_convolutions")
 def test_the_loop_is_a_plain_one(tmp_path):
     """Up to the order in which the gradients of the groups are added up."""
     work = job(tmp_path, iterations=3, precision="float32")
