@@ -130,7 +130,6 @@ class Run:
     """What `train` can ask for: resume, keep, log, show progress.
 
     Attributes:
-        compiled: for the record, what was compiled and by what; `train` appends to it (None: nothing was).
         curves: what was logged so far, by name.
         watchers: called at the end of every `advance`, so that a test can stop a run, or keep it, at a given step.
     """
@@ -144,7 +143,7 @@ class Run:
         self.device = job.device
         self.processes = job.processes
         self.curves: dict[str, list[float]] = {}
-        self.compiled: list[str | None] = []
+        self.compiled: str | None = None
         self.precision = "float32"
         self.flags: dict[str, bool | str] = {}
         self.samples = 0  # trained on so far, counting repeats
@@ -170,14 +169,22 @@ class Run:
         self.precision = precision_name(precision)
         return precision
 
+    def note_compiled(self, how: str | None) -> None:
+        """For the record: one more thing that was compiled, and by what; None if nothing was."""
+        self.compiled = "; ".join(filter(None, (self.compiled, how))) or None
+
     def resume(self, at: Any, **parts: Stateful) -> None:
         """Say what changes in training, and load the last checkpoint into it, if there is one.
 
         Args:
             at: a dataclass of numbers, tensors, and lists and dicts of them: what is summed up along the way.
             parts: modules and optimisers.
+
+        Raises:
+            MachineError: the processes that train together have compiled different arithmetic.
         """
         self._at, self._parts = at, parts
+        self._require_one_arithmetic()
         if self.processes.first:
             self._remember_start()  # now: it is known what was compiled
         saved = self.processes.from_first(checkpoint.load(self.job.folder, warn) if self.processes.first else None)
@@ -294,8 +301,7 @@ class Run:
 
     def environment(self) -> Environment:
         threads, count = torch.get_num_threads(), self.processes.count
-        compiled = "; ".join(filter(None, self.compiled)) or None
-        return provenance.environment(self.device, threads, self.precision, compiled, self.flags, count)
+        return provenance.environment(self.device, threads, self.precision, self.compiled, self.flags, count)
 
     def refuse_if_changed(self) -> None:
         """A run that was begun with another recipe, data or sources, or on another machine, cannot go on here.
@@ -331,6 +337,14 @@ class Run:
             raise UsageError(
                 f"{self.job.folder} was begun elsewhere ({'; '.join(differs)}): the bits would differ. "
                 "Go on with --other-machine, which the record will note, or start over with --fresh."
+            )
+
+    def _require_one_arithmetic(self) -> None:
+        first = self.processes.from_first(self.compiled)
+        if self.processes.largest(int(self.compiled != first)):
+            raise MachineError(
+                f"The processes do not compute alike: the first has compiled {first or 'nothing'}, "
+                "another one something else. Give all machines the same compiler."
             )
 
     def _remember_start(self) -> None:

@@ -110,7 +110,7 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
 
     model = GoogLeNet(data.classes, recipe.network, side=recipe.side).to(run.device)
     precision = run.choose_precision(recipe.precision)
-    run.compiled.append(use_winograd(model, precision))
+    run.note_compiled(use_winograd(model, precision))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     constants = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     optimiser = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, fused=True, **constants)

@@ -120,7 +120,7 @@ def train_on_flowers(run: Run, recipe: Recipe) -> Trained:
     initialise(model, generator(run.seed, "initial weights"), recipe.initial_weights)
     model.to(run.device)
     precision = run.choose_precision(recipe.precision)
-    run.compiled.append(use_winograd(model, precision))
+    run.note_compiled(use_winograd(model, precision))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     constants = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     optimiser = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, fused=True, **constants)

@@ -151,7 +151,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     initialise(model, recipe.bound, recipe.fan_in_exponent, generator(run.seed, "initial weights"))
     fast = kernel.build(model, recipe.loss, recipe.curvature) if recipe.compiled else None
     updates = fast.updates if fast else partial(slow_updates, model, recipe.loss)
-    run.compiled.append(fast.compiler if fast else None)
+    run.note_compiled(fast.compiler if fast else None)
 
     at = At(flat_weights(model), rates=torch.empty(0))
     run.resume(at)

@@ -160,9 +160,9 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     precision = run.choose_precision(recipe.precision)
     example = torch.zeros(group, 3, recipe.side, recipe.side, device=run.device)
     example = example.to(memory_format=torch.channels_last), torch.zeros(group, dtype=torch.long, device=run.device)
-    run.compiled.append(use_winograd(model, precision))
+    run.note_compiled(use_winograd(model, precision))
     step, how = fast_step(loss_and_mistakes(model, precision), model, [example], compiled=False)
-    run.compiled.append(how)
+    run.note_compiled(how)
 
     def views(epoch: int, index: int) -> Views:
         return draw_views(batch_size, recipe.scales, generator(run.seed, "views", epoch, index))[mine]

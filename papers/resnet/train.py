@@ -153,9 +153,9 @@ def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
     shares = sorted({len(range(size)[share]) for size in sizes})
     examples = ((augment(images[:n], mean, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in shares)
     if recipe.compiled:
-        run.compiled.append(use_winograd(model, precision))
+        run.note_compiled(use_winograd(model, precision))
     step, how = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
-    run.compiled.append(how)
+    run.note_compiled(how)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
     at = At(recipe.warmup_rate is not None, loss=zero, mistakes=zero.long())

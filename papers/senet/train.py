@@ -168,9 +168,9 @@ def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
     sizes = {min(recipe.batch_size, count), count % recipe.batch_size} - {0}
     examples = ((augment(images[:n], standard, random_crops(n, run.seed, 0, 0)), labels[:n]) for n in sorted(sizes))
     if recipe.compiled:
-        run.compiled.append(use_winograd(model, precision))
+        run.note_compiled(use_winograd(model, precision))
     step, how = fast_step(loss_and_mistakes(model, precision), model, examples, recipe.compiled)
-    run.compiled.append(how)
+    run.note_compiled(how)
 
     zero = torch.zeros((), dtype=torch.float64, device=run.device)
     at = At(loss=zero, mistakes=zero.long())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.base.errors import NumbersError, UsageError
+from common.base.errors import MachineError, NumbersError, UsageError
 from common.data.passports import LocatedData
 from common.training import checkpoint, run
 from common.training.evaluation import Measured
@@ -217,6 +217,16 @@ def test_arithmetic_compiled_by_another_compiler_is_refused(job, monkeypatch):
         run_job(job)
     record, _ = run_job(dataclasses.replace(job, other_machine=True))
     assert [each.compiled for each in record.earlier_environments] == ["a step by gcc 1.2"]
+
+
+def test_processes_that_would_not_compute_alike_are_told(job, monkeypatch):
+    """Of two; the other one says that it differs."""
+    alone = Run(job)
+    alone.note_compiled("a step by gcc 1.2")
+    monkeypatch.setattr(Processes, "from_first", lambda processes, value: value)
+    monkeypatch.setattr(Processes, "largest", lambda processes, number: 1 - number)
+    with pytest.raises(MachineError, match="the first has compiled a step by gcc 1.2, another one something else"):
+        alone.resume(None)
 
 
 @pytest.mark.parametrize("name", run.MACHINE)
