@@ -184,7 +184,7 @@ static void outputs(const float *M, int64_t apart, const float *bias, float *y, 
 static inline __attribute__((always_inline)) void piece(
     const int rows, const int columns, const float *restrict A, int down, int on, const float *restrict B,
     float *restrict C, int width, int depth, int more) {
-    vec sum[16][4];
+    vec sum[8][4];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) sum[i][j] = more ? load(C + i * width + j * LANES) : (vec){};
     for (int k = 0; k < depth; k++) {
