@@ -130,6 +130,7 @@ def test_what_does_not_suit_stays():
     before = dict(model.items())
     assert use_winograd(model) is None
     assert dict(model.items()) == before
+    assert use_winograd(nn.Sequential(nn.Conv2d(160, 160, 3, padding=1)))  # the widest that does
 
 
 @needs_compiler
