@@ -32,7 +32,7 @@ class Timed(Checked):
     peak_memory_mb: float  # so far: both ways, and the jobs before; of this process, or on the GPU where the job is
     whole: str  # what a user waits for
     whole_s: float  # and how long, at this rate
-    instruction_set: str  # of the processor, as PyTorch uses it
+    instruction_set: str  # of the processor, as far as our way uses it
 
 
 class Grown(Checked):

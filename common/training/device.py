@@ -32,8 +32,8 @@ def fast_precision(device: str) -> torch.dtype:
 def bfloat16_is_faster(instructions: str, processor: str) -> bool:
     """Whether a processor multiplies bfloat16 faster than float32; known by its name, not timed, as bits hang on it.
 
-    Intel's have AMX for it; their `avx512_bf16` alone (Cooper Lake, or AMX hidden by a virtual machine) takes twice as
-    long as float32, where AMD's takes half as long: 84 and 158 GFLOP/s a core, measured on a Xeon without AMX.
+    Intel's have AMX for it. Their `avx512_bf16` alone (Cooper Lake, or AMX hidden by a virtual machine) takes longer
+    than float32, where AMD's takes less.
 
     Args:
         instructions: as `instruction_set` gives them. processor: its model name.

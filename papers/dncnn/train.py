@@ -213,7 +213,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     model.to(run.device, memory_format=torch.channels_last)
     optimiser = make_optimiser(model, recipe)
     precision = run.choose_precision(recipe.precision)
-    run.note_compiled(use_winograd(model))  # of use where it trains in float32; measuring always does it so
+    run.note_compiled(use_winograd(model))  # trains so in float32 only; is measured so always
 
     at = At(loss=torch.zeros((), dtype=torch.float64, device=run.device))
     run.resume(at, model=model, optimiser=optimiser)

@@ -220,13 +220,15 @@ def test_arithmetic_compiled_by_another_compiler_is_refused(job, monkeypatch):
 
 
 def test_processes_that_would_not_compute_alike_are_told(job, monkeypatch):
-    """Of two; the other one says that it differs."""
-    alone = Run(job)
-    alone.note_compiled("a step by gcc 1.2")
+    """The second of two, seen from itself: alike with a first one that compiled the same, and not with another."""
+    second = Run(dataclasses.replace(job, processes=Processes(rank=1, count=2)))
+    second.note_compiled("a step by gcc 1.2")
+    monkeypatch.setattr(Processes, "largest", lambda processes, number: number)
     monkeypatch.setattr(Processes, "from_first", lambda processes, value: value)
-    monkeypatch.setattr(Processes, "largest", lambda processes, number: 1 - number)
-    with pytest.raises(MachineError, match="the first has compiled a step by gcc 1.2, another one something else"):
-        alone.resume(None)
+    second._require_one_arithmetic()
+    monkeypatch.setattr(Processes, "from_first", lambda processes, value: "a step by clang 3")
+    with pytest.raises(MachineError, match="the first has compiled a step by clang 3, another one something else"):
+        second.resume(None)
 
 
 @pytest.mark.parametrize("name", run.MACHINE)
