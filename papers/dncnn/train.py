@@ -144,7 +144,7 @@ VARIANTS |= {
 # Ours: how far an hour on two CPU cores with bfloat16 gets. As many patches as `quick` takes, but of all the pictures,
 # with fresh noise and a rate that falls all the while.
 VARIANTS["sigma25-hour"] = replace(
-    PRINTED, batch_size=16, epoch_patches=40_960, learning_rate=((8, 1e-3, 1e-5),),
+    PRINTED, batch_size=16, epoch_patches=40_960, learning_rate=((8, 2e-3, 1e-5),),
     optimiser="adam", weight_decay=0.0, clip=0.0,
 )  # fmt: skip
 
