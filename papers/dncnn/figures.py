@@ -9,6 +9,7 @@ from common.base import paths
 from common.claims.papers import load_paper
 from common.pages.figures import Data
 from common.training.records import FinishedRecord
+from common.training.weights import load_weights
 from papers.dncnn.data import load
 from papers.dncnn.matlab_noise import randn
 from papers.dncnn.noisy_sets import labels_of
@@ -110,8 +111,6 @@ def psnr_against_sigma(records: list[FinishedRecord], data: Data) -> Figure | No
 def set12_before_and_after(records: list[FinishedRecord], data: Data) -> Figure | None:
     """The middle of each Set12 picture at noise level 25: noisy, denoised by the published weights of
     sigma25-authors, and clean. PSNR is that of the whole picture."""
-    from safetensors.torch import load_file
-
     record = next((r for variant in SHOWN for r in records if r.variant == variant and r.weights.file), None)
     located = data("bsd")
     if located is None or record is None:
@@ -120,7 +119,7 @@ def set12_before_and_after(records: list[FinishedRecord], data: Data) -> Figure 
 
     recipe = recorded_recipe(load_paper(record.paper), record)
     model = build_model(recipe)
-    model.load_state_dict(load_file(paths.ROOT / record.weights.file))
+    model.load_state_dict(load_weights(paths.ROOT / record.weights.file))
     model = model.double().eval()  # exact enough for another machine to draw the same picture
     labels = labels_of(load(located).tests["set12"].values(), recipe.channels)
 

@@ -8,6 +8,7 @@ from common.base import paths
 from common.claims.papers import load_paper
 from common.pages.figures import Data
 from common.training.records import FinishedRecord
+from common.training.weights import load_weights
 
 VARIANT = "lenet5"
 DISTORTED = "lenet5-distorted"  # whose mistakes the paper's Figure 8 shows
@@ -76,12 +77,10 @@ def misclassified_digits(records: list[FinishedRecord], data: Data) -> Figure | 
 
 def c1_kernels(records: list[FinishedRecord], data: Data) -> Figure | None:
     """The kernels of C1 in the published weights of lenet5, one for each map; grey is positive, red negative."""
-    from safetensors.numpy import load_file
-
     record = _published(records, VARIANT)
     if record is None:
         return None
-    kernels = load_file(paths.ROOT / record.weights.file)["C1.weight"][:, 0]
+    kernels = load_weights(paths.ROOT / record.weights.file)["C1.weight"][:, 0].numpy()
     limit = float(np.abs(kernels).max())
     figure, axes = plt.subplots(1, len(kernels), figsize=(7.2, 1.5))
     for number, (axis, kernel) in enumerate(zip(axes, kernels, strict=True)):

@@ -11,6 +11,7 @@ from common.claims.papers import load_paper
 from common.data.cifar10 import load
 from common.pages.figures import Data
 from common.training.records import FinishedRecord, published_records
+from common.training.weights import load_weights
 from papers.senet.eval import Gates, gates_by_class
 from papers.senet.train import STANDARDS, VARIANTS, build_model, on_device
 
@@ -143,13 +144,11 @@ def gates_of_published_weights(records: list[FinishedRecord], data: Data) -> dic
     located = data("cifar10")
     if record is None or located is None:
         return None
-    from safetensors.torch import load_file
-
     from common.publishing.measure import recorded_recipe
 
     recipe = recorded_recipe(load_paper(record.paper), record)
     model = build_model(recipe)
-    model.load_state_dict(load_file(paths.ROOT / record.weights.file))
+    model.load_state_dict(load_weights(paths.ROOT / record.weights.file))
     cifar = load(located)
     standard = STANDARDS[recipe.standardisation](cifar.train_images)
     of_class = [(cifar.test_labels == number).nonzero()[:SAMPLES, 0] for number in range(len(CLASSES))]
