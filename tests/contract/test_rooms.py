@@ -72,6 +72,12 @@ def test_no_paper_imports_another():
             assert others == [], file
 
 
+def test_weights_are_read_in_one_place_which_says_what_is_wrong_with_a_file():
+    files = [*(COMMON).rglob("*.py"), *paths.PAPERS.rglob("*.py"), paths.ROOT / "hubconf.py"]
+    opened_by = {file for file in files for name in imported(file) if name.split(".")[0] == "safetensors"}
+    assert opened_by == {COMMON / "training" / "weights.py"}
+
+
 @pytest.mark.parametrize("paper", find_papers())
 def test_only_the_training_side_blocks_a_resume(paper):
     """A word changed in a verdict or on a page keeps no training from going on."""

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from common.base import paths
-from common.base.errors import NumbersError
+from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
 from common.data.passports import LocatedData
 from common.training import provenance, winograd
@@ -376,3 +376,9 @@ def test_figures_without_what_they_are_drawn_from_are_none(whole, drawn):
     assert set(drawn([renamed(whole, "sigma15-printed", 15)]).values()) == {None}
     assert not plt.get_fignums(), "none is left open"
     assert drawn([whole], there=False)["set12_before_and_after"] is None
+
+
+def test_published_weights_that_a_figure_needs_and_that_are_gone_are_named(whole, drawn):
+    gone = whole.weights.model_copy(update={"file": "results/weights/gone.safetensors"})
+    with pytest.raises(UsageError, match="gone.safetensors: no such weights file"):
+        drawn([whole.model_copy(update={"weights": gone})])
