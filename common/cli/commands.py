@@ -376,6 +376,7 @@ def main(words: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± has a ? there
     try:
+        _require_working_folder()
         words = sys.argv[1:] if words is None else words
         with memory_told(), front.make_context("bash reproduce.sh", list(words), obj=words) as context:
             front.invoke(context)
@@ -422,6 +423,17 @@ def _report(error: UserError) -> None:
             return
     if str(error):
         _complain(str(error))
+
+
+def _require_working_folder() -> None:
+    """
+    Raises:
+        MachineError: it was deleted meanwhile, with which PyTorch's libraries end in words of their own.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise MachineError("The folder that this was started in has been deleted: start it in another.") from None
 
 
 def _complain(text: str) -> None:

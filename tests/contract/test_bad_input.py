@@ -113,6 +113,14 @@ def test_a_repro_data_that_is_no_folder_is_told_as_data_dir_is(words, capsys, tm
     assert content(tmp_path) == {}
 
 
+def test_a_folder_that_was_deleted_under_ones_feet_ends_with_5(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert_told(here(capsys, PAPER, "--preset", "smoke"), 5, "has been deleted: start it in another.")
+
+
 def test_cuda_without_a_cuda_device_ends_with_5(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     ended = here(capsys, *smoke(tmp_path, "--device", "cuda"))

@@ -426,6 +426,8 @@ def test_figures_are_drawn_from_plain_and_residual_records(runs):
     plain, residual = shown["error_against_iterations"].axes
     assert [len(axis.lines) for axis in (plain, residual)] == [2, 4]
     assert [text.get_text() for text in residual.get_legend().get_texts()] == ["resnet-8"]
+    (residual_alone,) = figures.error_against_iterations(records[:1], lambda dataset: None).axes
+    assert "end\n" in residual_alone.get_title() and len(residual_alone.lines) == 2
     in_order, by_size = shown["layer_responses"].axes
     assert [len(axis.lines) for axis in (in_order, by_size)] == [2, 2]
     heights = by_size.lines[0].get_ydata()
