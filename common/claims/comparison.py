@@ -11,6 +11,7 @@ from common.claims.generations import processor
 from common.claims.ideas import IdeaRow, idea_rows
 from common.claims.papers import AlsoReported, Claim, Paper, Released, find_papers, load_paper
 from common.claims.rows import UNVERIFIED, Row, about_rounded, can_be_settled, needs, paper_rows, with_unit
+from common.data.passports import Passport
 from common.training.provenance import Environment
 from common.training.records import Record, ReleasedRecord, published_records, published_released
 
@@ -69,7 +70,8 @@ class ReleasedNumber:
 
 @dataclass(frozen=True)
 class EditionNote:
-    """An edition that does not count for the paper's claims, in the words of its passport."""
+    """An edition that is not the passport's first, in the words of the passport: what it is, and whether and why it
+    counts for the paper's claims."""
 
     edition: str
     dataset: str
@@ -292,23 +294,32 @@ class Comparison:
     def beside(self) -> list[list[Row]]:
         """What was measured on variants and editions that no claim covers: for each, and each metric
         of the headline, its rows, one a protocol."""
-        claimed = {(row.variant, row.edition) for row in self.attempted if row.claim}
+        rows = self.without_details().attempted
+        claimed = {(row.variant, row.edition) for row in rows if row.claim}
         beside: dict[tuple, list[Row]] = {}
-        for row in self.attempted:
+        for row in rows:
             if (row.variant, row.edition) not in claimed and row.metric in self.paper.headline:
                 beside.setdefault((row.variant, row.edition, row.metric), []).append(row)
         return list(beside.values())
 
     def edition_notes(self, rows: list[Row]) -> list[EditionNote]:
-        """One for each edition among the rows that does not count for the paper's claims."""
+        """One for each edition among the rows that is not the first of its passport."""
         notes = {}
         for row in rows:
             passport = self.paper.passport(row.variant)
-            if row.edition and not passport.counts(row.edition):
-                edition = passport.editions.get(row.edition)
-                description = edition.description if edition else "not an edition of the passport"
-                notes[row.dataset, row.edition] = EditionNote(row.edition, row.dataset, description.strip().rstrip("."))
+            if row.edition and row.edition != next(iter(passport.editions)):
+                notes[row.dataset, row.edition] = EditionNote(row.edition, row.dataset, _about(passport, row.edition))
         return list(notes.values())
+
+
+def _about(passport: Passport, edition: str) -> str:
+    """What an edition is, and whether and why it counts: two sentences."""
+    of = passport.editions.get(edition)
+    what = of.description if of else "not an edition of the passport"
+    counts = "It does not count for the paper's claims"
+    if of and of.equivalent:
+        counts = ": ".join(filter(None, ["It counts for the paper's claims", of.evidence]))
+    return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in (what, counts))
 
 
 def all_comparisons() -> list[Comparison]:

@@ -46,10 +46,10 @@ def draw_all() -> list[Path]:
         drawn |= draw_figures(load_paper(name))
     drawn |= draw_overall()
     for path, picture in drawn.items():
-        if picture is None:
-            say(f"{path.relative_to(paths.ROOT)} is left as it is: what it is drawn from is not here")
-        else:
+        if picture is not None:
             write_whole(path, picture)
+        elif path.exists():
+            say(f"{path.relative_to(paths.ROOT)} is left as it is: what it is drawn from is not here")
     return [path for path, picture in drawn.items() if picture is not None]
 
 

@@ -35,6 +35,8 @@ class InShort:
 def in_short(comparison: Comparison) -> InShort:
     """The three lines, of the rows that lead. Their numbers are those of paper.yaml and of the records."""
     beside = [row for rows in comparison.beside[:1] for row in rows]
+    asked = {row.protocol for row in comparison.lead}
+    beside = [row for row in beside if row.protocol in asked] or beside
     rows = comparison.lead or beside
     claims = list({row.printed.id: row.printed for row in rows if row.printed}.values())
     several = len({(row.metric, row.protocol) for row in rows}) > 1

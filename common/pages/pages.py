@@ -352,10 +352,7 @@ def _by_whom(of: ReleasedEvidence) -> str:
 
 
 def _edition_notes(comparison: Comparison, rows: list[Row]) -> list[str]:
-    return [
-        f"- *{note.edition}* ({note.dataset}): {note.description}. It does not count for the paper's claims."
-        for note in comparison.edition_notes(rows)
-    ]
+    return [f"- *{note.edition}* ({note.dataset}): {note.description}" for note in comparison.edition_notes(rows)]
 
 
 def _ideas(comparison: Comparison, everything: bool = False) -> list[str]:

@@ -97,7 +97,7 @@ def _captured(loss: Loss, model: nn.Module, examples: Iterable[Batch]) -> tuple[
 
 
 class CapturedStep:
-    """A step on batches of one shape, as one CUDA graph: its hundreds of kernels start at once.
+    """A step on batches of one shape, as one CUDA graph: a single call starts its hundreds of kernels.
 
     What it returns is overwritten by the next batch.
     """

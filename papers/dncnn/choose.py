@@ -1,5 +1,5 @@
-"""How the printed recipe was made to train, `--preset quick` to reach its aim, and how the recipes of ours were chosen:
-every try, measured on every tenth picture of Train400, which was held out. The test sets are not touched.
+"""How the printed recipe was made to train, `--preset quick` to reach its aim, and what our hour was chosen from: every
+try, measured on every tenth picture of Train400, which was held out. The test sets are not touched.
 
     python -m papers.dncnn.choose [RECORD OF A RUN ...]
 
@@ -144,7 +144,7 @@ def page_block(tries: list[dict], runs: list[dict], held_out: list[dict]) -> str
 
 
 def full_runs(runs: list[dict]) -> str:
-    """The runs from which the recipes of ours were chosen, '' if there are none."""
+    """Full runs with pictures held out, '' if there are none."""
     if not runs:
         return ""
     rows = [
@@ -153,7 +153,7 @@ def full_runs(runs: list[dict]) -> str:
         for run in runs
     ]  # fmt: skip
     head = ["variant", *(f"`{name}`" for name in CHOSEN), "seed", "PSNR after each epoch", "at the end"]
-    title = "Every full run with pictures held out, in order:"
+    title = "Every full run with pictures held out, in order; a name is that of the variant at the commit in the last column:"
     return f"\n\n{title}\n\n{markdown_table(rows, [*head, 'device', 'commit'])}"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas
 import pytest
+import yaml
 
 from common.base import paths
 from common.claims import verdict
@@ -135,6 +136,18 @@ def test_an_edition_that_does_not_count_is_explained_where_it_appears(world):
     assert note not in tables.tables()[paths.ROOT / "README.md"]  # not among its rows
     assert "(shapes): the official" not in page
     assert "shapes, resized: the resized files. It does not count for the paper" in text_of("index.html")
+
+
+def test_an_edition_that_counts_as_the_first_does_is_explained_with_its_evidence(toy, record):
+    file = paths.PASSPORTS / "shapes.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["editions"]["resized"] |= {"equivalent": True, "evidence": "all angles are the same"}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    toy.paper()
+    (paths.PAPERS / "alpha_2001" / "README.md").write_text(PAGE)
+    toy.publish(record(0, edition="resized"))
+    note = "(shapes): the resized files. It counts for the paper's claims: all angles are the same."
+    assert note in tables.tables()[paths.PAPERS / "alpha_2001" / "README.md"]
 
 
 def test_measured_variants_are_described_and_the_others_named(toy, record, power, monkeypatch):
@@ -423,6 +436,19 @@ def test_what_was_measured_beside_claims_that_nobody_tried_is_told(toy, record):
         "*Measured here*: what is claimed is not trained yet; plain, test error (last) 1.10 ± 0.10 % (n = 3), on the "
         "edition official: **no published number**. All claims: 1 not attempted."
     ) in block_of_page("in short")
+
+
+def test_what_was_measured_beside_is_told_as_what_is_claimed_is_measured_and_without_details(toy, record):
+    content = toy.paper_content()
+    (claim,) = (claim for claim in content["claims"] if claim["variant"] != "plain")
+    detail = claim | {"id": "in-detail", "protocol": "detail", "detail": True}
+    protocols = content["protocols"] | {"detail": "picture by picture"}
+    toy.paper(content=content | {"claims": [claim, detail], "protocols": protocols})
+    toy.publish(record(metrics={name: {"test_error": 1.5} for name in ("last", "best", "detail")}))
+    (paths.ROOT / "README.md").write_text(PAGE)
+    short = block_of_page("in short")
+    assert "plain, test error (last) 1.50 % (n = 1)" in short and "(best)" not in short and "(detail)" not in short
+    assert "last: 1.50 % (n = 1); best: 1.50 % (n = 1) |" in tables.tables()[paths.ROOT / "README.md"]
 
 
 def test_one_line_is_of_what_was_measured_though_another_variant_is_the_default(toy, record):
