@@ -153,7 +153,7 @@ def full_runs(runs: list[dict]) -> str:
         for run in runs
     ]  # fmt: skip
     head = ["variant", *(f"`{name}`" for name in CHOSEN), "seed", "PSNR after each epoch", "at the end"]
-    title = "Every full run with pictures held out, in order; a name is that of the variant at the commit in the last column:"
+    title = "Every full run with pictures held out, in order; variants are those of the commit in the last column:"
     return f"\n\n{title}\n\n{markdown_table(rows, [*head, 'device', 'commit'])}"
 
 
