@@ -159,7 +159,7 @@ def full_runs(runs: list[dict]) -> str:
 
 def in_epochs(schedule: str) -> str:
     parts = [
-        f"{epochs} epochs at {first:g}" if first == last else f"{epochs} epochs from {first:g} to {last:g}"
+        f"{epochs} epoch{'s' * (epochs > 1)} " + (f"at {first:g}" if first == last else f"from {first:g} to {last:g}")
         for epochs, first, last in json.loads(schedule)
     ]
     return ", ".join(parts)

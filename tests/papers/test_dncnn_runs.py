@@ -98,10 +98,10 @@ def test_runs_with_pictures_held_out_are_kept_once_and_shown(tmp_path, monkeypat
         choose.keep_run(one)
     first, second = choose.known_tries(choose.HELD_OUT_FILE)
     psnr = record.metrics["held-out-sigma25"]["psnr"]
-    assert (first["held_out_psnr"], first["side"], len(first["curve"].split())) == (f"{psnr:.3f}", "24", 2)
+    assert (first["held_out_psnr"], first["side"], len(first["curve"].split())) == (f"{psnr:.3f}", "24", 3)
     assert (second["held_out_psnr"], second["side"], second["curve"]) == (choose.DIVERGED, "8", "")
     shown = choose.full_runs([first, second])
-    assert "2 epochs from 0.001 to 1e-05" in shown and f"{psnr:.3f}" in shown and choose.DIVERGED in shown
+    assert "2 epochs at 0.001, 1 epoch at 0.0001" in shown and f"{psnr:.3f}" in shown and choose.DIVERGED in shown
 
 
 @pytest.mark.parametrize("steps", [1, STEPS, STEPS + 1])
