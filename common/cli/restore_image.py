@@ -34,7 +34,8 @@ def restore_image(
     """Restore one picture by the paper's `restore`, and write the result.
 
     Args:
-        variant: whose weights; None for what the file says, else the paper's default variant.
+        variant: whose weights; None for what the file says, or of published weights the paper's default variant, or
+            else the first that has some.
         weights: at most one file; none for the published weights.
         output: where to write, over what is there; None for NAME-restored.png in the current folder, if it is free.
 
@@ -56,7 +57,7 @@ def restore_image(
     if profile and output.suffix.lower() == WITHOUT_PROFILE:
         warn(f"{output}: {WITHOUT_PROFILE} holds no colour profile; that of {image} is left out.")
     encoded(output, np.zeros_like(picture), profile)  # so that a size the format cannot hold is reported now
-    file = weights[0] if weights else _published(paper, paper.variant(variant))
+    file = weights[0] if weights else _published(paper, variant)
     loaded, variant = load_weights(file), variant_of(paper, variant, file)
     train = paper.module("train")
     make_deterministic(0)
@@ -66,11 +67,15 @@ def restore_image(
     say(f"{output}: {image} restored by {paper.name} / {variant}")
 
 
-def _published(paper: Paper, variant: str) -> Path:
-    for file, record in with_weights(paper).items():
-        if record.variant == variant:
-            return paths.ROOT / file
-    raise UsageError(f"No weights of {paper.name} / {variant} are published. Name a file with --weights.")
+def _published(paper: Paper, variant: str | None) -> Path:
+    """The published weights of a variant; of None those of the default variant, or else of the first in paper.yaml that
+    has some."""
+    files = {record.variant: file for file, record in with_weights(paper).items()}
+    asked = [paper.variant(variant), *(paper.variants if variant is None else [])]
+    for name in asked:
+        if name in files:
+            return paths.ROOT / files[name]
+    raise UsageError(f"No weights of {paper.name} / {asked[0]} are published. Name a file with --weights.")
 
 
 def output_file(output: Path | None, image: Path) -> Path:

@@ -109,8 +109,8 @@ def psnr_against_sigma(records: list[FinishedRecord], data: Data) -> Figure | No
 
 
 def set12_before_and_after(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """The middle of each Set12 picture at noise level 25: noisy, denoised by the published weights of
-    sigma25-authors, and clean. PSNR is that of the whole picture."""
+    """The middle of each Set12 picture at noise level 25: noisy, denoised by published weights (the title
+    says whose), and clean. PSNR is that of the whole picture."""
     record = next((r for variant in SHOWN for r in records if r.variant == variant and r.weights.file), None)
     located = data("bsd")
     if located is None or record is None:
@@ -137,7 +137,7 @@ def set12_before_and_after(records: list[FinishedRecord], data: Data) -> Figure 
             axis.axis("off")
     figure.subplots_adjust(wspace=0.04, hspace=0.16)
     before, after = 20 * np.log10(PEAK / SIGMA), record.metrics[f"set12-sigma{SIGMA}"]["psnr"]
-    title = f"Noise level {SIGMA}: from {before:.2f} to {after:.2f} dB on Set12 ({SHOWN}, seed {record.seed})"
+    title = f"Noise level {SIGMA}: from {before:.2f} to {after:.2f} dB on Set12 ({record.variant}, seed {record.seed})"
     figure.suptitle(title, fontsize=10, y=0.92)
     return figure
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
+from common.cli import restore_image
 from common.cli.commands import main
 from common.training.weights import load_weights, save_weights
 from papers.dncnn.model import DnCNN
@@ -48,6 +50,25 @@ def test_a_picture_of_the_users_own_is_restored(tmp_path, capsys, monkeypatch, w
     ended = restored(capsys, "--weights", weights, "--image", "holiday.png")
     assert ended.code == 0 and "holiday-restored.png" in ended.err
     assert np.array_equal(np.asarray(Image.open("holiday-restored.png")), pixels(*shape))
+
+
+def test_without_a_name_the_first_published_weights_restore_it_unless_the_default_variant_has_some(
+    tmp_path, capsys, monkeypatch
+):
+    Image.fromarray(pixels(21, 34)).save(tmp_path / "a.png")
+
+    def by(*variants: str) -> str:
+        files = {
+            save_weights(DnCNN(17).state_dict(), tmp_path / name, f"dncnn/{name}/seed-0"): name for name in variants
+        }
+        records = {file: SimpleNamespace(variant=name) for file, name in files.items()}
+        monkeypatch.setattr(restore_image, "with_weights", lambda paper: records)
+        ended = restored(capsys, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png")
+        assert ended.code == 0
+        return ended.err.split()[-1]
+
+    assert by("fig2-sgd-direct-bn", "sigma25-hour") == "sigma25-hour"
+    assert by("sigma25-hour", "sigma25-authors") == "sigma25-authors"
 
 
 def test_a_picture_lies_upright_and_loses_its_transparency(tmp_path, capsys, weights):

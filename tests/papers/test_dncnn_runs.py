@@ -357,6 +357,7 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch, whole, drawn):
     low, high = several.lines[1]
     assert (high.get_ydata() - low.get_ydata()) == pytest.approx([1, 0])
 
+    assert shown["set12_before_and_after"].get_suptitle().endswith("on Set12 (sigma25-authors, seed 0)")
     noisy, denoised, clean = shown["set12_before_and_after"].axes[:3]
     label = torch.from_numpy(load(LocatedData("bsd", "stand-in", None, {})).tests["set12"]["flower.jpg"].copy())
     noise = randn(torch.Size((1, *label.shape)))
