@@ -70,12 +70,13 @@ class ReleasedNumber:
 
 @dataclass(frozen=True)
 class EditionNote:
-    """An edition that is not the passport's first, in the words of the passport: what it is, and whether and why it
-    counts for the paper's claims."""
+    """An edition that is not the passport's first: what it is, in the words of the passport, whether it counts for the
+    paper's claims, and why it does."""
 
     edition: str
     dataset: str
     description: str
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -308,18 +309,20 @@ class Comparison:
         for row in rows:
             passport = self.paper.passport(row.variant)
             if row.edition and row.edition != next(iter(passport.editions)):
-                notes[row.dataset, row.edition] = EditionNote(row.edition, row.dataset, _about(passport, row.edition))
+                notes[row.dataset, row.edition] = _edition_note(passport, row.edition, row.dataset)
         return list(notes.values())
 
 
-def _about(passport: Passport, edition: str) -> str:
-    """What an edition is, and whether and why it counts: two sentences."""
-    of = passport.editions.get(edition)
-    what = of.description if of else "not an edition of the passport"
-    counts = "It does not count for the paper's claims"
-    if of and of.equivalent:
-        counts = ": ".join(filter(None, ["It counts for the paper's claims", of.evidence]))
-    return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in (what, counts))
+def _edition_note(passport: Passport, name: str, dataset: str) -> EditionNote:
+    edition, counts = passport.editions.get(name), passport.counts(name)
+    what = edition.description if edition else "not an edition of the passport"
+    evidence = edition.evidence if edition and counts else None
+    standing = f"It {'counts' if counts else 'does not count'} for the paper's claims"
+    return EditionNote(name, dataset, f"{_bare(what)}. {standing}", _bare(evidence or ""))
+
+
+def _bare(sentence: str) -> str:
+    return sentence.strip().rstrip(".")
 
 
 def all_comparisons() -> list[Comparison]:

@@ -352,7 +352,10 @@ def _by_whom(of: ReleasedEvidence) -> str:
 
 
 def _edition_notes(comparison: Comparison, rows: list[Row]) -> list[str]:
-    return [f"- *{note.edition}* ({note.dataset}): {note.description}" for note in comparison.edition_notes(rows)]
+    return [
+        f"- *{note.edition}* ({note.dataset}): {': '.join(filter(None, [note.description, note.evidence]))}."
+        for note in comparison.edition_notes(rows)
+    ]
 
 
 def _ideas(comparison: Comparison, everything: bool = False) -> list[str]:
