@@ -294,14 +294,15 @@ class Comparison:
     @property
     def beside(self) -> list[list[Row]]:
         """What was measured on variants and editions that no claim covers: for each, and each metric
-        of the headline, its rows, one a protocol."""
-        rows = self.without_details().attempted
-        claimed = {(row.variant, row.edition) for row in rows if row.claim}
+        of the headline, its rows, one a protocol; of protocols those that claims name, where there are some."""
+        overview = self.without_details()
+        covered = {(row.variant, row.edition) for row in overview.attempted if row.claim}
         beside: dict[tuple, list[Row]] = {}
-        for row in rows:
-            if (row.variant, row.edition) not in claimed and row.metric in self.paper.headline:
+        for row in overview.attempted:
+            if (row.variant, row.edition) not in covered and row.metric in self.paper.headline:
                 beside.setdefault((row.variant, row.edition, row.metric), []).append(row)
-        return list(beside.values())
+        named = {(claim.metric, claim.protocol) for _, claim in overview.claimed}
+        return [[row for row in rows if (row.metric, row.protocol) in named] or rows for rows in beside.values()]
 
     def edition_notes(self, rows: list[Row]) -> list[EditionNote]:
         """One for each edition among the rows that is not the first of its passport."""

@@ -31,6 +31,10 @@ ABOUT_IDEAS = (
     "(with it minus without it) as printed or, where none is printed, its direction; *here* is the mean difference "
     "between runs of the same seed, with its 90 % interval."
 )
+ABOUT_STANDING = (
+    "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa of "
+    "the same runs) are one claim, which has the worst of their verdicts:"
+)
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
 UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."
 
@@ -120,28 +124,26 @@ def front_block(comparisons: list[Comparison]) -> str:
     ]
     beside_columns = ["paper", "variant", "edition", "metric", "here, by protocol"]
     released_columns = ["paper", "variants with this network", "metric", "protocol", "paper says", RELEASED_COLUMN]
+    standing_columns = ["paper", "claims", "numbers", "claim verdicts", "claims, by released weights"]
     parts = [
-        markdown_table(verdicts, ["paper", *COLUMNS]) if verdicts else "",
+        _titled(ABOUT_STANDING, standing, standing_columns),
+        _titled("Every claim that was measured by training:", verdicts, ["paper", *COLUMNS]),
         _forest("results/"),
         _titled(ABOUT_IDEAS, ideas, ["paper", *IDEA_COLUMNS]),
-        _titled("Weights that the authors or a library released, under our evaluation:", released, released_columns),
-        _titled(
-            "What was measured where the paper prints nothing, or on data other than the paper's:",
-            beside,
-            beside_columns,
-        ),
-        _titled(
-            "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and "
-            "kappa of the same runs) are one claim, which has the worst of their verdicts:",
-            standing,
-            ["paper", "claims", "numbers", "claim verdicts", "claims, by released weights"],
-        ),
+        _folded("Weights that the authors or a library released, under our evaluation", released, released_columns),
+        _folded("Measured where the paper prints nothing, or on data other than the paper's", beside, beside_columns),
     ]
     return "\n\n".join(filter(None, parts))
 
 
 def _titled(title: str, lines: list[list[str]], columns: list[str]) -> str:
     return f"{title}\n\n{markdown_table(lines, columns)}" if lines else ""
+
+
+def _folded(title: str, lines: list[list[str]], columns: list[str]) -> str:
+    """A table that opens at a click, for it is long and of interest to few."""
+    summary = f"<summary>{title}: {len(lines)} rows</summary>"
+    return f"<details>{summary}\n\n{markdown_table(lines, columns)}\n\n</details>" if lines else ""
 
 
 def coverage_block(comparisons: list[Comparison]) -> str:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from common.training.compile_c import compile_c
 
 SOURCE = Path(__file__).with_name("winograd.c")
+PADDINGS = ((0, 0), (1, 1))
 CHANNELS = 16  # of inputs, and of outputs, there are multiples
-MOST_KERNELS = 25_600  # inputs times outputs; transforms of more don't fit into a cache: the direct way is as fast
+MOST_KERNELS = 36_864  # inputs times outputs; transforms of more don't fit into a cache: the direct way is as fast
 POINTS = 36  # of a transformed kernel
 
 
@@ -26,9 +27,11 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         fit = all(of.dtype == torch.float32 and of.device.type == "cpu" for of in (x, self.weight))
-        if not fit or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
+        padded = self.padding == (1, 1)
+        if not fit or x.dim() != 4 or not (padded or min(x.shape[2:]) >= 3) or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        return convolve(x, self.weight, self.bias)
+        y = convolve(x, self.weight, self.bias)
+        return y if padded else y[:, :, 1:-1, 1:-1]
 
 
 def use_winograd(model: nn.Module, precision: torch.dtype = torch.float32) -> str | None:
@@ -55,7 +58,7 @@ def use_winograd(model: nn.Module, precision: torch.dtype = torch.float32) -> st
 
 
 def _fast(direct: nn.Conv2d) -> WinogradConv2d:
-    fast = WinogradConv2d(direct.in_channels, direct.out_channels, 3, padding=1, device="meta")
+    fast = WinogradConv2d(direct.in_channels, direct.out_channels, 3, padding=direct.padding, device="meta")
     fast.weight, fast.bias = direct.weight, direct.bias
     return fast.train(direct.training)
 
@@ -65,7 +68,8 @@ def _suits(module: nn.Module) -> TypeGuard[nn.Conv2d]:
         type(module) is nn.Conv2d  # not a class made of it
         and module.weight.device.type == "cpu"
         and module.kernel_size == (3, 3)
-        and module.stride == module.padding == module.dilation == (1, 1)
+        and module.stride == module.dilation == (1, 1)
+        and module.padding in PADDINGS
         and module.padding_mode == "zeros"
         and module.groups == 1
         and module.in_channels % CHANNELS == module.out_channels % CHANNELS == 0

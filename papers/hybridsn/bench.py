@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from common.publishing.bench import Job
 from common.training.determinism import generator
 from common.training.device import fast_precision
+from common.training.winograd import use_winograd
 from papers.hybridsn.data import Windows
 from papers.hybridsn.model import HybridSN, initialise
 from papers.hybridsn.scoring import predict
@@ -69,6 +70,7 @@ def _step(windows: Windows, pixels: Tensor, labels: Tensor, stored: Tensor) -> J
     model, slow = _model(), Straightforward()
     optimisers = [torch.optim.Adam(network.parameters(), lr=RECIPE.learning_rate) for network in (model, slow)]
     precision = fast_precision("cpu")
+    use_winograd(model, precision)
     pixels, labels, stored = (x[: RECIPE.batch_size] for x in (pixels, labels, stored))
 
     def ours() -> int:

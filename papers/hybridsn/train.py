@@ -24,6 +24,7 @@ from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
 from common.training.weights import copied
+from common.training.winograd import use_winograd
 from papers.hybridsn.ablations import Only2D, Only3D
 from papers.hybridsn.data import (
     Scene,
@@ -155,6 +156,7 @@ def train(run: Run, recipe: Recipe) -> Trained:
     model.to(run.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, eps=recipe.epsilon)
     precision = run.choose_precision(recipe.precision)
+    run.note_compiled(use_winograd(model, precision))
 
     at = At()
     run.resume(at, model=model, optimiser=optimiser)
@@ -178,8 +180,9 @@ def train(run: Run, recipe: Recipe) -> Trained:
         at.loss, at.correct = 0.0, 0
 
     last = copied(model)
-    model.load_state_dict(at.best_weights)
-    best = predict(model, windows, split.test, run.device)
+    best_model = build_model(scene, recipe).to(run.device)  # without Winograd's convolutions, as eval.py measures
+    best_model.load_state_dict(at.best_weights)
+    best = predict(best_model, windows, split.test, run.device)
     return Trained(
         weights={**last, TRAINING_PIXELS: torch.from_numpy(split.train.astype(np.int32))},
         split=split.hash(),

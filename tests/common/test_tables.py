@@ -292,7 +292,7 @@ def front_lines(title: str) -> list[list[str]]:
 
 
 def test_the_front_page_has_the_attempted_claims_and_the_state_of_all(world):
-    *verdicts, beside, standing = front_lines("A page")  # the heading of alpha_2001's page
+    standing, *verdicts, beside = front_lines("A page")  # the heading of alpha_2001's page
     assert [line[:5] for line in verdicts] == [
         ["plain", "test error", "last", "official", "0.95 ± 0.19 %"],
         ["wide", "PSNR", "last", "official", "30.10 ± 0.05 dB"],
@@ -300,14 +300,17 @@ def test_the_front_page_has_the_attempted_claims_and_the_state_of_all(world):
     printed = ", where the paper prints 0.95 % for its own data"
     assert beside == ["plain", "resized", "test error", f"last: 3.33 ± 0.33 % (n = 3){printed}"]
     assert standing == ["2", "2", "1 reproduced, 1 too few seeds", "–"]
-    *verdicts, standing = front_lines("Bare")
+    standing, *verdicts = front_lines("Bare")
     assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "2", "1 failed, 1 not attempted", "–"]
 
 
-def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, record, monkeypatch, power):
+@pytest.mark.parametrize("named", ["last", "one-crop"])
+def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, record, monkeypatch, power, named):
+    """Under the protocols that claims name; where it has none of those, under all that it has."""
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
-    content["claims"] = [content["claims"][0]]
+    content["protocols"] |= {"one-crop": ""}
+    content["claims"] = [content["claims"][0] | {"protocol": named}]
     toy.paper(content=content)
     (toy.root / "README.md").write_text(PAGE)
     two = {"last": {"psnr": 30.0, "test_error": 1.0}, "best": {"test_error": 0.5}}
@@ -315,13 +318,13 @@ def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, r
         record(edition="resized", metrics=two),
         *(record(variant="wide", metrics=two, edition=e) for e in ("resized", "official")),
     )
-    both = "last: 1.00 % (n = 1); best: 0.50 % (n = 1)"
-    printed = both.replace(";", ", where the paper prints 0.95 % for its own data;")
+    here = "last: 1.00 % (n = 1)" + ("" if named == "last" else "; best: 0.50 % (n = 1)")
+    printed = ", where the paper prints 0.95 % for its own data" if named == "last" else ""
     assert front_lines("alpha_2001") == [
-        ["plain", "resized", "test error", printed],
-        ["wide", "official", "test error", both],
-        ["wide", "resized", "test error", both],
         ["1", "1", "1 not attempted", "–"],
+        ["plain", "resized", "test error", here + printed],
+        ["wide", "official", "test error", here],
+        ["wide", "resized", "test error", here],
     ]
 
 
@@ -339,7 +342,7 @@ def test_numbers_of_one_evaluation_are_one_claim_with_the_worst_verdict(toy, rec
     (toy.root / "README.md").write_text(PAGE)
     values = {"oa": 90.0, "aa": 80.0, "kappa": 95.0, "train_error": 90.0}
     toy.publish(*(record(k, metrics={"last": values, "best": {"oa": 90.0}}) for k in range(3)))
-    assert front_lines("alpha_2001")[-1] == ["4", "6", "2 reproduced, 1 not reproduced, 1 not attempted", "–"]
+    assert front_lines("alpha_2001")[0] == ["4", "6", "2 reproduced, 1 not reproduced, 1 not attempted", "–"]
 
 
 @pytest.mark.parametrize(("seeds", "found"), [(0, ""), (3, "; the mean here, 0.95 %, would rank 2")])
@@ -544,7 +547,7 @@ def test_details_stand_in_the_results_only(toy, record, monkeypatch, power):
     assert lines_of(page)[-1][:2] == ["wide", "last: PSNR 30.10 dB"]
     assert "Not run yet" not in page + text_of("index.html")
     assert "4 more rows, in detail: [results/README.md](../../results/README.md)." in page
-    *verdicts, standing = front_lines("A page")
+    standing, *verdicts = front_lines("A page")
     assert [line[1:3] for line in verdicts] == [["test error", "last"], ["training error", "best"]]
     assert standing == ["3", "3", "2 too few seeds, 1 not attempted", "–"]
     assert len(json.loads(text_of("comparison.json"))) == 8

@@ -114,11 +114,11 @@ class Network(nn.Module):
 
 
 OTHERS = {
-    "stride": nn.Conv2d(16, 16, 3, stride=2, padding=1), "padding": nn.Conv2d(16, 16, 3),
+    "stride": nn.Conv2d(16, 16, 3, stride=2, padding=1), "padding": nn.Conv2d(16, 16, 3, padding=2),
     "5x5": nn.Conv2d(16, 16, 5, padding=1), "1x1": nn.Conv2d(16, 16, 1, padding=1),
     "groups": nn.Conv2d(32, 32, 3, padding=1, groups=2), "dilation": nn.Conv2d(16, 16, 3, padding=1, dilation=2),
     "reflected": nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"), "inputs": nn.Conv2d(8, 16, 3, padding=1),
-    "outputs": nn.Conv2d(16, 24, 3, padding=1), "wide": nn.Conv2d(160, 176, 3, padding=1),
+    "outputs": nn.Conv2d(16, 24, 3, padding=1), "wide": nn.Conv2d(192, 208, 3, padding=1),
     "padding by name": nn.Conv2d(16, 16, 3, padding="same"),
     "elsewhere": nn.Conv2d(16, 16, 3, padding=1, device="meta"),
 }  # fmt: skip
@@ -130,7 +130,7 @@ def test_what_does_not_suit_stays():
     before = dict(model.items())
     assert use_winograd(model) is None
     assert dict(model.items()) == before
-    assert use_winograd(nn.Sequential(nn.Conv2d(160, 160, 3, padding=1)))  # the widest that does
+    assert use_winograd(nn.Sequential(nn.Conv2d(192, 192, 3, padding=1)))  # the widest that does
 
 
 @needs_compiler
@@ -149,6 +149,26 @@ def test_a_model_keeps_its_parameters_and_their_names():
     assert torch.equal(copy.deepcopy(model)(x), model(x))
     with torch.inference_mode():
         assert torch.equal(model(x), copy.deepcopy(model)(x))
+
+
+@needs_compiler
+@pytest.mark.parametrize("height", [3, 4, 9, 19])
+def test_without_padding_the_rim_is_not_there(height):
+    plain = nn.Conv2d(32, 16, 3)
+    fast = nn.Sequential(copy.deepcopy(plain))
+    assert use_winograd(fast)
+    x = torch.randn(2, 32, height, 7, generator=generator(0, "x"))
+    exact = with_gradients(plain.double(), x.double())
+    for ours, direct_way in zip(with_gradients(fast, x), exact, strict=True):
+        torch.testing.assert_close(ours.double(), direct_way, rtol=0, atol=CLOSE * direct_way.std().item())
+
+
+@needs_compiler
+def test_maps_that_are_too_small_are_left_to_pytorch():
+    fast = nn.Sequential(nn.Conv2d(16, 16, 3))
+    assert use_winograd(fast)
+    with pytest.raises(RuntimeError, match="[Kk]ernel size"):
+        fast(torch.zeros(1, 16, 2, 8))
 
 
 @needs_compiler
