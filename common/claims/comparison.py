@@ -196,9 +196,11 @@ class Comparison:
         return f"bash reproduce.sh {self.paper.name} --variant {variant} --seeds {seeds}"
 
     def without_details(self) -> "Comparison":
-        """Without the claims that are details, and what was measured under protocols whose claims are all details."""
+        """Without the claims that are details, and what was measured under protocols that are, or whose claims all
+        are."""
         claims = self.paper.claims
         protocols = {c.protocol for c in claims if c.detail} - {c.protocol for c in claims if not c.detail}
+        protocols |= self.paper.protocols_in_detail
         shown = [row for row in self.rows if not (row.claim.detail if row.claim else row.protocol in protocols)]
         return dataclasses.replace(self, rows=shown)
 
@@ -294,15 +296,14 @@ class Comparison:
     @property
     def beside(self) -> list[list[Row]]:
         """What was measured on variants and editions that no claim covers: for each, and each metric
-        of the headline, its rows, one a protocol; of protocols those that claims name, where there are some."""
-        overview = self.without_details()
-        covered = {(row.variant, row.edition) for row in overview.attempted if row.claim}
+        of the headline, its rows, one a protocol."""
+        rows = self.without_details().attempted
+        claimed = {(row.variant, row.edition) for row in rows if row.claim}
         beside: dict[tuple, list[Row]] = {}
-        for row in overview.attempted:
-            if (row.variant, row.edition) not in covered and row.metric in self.paper.headline:
+        for row in rows:
+            if (row.variant, row.edition) not in claimed and row.metric in self.paper.headline:
                 beside.setdefault((row.variant, row.edition, row.metric), []).append(row)
-        named = {(claim.metric, claim.protocol) for _, claim in overview.claimed}
-        return [[row for row in rows if (row.metric, row.protocol) in named] or rows for rows in beside.values()]
+        return list(beside.values())
 
     def edition_notes(self, rows: list[Row]) -> list[EditionNote]:
         """One for each edition among the rows that is not the first of its passport."""

@@ -152,6 +152,7 @@ class Protocols(Checked):
 
     means: str
     each: dict[str, list[int | str] | dict[str, str]]
+    detail: bool = False  # what no claim speaks of appears under them in results/README.md only
 
     def written_out(self, name: str) -> dict[str, str]:
         """What every one of them means.
@@ -217,6 +218,7 @@ class Paper:
         self.also_reported = content.also_reported
         self._protocols = content.protocols
         self.protocols = self._written_out()
+        self.protocols_in_detail = self._written_out_details()
         self.class_sizes = content.class_sizes
         self.released = content.released
         self._passports: dict[str, Passport] = {}
@@ -234,6 +236,10 @@ class Paper:
                 raise UsageError(f"{self.file}: protocols.{name}: {repeated!r} is named twice")
             meanings |= found
         return meanings
+
+    def _written_out_details(self) -> set[str]:
+        groups = {name: of for name, of in self._protocols.items() if isinstance(of, Protocols) and of.detail}
+        return {protocol for name, of in groups.items() for protocol in of.written_out(name)}
 
     def meanings(self, used: Collection[str]) -> dict[str, str]:
         """What the protocols in use mean; those that differ in only a few words are given once."""

@@ -304,28 +304,29 @@ def test_the_front_page_has_the_attempted_claims_and_the_state_of_all(world):
     assert [line[0] for line in verdicts] == ["plain"] and standing == ["2", "2", "1 failed, 1 not attempted", "–"]
 
 
-@pytest.mark.parametrize("named", ["last", "one-crop"])
-def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, record, monkeypatch, power, named):
-    """Under the protocols that claims name; where it has none of those, under all that it has."""
+@pytest.mark.parametrize("detail", [False, True])
+def test_the_headline_of_what_no_claim_speaks_of_stands_on_the_front_page(toy, record, monkeypatch, power, detail):
+    """Except under protocols that are details."""
     monkeypatch.setattr(verdict, "power", power)
     content = toy.paper_content()
-    content["protocols"] |= {"one-crop": ""}
-    content["claims"] = [content["claims"][0] | {"protocol": named}]
+    content["protocols"]["{number}-crops"] = {"means": "{number} crops", "each": {"number": [9]}, "detail": detail}
+    content["claims"] = [content["claims"][0]]
     toy.paper(content=content)
     (toy.root / "README.md").write_text(PAGE)
-    two = {"last": {"psnr": 30.0, "test_error": 1.0}, "best": {"test_error": 0.5}}
+    two = {"last": {"psnr": 30.0, "test_error": 1.0}, "9-crops": {"test_error": 0.5}}
     toy.publish(
         record(edition="resized", metrics=two),
         *(record(variant="wide", metrics=two, edition=e) for e in ("resized", "official")),
     )
-    here = "last: 1.00 % (n = 1)" + ("" if named == "last" else "; best: 0.50 % (n = 1)")
-    printed = ", where the paper prints 0.95 % for its own data" if named == "last" else ""
+    last, more = "last: 1.00 % (n = 1)", "" if detail else "; 9-crops: 0.50 % (n = 1)"
+    printed = ", where the paper prints 0.95 % for its own data"
     assert front_lines("alpha_2001") == [
         ["1", "1", "1 not attempted", "–"],
-        ["plain", "resized", "test error", here + printed],
-        ["wide", "official", "test error", here],
-        ["wide", "resized", "test error", here],
+        ["plain", "resized", "test error", last + printed + more],
+        ["wide", "official", "test error", last + more],
+        ["wide", "resized", "test error", last + more],
     ]
+    assert ("9-crops" in text_of("README.md")) and ("9-crops" in tables.tables()[paths.ROOT / "README.md"]) != detail
 
 
 def test_numbers_of_one_evaluation_are_one_claim_with_the_worst_verdict(toy, record, monkeypatch, power):
