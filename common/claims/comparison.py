@@ -141,10 +141,14 @@ class Comparison:
 
     @property
     def not_run(self) -> list[str]:
-        """The variants that have neither a claim nor a record, of released weights too."""
+        """The variants that have neither a claim nor a record, of released weights too; nor another paper's record, as
+        an idea takes the variant of the same name from there."""
         claimed = {claim.variant for claim in self.paper.claims}  # details too
         released = {name for of in self.released_evidence for name in of.weights.variants}
-        named = claimed | released | {record.variant for record in self.records}
+        elsewhere = {
+            name.partition("/")[2] for of in self.paper.ideas for name in (of.with_variant, of.without_variant)
+        }
+        named = claimed | released | elsewhere | {record.variant for record in self.records}
         return [variant for variant in self.paper.variants if variant not in named]
 
     @property
@@ -264,9 +268,15 @@ class Comparison:
 
     @property
     def released_standing(self) -> dict[str, int]:
-        """How many of these claims released weights confirm, and how many they do not."""
-        words = [(claim, row.released.verdict) for row, claim in self.claimed if row.released]
-        return self._count(words, (v.CONFIRMED, v.NOT_CONFIRMED))
+        """How many printed numbers released weights confirm, and how many they do not. A number that several variants
+        have, as it is not known by which recipe the weights were trained, is one."""
+        words = Counter(rows[0].released.verdict for rows in self.by_released if rows[0].released)
+        return {word: words[word] for word in (v.CONFIRMED, v.NOT_CONFIRMED) if words[word]}
+
+    @property
+    def trained(self) -> int:
+        """How many of these claims were measured by training here."""
+        return len({_evaluation(claim) for row, claim in self.claimed if row.records})
 
     @property
     def tried(self) -> int:

@@ -200,7 +200,7 @@ def measured_on(row: IdeaRow) -> str:
 
 def reported_difference(row: IdeaRow) -> str:
     """The difference that the paper prints, or else which way it says that the metric goes, as the tables print it."""
-    return with_unit(signed(row.reported), row.idea.metric) if row.reported else row.direction
+    return _in_points(signed(row.reported), row.idea.metric) if row.reported else row.direction
 
 
 def measured_difference(row: IdeaRow) -> str:
@@ -209,4 +209,9 @@ def measured_difference(row: IdeaRow) -> str:
     if row.difference is None:
         return "–"
     metric = row.idea.metric
-    return f"{with_unit(with_interval(row.difference, metric), metric)} (n = {row.difference.n})"
+    return f"{_in_points(with_interval(row.difference, metric), metric)} (n = {row.difference.n})"
+
+
+def _in_points(difference: str, metric: str) -> str:
+    """With its unit; percentages differ by points."""
+    return f"{difference} points" if METRICS[metric].unit == "%" else with_unit(difference, metric)

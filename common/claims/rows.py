@@ -392,10 +392,21 @@ def released_as(row: Row) -> str:
 
 
 def remark(row: Row) -> str:
-    """What must be said beside the verdict. What a run would take is listed with what was not attempted."""
+    """What must be said beside the verdict; of *consistent*, the interval that it rests on, which may be wide. What a
+    run would take is listed with what was not attempted."""
     if row.records:
-        return row.note
+        return "; ".join(filter(None, [_one_more_run(row), row.note]))
     return UNVERIFIED if row.note.startswith(UNVERIFIED) else ""
+
+
+def _one_more_run(row: Row) -> str:
+    """'one more run: 57.00 to 100.00 %'"""
+    if row.verdict != v.CONSISTENT or not row.summary or not row.summary.spread or not row.metric:
+        return ""
+    decimals, spread = METRICS[row.metric].decimals, row.summary.spread
+    return (
+        f"one more run: {with_unit(f'{spread.next_low:.{decimals}f} to {spread.next_high:.{decimals}f}', row.metric)}"
+    )
 
 
 def difference(row: Row) -> str:

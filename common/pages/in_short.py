@@ -46,15 +46,17 @@ def in_short(comparison: Comparison) -> InShort:
         return f"{metric} ({of.protocol})" if several else metric
 
     found = [Finding(f"{name(row)} {_measured(row)}", row.verdict) for row in rows if row.records]
-    settled = bool(found)
-    if not settled:
-        untrained = "what is claimed is not trained yet" if beside else "not trained yet"
-        found = [Finding(untrained), *(_beside(row) for row in beside)]
-    found += [
+    by_released = [
         Finding(f"{name(row)} {released_as(row)} by released weights", row.released.verdict)
         for row in rows
         if row.released
     ]
+    settled = bool(found)
+    if not settled:
+        untrained = "what is claimed is not trained yet" if beside or by_released else "not trained yet"
+        found = [Finding(untrained), *by_released, *(_beside(comparison, row) for row in beside)]
+    else:
+        found += by_released
     return InShort(_claimed(comparison, [(name(claim), claim) for claim in claims]), found, _why(comparison), settled)
 
 
@@ -73,9 +75,12 @@ def _measured(row: Row) -> str:
     return measured(row) if row.claim else f"{measured(row)}, on the edition {row.edition}"
 
 
-def _beside(row: Row) -> Finding:
-    """Of a variant that no claim speaks of."""
-    return Finding(f"{row.variant}, {label(row)} ({row.protocol}) {_measured(row)}", row.verdict)
+def _beside(comparison: Comparison, row: Row) -> Finding:
+    """Of a variant that no claim speaks of; the edition is said unless it is as good as the official one."""
+    counts = row.edition and comparison.paper.passport(row.variant).counts(row.edition)
+    value = measured(row) if counts else _measured(row)
+    verdict = "" if row.verdict == v.NO_PUBLISHED_NUMBER else row.verdict
+    return Finding(f"{row.variant}, {label(row)} ({row.protocol}) {value}", verdict)
 
 
 def _why(comparison: Comparison) -> str:
@@ -91,17 +96,26 @@ def _why(comparison: Comparison) -> str:
 
 
 def coverage(comparisons: list[Comparison]) -> str:
-    """How many claims there are, and how many were tried by what, with which verdicts."""
+    """How many claims there are, how many were tried by what, with which verdicts, and of which papers none was."""
     standing, released = Counter[str](), Counter[str]()
     for of in comparisons:
         standing.update(of.standing)
         released.update(of.released_standing)
-    claims, waiting = standing.total(), standing.total() - sum(of.tried for of in comparisons)
     trained = Counter({word: standing[word] for word in v.WORDS if standing[word] and word != v.NOT_ATTEMPTED})
+    by_released = sum(of.tried - of.trained for of in comparisons)
+    by_weights = f"{by_released} (printed numbers: {in_words(released)})" if by_released else "none"
+    untried = [of.title for of in comparisons if of.standing and not of.tried]
+    waiting = standing.total() - sum(of.tried for of in comparisons)
     return (
-        f"Of {claims} claims in {len(comparisons)} papers, {_listed(trained)} were measured by training "
-        f"here and {_listed(released)} by weights that others released; still to be measured: {waiting}."
+        f"Of {standing.total()} claims in {len(comparisons)} papers, {_listed(trained)} were measured by training here "
+        f"and {by_weights} by weights that others released; "
+        f"still to be measured: {waiting}{', all of ' + _and(untried) + ' among them' if untried else ''}."
     )
+
+
+def _and(names: list[str]) -> str:
+    """'A, B and C'"""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _listed(verdicts: Counter[str]) -> str:

@@ -20,7 +20,7 @@ from common.claims.rows import (
     with_unit,
 )
 from common.pages.figures import FOREST, GROWTH, figures_of
-from common.pages.in_short import coverage, in_short, in_words
+from common.pages.in_short import InShort, coverage, in_short, in_words
 from common.pages.speed import Speed
 
 COLUMNS = ["variant", "metric", "protocol", "edition", "paper says", "here", "difference", "verdict"]
@@ -32,8 +32,12 @@ ABOUT_IDEAS = (
     "between runs of the same seed, with its 90 % interval."
 )
 ABOUT_STANDING = (
-    "Where the claims stand. The numbers of one evaluation (such as overall accuracy, average accuracy and kappa of "
-    "the same runs) are one claim, which has the worst of their verdicts:"
+    "*All claims*: the numbers of one evaluation, such as overall accuracy, average accuracy and kappa of the same "
+    "runs, are one claim, which has the worst of their verdicts. Of released weights every printed number counts."
+)
+ABOUT_TRAINED = (
+    "Every printed number of these claims that was measured by training; details, and what others than the paper "
+    "printed, are in [results/README.md](results/README.md):"
 )
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
 UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."
@@ -112,22 +116,13 @@ def front_block(comparisons: list[Comparison]) -> str:
     ideas = [[_link(c), *_idea_cells(row, "results/")] for c in comparisons for row in c.ideas]
     beside = [_measured_beside(c, rows) for c in comparisons for rows in c.beside]
     released = [_by_released(c, rows) for c in comparisons for rows in c.by_released]
-    standing = [
-        [
-            _link(c),
-            str(sum(c.standing.values())),
-            str(len(c.claimed)),
-            in_words(c.standing),
-            in_words(c.released_standing) or "–",
-        ]
-        for c in comparisons
-    ]
+    standing = [[_link(c), (short := in_short(c)).claimed, _findings(short), standing_in_words(c)] for c in comparisons]
     beside_columns = ["paper", "variant", "edition", "metric", "here, by protocol"]
     released_columns = ["paper", "variants with this network", "metric", "protocol", "paper says", RELEASED_COLUMN]
-    standing_columns = ["paper", "claims", "numbers", "claim verdicts", "claims, by released weights"]
     parts = [
-        _titled(ABOUT_STANDING, standing, standing_columns),
-        _titled("Every claim that was measured by training:", verdicts, ["paper", *COLUMNS]),
+        _titled("", standing, ["paper", "claimed", "measured here", "all claims"]),
+        ABOUT_STANDING,
+        _titled(ABOUT_TRAINED, verdicts, ["paper", *COLUMNS]),
         _forest("results/"),
         _titled(ABOUT_IDEAS, ideas, ["paper", *IDEA_COLUMNS]),
         _folded("Weights that the authors or a library released, under our evaluation", released, released_columns),
@@ -137,7 +132,7 @@ def front_block(comparisons: list[Comparison]) -> str:
 
 
 def _titled(title: str, lines: list[list[str]], columns: list[str]) -> str:
-    return f"{title}\n\n{markdown_table(lines, columns)}" if lines else ""
+    return "\n\n".join(filter(None, [title, markdown_table(lines, columns)])) if lines else ""
 
 
 def _folded(title: str, lines: list[list[str]], columns: list[str]) -> str:
@@ -150,8 +145,8 @@ def coverage_block(comparisons: list[Comparison]) -> str:
     """The first paragraph of the front page."""
     return (
         "Classic deep-learning papers, each rebuilt in PyTorch from its text (or, where the text was not available, "
-        "from the authors' code: its page says so), run, and measured against what it printed, with a verdict that a "
-        f"statistician would sign. {coverage(comparisons)}"
+        "from the authors' code: its page says so), run, and measured against what it printed, with a verdict by one "
+        f"rule for all. {coverage(comparisons)}"
     )
 
 
@@ -175,10 +170,9 @@ def speed_block(comparisons: list[Comparison], speeds: list[Speed]) -> str:
 def short_block(comparison: Comparison) -> str:
     """How a paper's page begins: three lines, then what and where the paper is."""
     short = in_short(comparison)
-    found = "; ".join(of.text + (f": **{of.verdict}**" if of.verdict else "") for of in short.measured)
     lines = [
         f"- *Claimed*: {short.claimed}.",
-        f"- *Measured here*: {found}. All claims: {standing_in_words(comparison)}.",
+        f"- *Measured here*: {_findings(short)}. All claims: {standing_in_words(comparison)}.",
         f"- *{short.about_why}*: {short.why}",
     ]
     return "\n".join(lines) + f"\n\n{_cited(comparison.paper)}"
@@ -220,6 +214,10 @@ def _printed(claim: Claim) -> str:
     runs = f" ({claim.spread.runs} runs)" if claim.spread and claim.spread.runs else ""
     number = with_unit(f"{claim.reported}{spread}", claim.metric)
     return f"{number}{runs}" + (f" ({UNVERIFIED})" if claim.unverified else "")
+
+
+def _findings(short: InShort) -> str:
+    return "; ".join(of.text + (f": **{of.verdict}**" if of.verdict else "") for of in short.measured)
 
 
 def standing_in_words(comparison: Comparison) -> str:

@@ -120,7 +120,7 @@ def test_ideas_have_a_table_of_their_own(toy, record):
     row = cells(text, "alpha_2001.width")
     assert "width | &lt;more&gt; helps<small>alpha_2001, Sec. 2</small>" in row
     assert '<a href="records/alpha_2001/wide/official/">wide</a>' in row
-    assert "−0.20 (−0.21 to −0.19) % (n = 3)" in row and '<span class="verdict good">holds</span>' in row
+    assert "−0.20 (−0.21 to −0.19) points (n = 3)" in row and '<span class="verdict good">holds</span>' in row
     assert "1 holds" in " ".join(Page(text).text.split())  # on its card
 
 

@@ -161,19 +161,19 @@ def test_what_the_paper_prints_of_the_difference(toy):
     content["claims"][-1]["tolerance"] = 0.17
     assert said(content).reported is None
     content["claims"][-1]["protocol"] = "last"
-    assert (said(content).reported, reported_difference(said(content))) == ("-0.15", "−0.15 %")
+    assert (said(content).reported, reported_difference(said(content))) == ("-0.15", "−0.15 points")
     content["claims"][-1]["unverified"] = True
     assert said(content).note == "unverified"
     content["ideas"][0]["reported"] = "-0.1"
     row = said(content)
     assert (row.reported, row.as_dict()["reported"], row.as_dict()["reported_text"]) == ("-0.1", -0.1, "-0.1")
-    assert (reported_difference(row), row.note) == ("−0.1 %", "")
+    assert (reported_difference(row), row.note) == ("−0.1 points", "")
     content["ideas"][0]["unverified"] = True
     assert said(content).note == "unverified"
 
 
 def test_a_difference_is_printed_with_sign_interval_and_number_of_pairs(paper, runs):
     row = row_of(paper, runs("wide", (0.7, 0.8, 0.7)) + runs("plain", (0.9, 0.9, 0.9)))
-    assert measured_difference(row) == "−0.17 (−0.26 to −0.07) % (n = 3)"
-    assert measured_difference(row_of(paper, runs("wide", (0.9,)) + runs("plain", (0.7,)))) == "+0.20 % (n = 1)"
+    assert measured_difference(row) == "−0.17 (−0.26 to −0.07) points (n = 3)"
+    assert measured_difference(row_of(paper, runs("wide", (0.9,)) + runs("plain", (0.7,)))) == "+0.20 points (n = 1)"
     assert measured_difference(row_of(paper, [])) == "–"
