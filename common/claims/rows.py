@@ -1,6 +1,7 @@
 """Rows of the comparison: every claim, and every measured value that no claim covers."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -13,6 +14,7 @@ from common.claims.examples import error_interval
 from common.claims.papers import Claim, Paper
 from common.training.records import FailedRecord, FinishedRecord, Metrics, Record, ReleasedRecord, Rounded
 
+SHOWN = 4  # missing seeds
 UNVERIFIED = "unverified"  # nobody could check the printed number against the paper
 
 
@@ -245,7 +247,7 @@ def _row(
         claim=claim,
         printed=printed,
         summary=summary,
-        over_examples=_over_examples(paper, variant, protocol, metric, group) if values else None,
+        over_examples=_over_examples(paper, variant, protocol, metric, [r for r in group if r.seed in counted]),
     )
 
 
@@ -264,7 +266,7 @@ def _over_examples(
     """The bootstrap interval over test examples, where every record lists those that it counts as errors:
     `details.misclassified`, each entry beginning with the number of the example."""
     examples = paper.examples(variant, metric) if metric == "test_error" else None
-    if metric is None or protocol is None or not examples:
+    if metric is None or protocol is None or not examples or not group:
         return None
     finished = [r for r in group if isinstance(r, FinishedRecord) and metric in r.metrics.get(protocol, {})]
     mistakes = [_missed(record, round(examples)) for record in finished]
@@ -287,10 +289,11 @@ def left_out(group: list[Record], measured: Collection[int] = ()) -> list[str]:
     failed = [record for record in group if isinstance(record, FailedRecord)]
     present = {*measured, *(record.seed for record in failed)}
     last = max((record.seed for record in group), default=-1)
-    # A gap shows among the first numbers; a seed such as 10^9 must not make a list that long.
-    missing = [seed for seed in range(min(last, len(present)) + 1) if seed not in present]
+    # A seed such as 10^9 must not make a list that long.
+    missing = list(itertools.islice((seed for seed in range(last + 1) if seed not in present), SHOWN + 1))
     notes = [f"seed {record.seed} failed: {record.failure}" for record in failed]
-    return [*notes, f"seed {', '.join(map(str, missing))} missing"] if missing else notes
+    more = " and more" if len(missing) > SHOWN else ""
+    return [*notes, f"seed {', '.join(map(str, missing[:SHOWN]))}{more} missing"] if missing else notes
 
 
 def _judge(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # Closing needs torch
 
 READER_LEFT = 141  # as of a program that SIGPIPE ends: what a check found was not told, so it has not passed
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+PATH_FAULTS = (errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)  # a path that was given and cannot be looked at
 
 
 class Front(click.Group):
@@ -401,9 +402,9 @@ def main(words: list[str] | None = None) -> None:
         code = READER_LEFT
         _drop_output()
     except OSError as error:
-        if error.errno not in DISK_FAULTS:
+        if error.errno not in DISK_FAULTS + PATH_FAULTS:
             raise
-        code = MachineError.code
+        code = MachineError.code if error.errno in DISK_FAULTS else UsageError.code
         _complain(f"{error.filename or 'The output cannot be written'}: {error.strerror}.")
         _drop_output()
     sys.exit(code)

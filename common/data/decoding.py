@@ -187,7 +187,9 @@ def _stacked(parts: list[Tensor | DataError]) -> Tensor | DataError:
 
 
 def _obey_the_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the one that trains saves, and then ends its workers."""
+    """Ctrl-C reaches every process of a terminal, and a cluster's SIGTERM those of a group; the one that trains saves,
+    and then ends its workers."""
+    os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -80,7 +80,7 @@ def _fetch_archive(folder: Path, files: dict[str, DataFile], archive: DataFile, 
             raise DataAbsent(f"{name} cannot be unpacked: {_short(error)}.") from None
         raise MachineError(f"{folder}: {error.strerror}.") from None
     finally:
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)  # another run that fetches the same may have removed it
 
 
 def _unpack(path: Path, folder: Path, files: dict[str, DataFile]) -> None:

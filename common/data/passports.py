@@ -265,7 +265,7 @@ def _shipped(passport: Passport) -> LocatedData | None:
     for name, edition in passport.editions.items():
         package = edition.package
         folder = package.locate() if package else None
-        if not (package and folder and all((folder / file).is_file() for file in edition.files)):
+        if not (package and folder and edition.files and all((folder / file).is_file() for file in edition.files)):
             continue
         try:
             hashes = {file: file_sha256(folder / file) for file in edition.files}
@@ -298,7 +298,7 @@ def _identify(passport: Passport, folder: Path, present: list[str]) -> LocatedDa
         for name, edition in passport.editions.items()
     }
     for name, edition in passport.editions.items():
-        if len(right[name]) == len(edition.files) and all(right[name].values()):
+        if edition.files and len(right[name]) == len(edition.files) and all(right[name].values()):
             return _whole_copy(passport, name, folder, hashes)
     # Say what is wrong in terms of the edition that this copy is nearest to. What is altered comes
     # before what is missing: an altered copy is never overlooked.

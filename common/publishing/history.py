@@ -124,11 +124,19 @@ def edit_faults(paper: Paper) -> list[str]:
 
 
 def _committed(paper: Paper) -> list[tuple[str, dict[str, Any]]]:
-    """Every version of every record that the history has, with its file."""
+    """Every version of every record that the history has, with its file; one that cannot be read says nothing."""
     folder = (paths.RECORDS / paper.name).relative_to(paths.ROOT).as_posix()
     listed = (git("rev-list", "--objects", "HEAD", "--", folder) or "").splitlines()
     blobs = [line.split(" ", 1) for line in listed if line.endswith(".json")]
-    return [(file, json.loads(git("cat-file", "blob", blob) or "{}")) for blob, file in blobs]
+    return [(file, _content(git("cat-file", "blob", blob))) for blob, file in blobs]
+
+
+def _content(text: str | None) -> dict[str, Any]:
+    try:
+        content = json.loads(text or "{}")
+    except ValueError:  # conflict markers, say: the history cannot be mended
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _contradictions(now: dict[str, Any], then: dict[str, Any], file: str, file_then: str) -> list[str]:

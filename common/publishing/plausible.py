@@ -33,7 +33,7 @@ def environment_faults(paper: Paper, used: Environment, recipe: Mapping[str, Any
         yield f"its precision is {used.precision}, but on that device its recipe gives {' or '.join(possible)}"
     if used.compiled and recipe.get("compiled") is False and device == "cpu":  # a GPU replays a graph all the same
         yield f"was compiled ({used.compiled}), which its recipe rules out"
-    if not used.deterministic.items() <= FLAGS.items():
+    if used.deterministic != FLAGS:
         yield "its flags are not those of a deterministic run"
     if used.processes > 1 and not getattr(train, "SEVERAL_DEVICES", False):
         yield f"was trained by {used.processes} processes, but {paper.name} trains in one"

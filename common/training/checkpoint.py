@@ -17,13 +17,17 @@ KEPT = 2
 
 
 def save(folder: Path, samples: int, state: dict) -> None:
-    """Save tensors and plain values as the checkpoint after `samples`, and drop old ones."""
+    """Save tensors and plain values as the checkpoint after `samples`, and drop old ones; and later ones, which `load`
+    has found unusable, for it would have begun from them."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    write_whole(folder / f"step-{samples:012d}.ckpt", _digest(folder, payload) + b"\n" + payload)
-    for old in _newest_first(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+    saved = folder / f"step-{samples:012d}.ckpt"
+    write_whole(saved, _digest(folder, payload) + b"\n" + payload)
+    files = _newest_first(folder)
+    kept = files[files.index(saved) :][:KEPT]
+    for other in set(files) - set(kept):
+        other.unlink(missing_ok=True)
 
 
 def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> dict | None:
@@ -34,6 +38,10 @@ def load(folder: Path, warn: Callable[[str], None] = lambda text: None) -> dict 
             return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         warn(f"{path} is damaged or another run's, and was skipped.")
     return None
+
+
+def exists(folder: Path) -> bool:
+    return bool(_newest_first(folder))
 
 
 def clear(folder: Path) -> None:

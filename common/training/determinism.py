@@ -49,14 +49,15 @@ def make_deterministic(seed: int) -> dict[str, bool | str]:
 
 
 def current_flags() -> dict[str, bool | str]:
-    """The flags PyTorch now has, under the names of `FLAGS`."""
+    """The flags PyTorch now has, under the names of `FLAGS`. It does not tell whether it flushes denormal numbers,
+    so that is tried."""
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
-        "flush_denormal": SWITCHES["flush_denormal"],
+        "flush_denormal": not torch.tensor(1e-40) * torch.ones(()),
     }
 
 

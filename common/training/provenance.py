@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 X86 = ("x86_64", "AMD64")  # as platform.machine() names them
 
 # What a result's last bits may depend on besides recipe, data, sources and what was compiled.
-MACHINE = ("processor", "instruction_set", "device", "threads", "processes", "torch")
+LIBRARIES = ("torch", "numpy", "scipy", "scikit_learn", "pillow")
+MACHINE = ("processor", "instruction_set", "device", "threads", "processes", *LIBRARIES)
 
 
 class Environment(Checked):
@@ -46,9 +47,12 @@ class Environment(Checked):
 
 
 def differing(one: Environment, other: Environment, parts: Iterable[str]) -> list[str]:
-    """Of these parts those that differ: 'threads 2, not 1'."""
+    """Of these parts those that differ: 'threads 2, not 1'. Of what one of them does not know, nothing is said."""
     pairs = {name: (getattr(one, name), getattr(other, name)) for name in parts}
-    return [f"{name.replace('_', ' ')} {a}, not {b}" for name, (a, b) in pairs.items() if a != b]
+    unknown = {name for name in LIBRARIES if None in pairs.get(name, ())}
+    return [
+        f"{name.replace('_', ' ')} {a}, not {b}" for name, (a, b) in pairs.items() if a != b and name not in unknown
+    ]
 
 
 def hash_of(content: object) -> str:

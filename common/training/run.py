@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import importlib
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -314,6 +315,10 @@ class Run:
             for name in ("record.json", "run.json", "curves.csv", RUN_WEIGHTS):
                 (self.job.folder / name).unlink(missing_ok=True)
         if not self._start_file.exists():
+            if self.job.record_file.exists() or checkpoint.exists(self.job.folder):
+                raise UsageError(
+                    f"{self._start_file} is missing: nobody knows what was begun. Start over with --fresh."
+                )
             return
         try:
             start = read(self._start_file, Start)
@@ -408,6 +413,7 @@ class Run:
             raise MachineError(
                 f"{self.job.folder}: {error.strerror}. Name a writable folder with --runs-dir."
             ) from None
+        os.register_at_fork(after_in_child=stream.close)  # else a worker that outlives this process would hold the lock
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,6 +15,7 @@ from common.claims import verdict
 from common.claims.papers import Claim, Paper, load_paper
 from common.data.passports import Passport, find_passport
 from common.pages.tables import BEGIN, END
+from common.training.determinism import FLAGS
 from common.training.records import FailedRecord, FinishedRecord, Record, ReleasedRecord, make_record, write_record
 from tests.repository import move_to
 
@@ -199,7 +200,7 @@ def record() -> Callable[..., Record]:
             "environment": {
                 "python": "3.11.0", "torch": "2.0.0", "numpy": "2.0", "system": "Linux x86_64", "processor": "abacus",
                 "device": "abacus", "threads": 1, "precision": "float32", "compiled": None,
-                "deterministic": {"tf32": False, "cublas_workspace": ":4096:8"},
+                "deterministic": dict(FLAGS),
             },
             "command": "bash reproduce.sh alpha_2001",
             "times": {"wall_seconds": 60.0, "training_seconds": 50.0, "samples_per_second": 3.5},

@@ -95,6 +95,10 @@ def test_two_damaged_ones_are_none(two):
     warnings = []
     assert checkpoint.load(two, warnings.append) is None
     assert len(warnings) == 2
+    for step in (1, 2, 3):  # begun anew: what is saved now is kept, though the damaged ones have higher numbers
+        checkpoint.save(two, step, state(step))
+        assert same(checkpoint.load(two), state(step))
+    assert len(list(two.glob("step-*"))) == 2
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])

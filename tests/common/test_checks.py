@@ -168,6 +168,10 @@ FAULTS = {
         lambda c: c["environment"]["deterministic"].update(tf32=True),
         "its flags are not those of a deterministic run",
     ),
+    "no flags": (
+        lambda c: c["environment"]["deterministic"].clear(),
+        "its flags are not those of a deterministic run",
+    ),
     "several processes": (
         runs_on(processes=2),
         "was trained by 2 processes, but alpha_2001 trains in one",

@@ -117,6 +117,17 @@ def test_a_worker_that_dies_is_said_in_one_line():
         decoded(Deadly(), 1)[0]
 
 
+class Grouped:
+    def __getitem__(self, number: int):
+        raise DataError("a group of its own" if os.getpgrp() == os.getpid() else "the group of what trains")
+
+
+def test_a_signal_to_the_group_of_what_trains_does_not_end_its_workers():
+    """torchrun and clusters send SIGTERM so: a run could not save any more if it missed a picture."""
+    with pytest.raises(DataError, match="^a group of its own$"):
+        decoded(Grouped(), 1)[0]
+
+
 # ---- tests ----------------------------------------------------------------------------------------
 
 

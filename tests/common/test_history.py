@@ -128,6 +128,17 @@ def test_a_record_as_it_was_committed_and_one_that_never_was_are_sound(toy, pape
     assert edit_faults(paper) == []
 
 
+def test_what_cannot_be_read_in_the_history_says_nothing(toy, paper, run, commit):
+    """Conflict markers, say, that were committed once."""
+    toy.publish(run(0))
+    file = paths.ROOT / FOLDER / "seed-0.json"
+    sound = file.read_text()
+    for damaged in ("<<<<<<< HEAD", "[]", sound):
+        file.write_text(damaged)
+        commit()
+    assert edit_faults(paper) == []
+
+
 @pytest.mark.parametrize(
     ("change", "fields"),
     [

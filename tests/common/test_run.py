@@ -1,5 +1,6 @@
 """The heart of a run: what it keeps, where it goes on, and what it refuses. With a paper of a few lines, made here."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -204,6 +205,27 @@ def test_a_damaged_start_file_is_refused(job, damaged):
     (job.folder / "run.json").write_text(damaged)
     with pytest.raises(UsageError, match="run.json is damaged. Start over with --fresh."):
         run_job(job)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_without_its_start_file_a_run_is_refused(job, finished):
+    """Nobody knows what recipe, data and sources it was begun with."""
+    with contextlib.nullcontext() if finished else killed_after(2):
+        run_job(job)
+    (job.folder / "run.json").unlink()
+    with pytest.raises(UsageError, match="run.json is missing: .* Start over with --fresh."):
+        run_job(job)
+    assert run_job(dataclasses.replace(job, fresh=True))
+
+
+@pytest.mark.parametrize("name", ["scipy", "scikit_learn", "pillow"])
+def test_a_library_that_an_old_start_does_not_name_is_no_other(job, name):
+    with killed_after(2):
+        run_job(job)
+    start = json.loads((job.folder / "run.json").read_text())
+    start["environments"][0][name] = None
+    (job.folder / "run.json").write_text(json.dumps(start))
+    assert run_job(job)[0].earlier_environments == []
 
 
 def test_arithmetic_compiled_by_another_compiler_is_refused(job, monkeypatch):

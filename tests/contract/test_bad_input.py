@@ -83,6 +83,24 @@ def test_a_slip_ends_with_2_says_which_and_suggests_the_nearest(case, capsys, tm
     assert ended.out == "" and content(tmp_path) == {}
 
 
+TOO_LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list", PAPER), ("publish", PAPER, "--runs-dir", TOO_LONG), ("eval", PAPER, "--weights", TOO_LONG),
+        (PAPER, "--data-dir", TOO_LONG),
+    ],
+    ids=lambda words: " ".join(words).replace(TOO_LONG, "x..."),
+)  # fmt: skip
+def test_a_name_that_is_too_long_is_told(words, capsys, monkeypatch):
+    if words[0] == "list":
+        monkeypatch.setenv("REPRO_DATA", TOO_LONG)
+    ended = here(capsys, *words)
+    assert ended.code == 2 and TOO_LONG in ended.err and "name too long" in ended.err.lower()
+
+
 def test_a_terminal_that_lacks_a_character_shows_a_question_mark(monkeypatch):
     monkeypatch.setattr("common.cli.listing.show_papers", lambda as_json: print("0.95 \N{PLUS-MINUS SIGN} 0.09"))
     for stream in ("stdout", "stderr"):
