@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.base.errors import DataError
+from common.base.errors import DataError, UsageError
 from common.data.passports import LocatedData
 from common.data.photographs import PHOTOGRAPHS, TRAIN_SHARE, shipped_photograph
 from common.data.splits import split_hash
@@ -55,6 +55,25 @@ def load(data: LocatedData) -> Cifar10:
     folder = data.folder / FOLDER
     images, labels = zip(*(read_batch(folder / name) for name in TRAIN_FILES), strict=True)
     return Cifar10(torch.cat(images), torch.cat(labels), *read_batch(folder / TEST_FILE))
+
+
+def hold_out(cifar: Cifar10, count: int) -> Cifar10:
+    """CIFAR-10 with its last `count` training pictures in the test set's place, unless `count` is 0.
+
+    Raises:
+        UsageError: none would be left to train on.
+    """
+    images, labels = cifar.train_images, cifar.train_labels
+    if count >= len(images):
+        raise UsageError(f"--held-out {count}: there are {len(images)} to train on.")
+    if not count:
+        return cifar
+    return Cifar10(images[:-count], labels[:-count], images[-count:], labels[-count:])
+
+
+def on_device(images: Tensor, device: str) -> Tensor:
+    """Pictures where they are trained on, as bytes, channels-last."""
+    return images.to(device, memory_format=torch.channels_last)
 
 
 def read_batch(path: Path, pictures: int = PICTURES_PER_FILE) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ FILE, PAGE = (Path(__file__).with_name(name) for name in ("choices.csv", "README
 
 # The open fields of the recipe, and where the search started.
 START = {
-    "side": 112, "distortion": 0.4, "grey_level": 1.0, "initial_weights": "xavier", "epochs": 100, "batch_size": 32,
+    "side": 112, "distortion": 0.4, "grey_level": 1.0, "initial_weights": "he", "epochs": 50, "batch_size": 32,
     "learning_rate": 0.01, "weight_decay": 0.0002, "averaging": 0.99,
 }  # fmt: skip
 ERRORS = {

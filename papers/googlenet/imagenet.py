@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.base.errors import UsageError
-from common.data.colours import colours_of
+from common.data.colours import colours_of, light
 from common.data.decoding import Decoded, cores_to_decode
 from common.data.imagenet import Part, load, mistakes
 from common.training.determinism import generator
@@ -44,7 +44,7 @@ class ImageNetRecipe:
     networks: Annotated[int, Field(ge=1)] = 1  # trained one after the other from the same weights (Sec. 7)
     head_weight: Annotated[float, Field(ge=0)] = 0.3  # of each head's loss (Sec. 5)
     side: int = SIDE  # of what the network sees, in pixels (Sec. 5)
-    distortion: Annotated[float, Field(ge=0, lt=1)] = 0.4  # open: how far brightness, contrast and colour change
+    distortion: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of brightness, contrast and colour (Sec. 6: Howard's)
     grey_level: Annotated[float, Field(gt=0)] = 1.0  # open: what one of 255 is worth to the network
     initial_weights: Initial = "xavier"  # open: how they are drawn
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 120  # open: passes over the training pictures, of each network
@@ -105,8 +105,9 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
     mine = (processes.groups_of(batch_size, group)[::group] // group).tolist()  # the numbers of its groups
     groups, iterations = batch_size // group, count // batch_size
     workers = cores_to_decode(run.device)
-    looked = colours_of(data.train.pictures, recipe.side, workers).mean if processes.first else None
-    mean = processes.from_first(looked).to(run.device)[:, None, None]
+    looked = colours_of(data.train.pictures, recipe.side, workers) if processes.first else None
+    colours = processes.from_first(looked).on(run.device)
+    mean = colours.mean[:, None, None]
 
     model = GoogLeNet(data.classes, recipe.network, side=recipe.side).to(run.device)
     precision = run.choose_precision(recipe.precision)
@@ -143,8 +144,10 @@ def train(run: Run, recipe: ImageNetRecipe) -> Trained:
             sums = 0
             optimiser.zero_grad()
             for one, part in zip(mine, pixels.split(group), strict=True):
-                distorted = photometric(part.float(), recipe.distortion, drawn("colours", epoch, index, one))
-                seen, dropped = as_input(distorted, mean, recipe), drawn("dropout", epoch, index, one)
+                draw, dropped = (drawn(purpose, epoch, index, one) for purpose in ("colours", "dropout"))
+                distorted = photometric(part.float(), recipe.distortion, draw)
+                distorted += (light(group, draw).to(run.device) @ colours.axes)[:, :, None, None]
+                seen = as_input(distorted, mean, recipe)
                 logits, loss, of_heads = losses(model, seen, labels[one], dropped, precision)
                 ((loss + recipe.head_weight * of_heads) / groups).backward()
                 wrong = (logits.argmax(1) != labels[one]).sum()

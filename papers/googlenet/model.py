@@ -29,8 +29,8 @@ INITIAL_BIAS = 0.2  # of the BVLC GoogLeNet
 EPSILON = 1e-3  # of batch normalization, where there is one: that of the later Inception networks' TensorFlow code
 
 # Local response normalization. The paper shows where it is (Fig. 3) and gives no constants: these are those of the
-# BVLC GoogLeNet, Caffe's defaults. AlexNet's are the same window and exponent, but 2 in place of BIAS and ALPHA
-# times the sum, not the mean, over the window.
+# BVLC GoogLeNet; all but ALPHA are Caffe's defaults. AlexNet's are the same window and exponent, but 2 in place of BIAS
+# and ALPHA times the sum, not the mean, over the window.
 WINDOW, ALPHA, BETA, BIAS = 5, 1e-4, 0.75, 1.0
 
 

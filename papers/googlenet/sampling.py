@@ -2,8 +2,10 @@
 
 "Sampling of various sized patches of the image whose size is distributed evenly between 8% and 100% of the image area
 with aspect ratio constrained to the interval [3/4, 4/3]", and the photometric distortions of Andrew Howard ("Some
-Improvements on Deep Convolutional Neural Network Based Image Classification", 2013). The resizing is bilinear; the
-random choice of its method, which the authors took up late and could not tell the use of, is left out.
+Improvements on Deep Convolutional Neural Network Based Image Classification", 2013): brightness, contrast and
+colour, each by a factor from 0.5 to 1.5, in random order, and then the random lighting of `common.data.colours`. The
+resizing is bilinear; the random choice of its method, which the authors took up late and could not tell the use of, is
+left out.
 """
 
 import math
@@ -202,7 +204,7 @@ def photometric(pictures: Tensor, strength: float, draw: torch.Generator) -> Ten
 
     As PIL's ImageEnhance, which Howard used, has it, each is a mixture of the picture and something grey: black, the
     picture's mean grey, and the picture without its colours. How much of the picture is in it is even between
-    1 - `strength` and 1 + `strength`. The ranges are open: GoogLeNet's paper gives none.
+    1 - `strength` and 1 + `strength`.
 
     Args:
         pictures: (N, 3, H, W), float, 0 to 255.

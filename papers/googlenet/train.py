@@ -2,7 +2,7 @@
 
 The paper reports 10.07 % top-5 error on ImageNet for one network and one crop, 6.67 % for seven networks and 144
 (Table 3), and gives no more than a part of its recipe (Sec. 6). Here the same network, with and without its two
-auxiliary heads, learns a thousand pictures. What the recipe takes from the paper and what it had to choose is said
+auxiliary heads, learns 750 pictures. What the recipe takes from the paper and what it had to choose is said
 field by field in `Recipe`, and on the page in README.md.
 
     bash reproduce.sh googlenet
@@ -49,7 +49,7 @@ class Recipe:
     heads: bool = True  # auxiliary classifiers on 4a and 4d (Sec. 5)
     head_weight: Annotated[float, Field(ge=0)] = 0.3  # of each head's loss (Sec. 5)
     side: int = 112  # of what the network sees, in pixels; Sec. 5: 224, larger than these pictures
-    distortion: Annotated[float, Field(ge=0, lt=1)] = 0.4  # open: how far brightness, contrast and colour change
+    distortion: Annotated[float, Field(ge=0, lt=1)] = 0.4  # of brightness, contrast and colour; Howard: 0.5 (Sec. 6)
     grey_level: Annotated[float, Field(gt=0)] = 1 / 64  # open: what one of 255 is worth to the network
     initial_weights: Initial = "he"  # open: how they are drawn
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 70  # open: passes over the training pictures

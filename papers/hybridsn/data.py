@@ -181,11 +181,6 @@ def synthetic_scene(side: int = 96, bands: int = 40, classes: int = 6, fields: i
 # ---- principal components and windows ---------------------------------------------------
 
 
-def reduce_bands(cube: np.ndarray, components: int, fitted_on: np.ndarray | None) -> np.ndarray:
-    """Whitened principal components of the spectra. Arguments, shapes and errors as in `principal_axes`, `project`."""
-    return project(cube, principal_axes(cube, components, fitted_on))
-
-
 def principal_axes(cube: np.ndarray, components: int, fitted_on: np.ndarray | None) -> "PCA":
     """
     Args:

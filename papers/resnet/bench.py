@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.data.cifar10 import CLASSES, SIDE
+from common.data.cifar10 import CLASSES, SIDE, on_device
 from common.data.colours import Colours
 from common.data.decoding import Decoded
 from common.data.imagenet import Encoded
@@ -27,7 +27,7 @@ from common.training.winograd import use_winograd
 from papers.resnet import imagenet
 from papers.resnet.data import PADDING, augment, mean_picture, random_crops, subtract_mean
 from papers.resnet.model import CifarResNet, initialise
-from papers.resnet.train import VARIANTS, build_model, classify, loss_and_mistakes, on_device
+from papers.resnet.train import VARIANTS, build_model, classify, loss_and_mistakes
 
 RECIPE = VARIANTS["resnet20"]
 STEPS = 4

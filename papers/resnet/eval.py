@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UsageError
 from common.base.metrics import error_percent
-from common.data.cifar10 import CLASSES, load
+from common.data.cifar10 import CLASSES, hold_out, load, on_device
 from common.data.imagenet import errors
 from common.data.passports import LocatedData
 from common.training.evaluation import Measured
@@ -21,7 +21,7 @@ from papers.resnet import imagenet
 from papers.resnet.data import mean_picture, subtract_mean
 from papers.resnet.imagenet import ImageNetRecipe
 from papers.resnet.model import CifarResNet, ImageNetResNet
-from papers.resnet.train import IMAGES_AT_ONCE, Recipe, build_model, classify, hold_out, on_device
+from papers.resnet.train import IMAGES_AT_ONCE, Recipe, build_model, classify
 
 
 def evaluate(weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, data: LocatedData, device: str) -> Measured:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from common.base.errors import UsageError
-from common.data.cifar10 import Cifar10, load
+from common.data.cifar10 import hold_out, load, on_device
 from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
@@ -97,20 +97,6 @@ def learning_rate(recipe: Recipe, iteration: int, warming_up: bool = False) -> f
 
 def build_model(recipe: Recipe) -> CifarResNet:
     return CifarResNet(recipe.depth, recipe.shortcuts)
-
-
-def hold_out(cifar: Cifar10, count: int) -> Cifar10:
-    """CIFAR-10 with its last `count` training pictures in the test set's place, unless `count` is 0.
-
-    Raises:
-        UsageError: none would be left to train on.
-    """
-    images, labels = cifar.train_images, cifar.train_labels
-    if count >= len(images):
-        raise UsageError(f"--held-out {count}: there are {len(images)} to train on.")
-    if not count:
-        return cifar
-    return Cifar10(images[:-count], labels[:-count], images[-count:], labels[-count:])
 
 
 @dataclass
@@ -193,11 +179,6 @@ def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
         at.mistakes.zero_()
 
     return Trained(weights=copied(model), split=cifar.split_hash())
-
-
-def on_device(images: Tensor, device: str) -> Tensor:
-    """Pictures where they are trained on, as bytes, channels-last."""
-    return images.to(device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.data.cifar10 import CLASSES, SIDE
+from common.data.cifar10 import CLASSES, SIDE, on_device
 from common.publishing.bench import Job
 from common.training.determinism import generator
 from common.training.device import fast_precision
@@ -19,7 +19,7 @@ from common.training.steps import fast_step
 from common.training.winograd import use_winograd
 from papers.senet.data import PADDING, augment, of_each_pixel, random_crops
 from papers.senet.model import initialise
-from papers.senet.train import VARIANTS, build_model, classify, loss_and_mistakes, on_device
+from papers.senet.train import VARIANTS, build_model, classify, loss_and_mistakes
 
 RECIPE = VARIANTS["se-resnet20"]
 STEPS = 4

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UsageError
 from common.base.metrics import error_percent
-from common.data.cifar10 import CLASSES, load
+from common.data.cifar10 import CLASSES, hold_out, load, on_device
 from common.data.imagenet import errors
 from common.data.imagenet import load as load_imagenet
 from common.data.passports import LocatedData
@@ -26,7 +26,7 @@ from papers.senet import imagenet
 from papers.senet.data import Standard
 from papers.senet.imagenet import ImageNetRecipe
 from papers.senet.model import SqueezeExcitation
-from papers.senet.train import IMAGES_AT_ONCE, STANDARDS, Recipe, build_model, classify, hold_out, on_device
+from papers.senet.train import IMAGES_AT_ONCE, STANDARDS, Recipe, build_model, classify
 
 
 def evaluate(weights: dict[str, Tensor], recipe: Recipe | ImageNetRecipe, data: LocatedData, device: str) -> Measured:

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from common.base import paths
 from common.claims.papers import load_paper
-from common.data.cifar10 import load
+from common.data.cifar10 import load, on_device
 from common.pages.figures import Data
 from common.training.records import FinishedRecord, published_records
 from common.training.weights import load_weights
 from papers.senet.eval import Gates, gates_by_class
-from papers.senet.train import STANDARDS, VARIANTS, build_model, on_device
+from papers.senet.train import STANDARDS, VARIANTS, build_model
 
 CLASSES = "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
 SHOWN = "se-resnet20"  # whose published weights Figs. 6 and 7 are drawn of

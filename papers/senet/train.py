@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from common.base.errors import UsageError
 from common.base.metrics import error_percent
-from common.data.cifar10 import Cifar10, load
+from common.data.cifar10 import hold_out, load, on_device
 from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
@@ -117,20 +117,6 @@ def build_model(recipe: Recipe) -> nn.Module:
     return NETWORKS[recipe.network](recipe.depth, reduction=recipe.reduction, bias=recipe.excitation_bias)
 
 
-def hold_out(cifar: Cifar10, count: int) -> Cifar10:
-    """CIFAR-10 with its last `count` training pictures in the test set's place, unless `count` is 0.
-
-    Raises:
-        UsageError: none would be left to train on.
-    """
-    images, labels = cifar.train_images, cifar.train_labels
-    if count >= len(images):
-        raise UsageError(f"--held-out {count}: there are {len(images)} to train on.")
-    if not count:
-        return cifar
-    return Cifar10(images[:-count], labels[:-count], images[-count:], labels[-count:])
-
-
 @dataclass
 class At:
     """What changes in training besides the network and the optimiser."""
@@ -204,11 +190,6 @@ def train_on_cifar(run: Run, recipe: Recipe) -> Trained:
         at.mistakes.zero_()
 
     return Trained(weights=copied(model), split=cifar.split_hash())
-
-
-def on_device(images: Tensor, device: str) -> Tensor:
-    """Pictures where they are trained on, as bytes, channels-last."""
-    return images.to(device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()

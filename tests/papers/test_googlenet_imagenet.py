@@ -98,13 +98,16 @@ def by_hand(work: Job) -> tuple[dict[str, Tensor], list[float]]:
     model = GoogLeNet(data.classes, side=made.side)
     initialise(model, generator(work.seed, "initial weights"), made.initial_weights)
     optimiser = torch.optim.SGD(model.parameters(), lr=made.learning_rate, momentum=0.9, weight_decay=0.0002)
-    mean = colours_of(data.train.pictures, made.side, 0).mean[:, None, None]
+    colours = colours_of(data.train.pictures, made.side, 0)
+    mean = colours.mean[:, None, None]
     order = torch.randperm(len(data.train), generator=generator(work.seed, "order", 0))
     average, all_losses = {}, []
     for number, numbers in enumerate(order.split(made.group)):  # a batch is two groups
         patches = patches_of(numbers, generator(work.seed, "patches", 0, number))
         cut = [patch.cut(data.train.pictures[patch.number], made.side) for patch in patches]
-        seen = photometric(torch.stack(cut).float(), made.distortion, generator(work.seed, "colours", 0, number))
+        draw = generator(work.seed, "colours", 0, number)
+        seen = photometric(torch.stack(cut).float(), made.distortion, draw)
+        seen = seen + (0.1 * torch.randn(len(cut), 3, generator=draw) @ colours.axes)[:, :, None, None]
         outputs = model.train()(seen - mean, generator(work.seed, "dropout", 0, number))
         loss, *heads = (F.cross_entropy(logits, data.train.labels[numbers]) for logits in outputs)
         all_losses.append(loss.item())

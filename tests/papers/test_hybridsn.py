@@ -27,8 +27,9 @@ from papers.hybridsn.data import (
     block_numbers,
     disjoint_split,
     load,
+    principal_axes,
+    project,
     random_split,
-    reduce_bands,
     remaining,
     share_of_windows_with_training_pixels,
     synthetic_scene,
@@ -256,6 +257,10 @@ def test_the_windows_of_a_scene_take_no_memory_of_their_own():
     windows = Windows(np.zeros((145, 145, 30), np.float32), 25, "cpu")
     assert windows._all.numel() == 145 * 145 * 25 * 25 * 30
     assert windows._all.untyped_storage().nbytes() == 169 * 169 * 30 * 4
+
+
+def reduce_bands(cube: np.ndarray, components: int, fitted_on: np.ndarray | None) -> np.ndarray:
+    return project(cube, principal_axes(cube, components, fitted_on))
 
 
 def test_principal_components_are_white(scene):

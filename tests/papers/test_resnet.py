@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
-from common.data.cifar10 import Cifar10
+from common.data.cifar10 import Cifar10, hold_out
 from common.training import provenance, steps
 from common.training.determinism import generator
 from common.training.records import Record
@@ -19,7 +19,7 @@ from papers.resnet import figures, imagenet, train
 from papers.resnet.data import PADDING, mean_picture, random_crops, subtract_mean
 from papers.resnet.eval import evaluate, layer_responses, predictor
 from papers.resnet.model import initialise
-from papers.resnet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
+from papers.resnet.train import VARIANTS, build_model, learning_rate, recipe
 from tests.contract import helpers
 from tests.papers.cifar import STAND_IN, some_of_each_class
 from tests.papers.mistakes import other_velocity, spoil_checkpoint, step_off_by_one

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from common.base.errors import NumbersError, UsageError
 from common.claims.papers import load_paper
-from common.data.cifar10 import Cifar10
+from common.data.cifar10 import Cifar10, hold_out
 from common.training import provenance
 from common.training.determinism import generator
 from common.training.processes import Processes
@@ -22,7 +22,7 @@ from papers.senet import figures, imagenet, train
 from papers.senet.data import PADDING, of_each_channel, of_each_pixel, random_crops
 from papers.senet.eval import evaluate, gates_by_class, predictor
 from papers.senet.model import initialise
-from papers.senet.train import VARIANTS, build_model, hold_out, learning_rate, recipe
+from papers.senet.train import VARIANTS, build_model, learning_rate, recipe
 from tests.contract import helpers
 from tests.papers.cifar import STAND_IN, some_of_each_class
 from tests.papers.mistakes import other_velocity, spoil_checkpoint
