@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
+import signal
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -314,3 +316,21 @@ def test_only_the_first_of_several_processes_writes(job, monkeypatch):
         second.keep()
         second.write_curves()
     assert not job.folder.exists()
+
+
+def test_a_worker_does_not_hold_the_lock(job):
+    """One that outlives its run, for a moment after `kill -9`, would have the same command say that it is running."""
+    run = Run(job)
+    with run.lock(), pytest.raises(MachineError, match="is already running"), Run(job).lock():
+        pass
+    with run.lock():
+        worker = os.fork()
+        if not worker:
+            signal.pause()
+            os._exit(0)
+    try:
+        with Run(job).lock():
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
