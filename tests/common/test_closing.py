@@ -7,6 +7,7 @@ import pytest
 from common.base.errors import CheckFailed, NumbersError
 from common.cli import closing
 from common.cli.closing import Closing, print_closing
+from common.cli.run_seeds import recorded_command
 
 
 def close(paper, records, words=("alpha_2001",), runs_dir=Path("runs")) -> Closing:
@@ -180,21 +181,39 @@ def test_bits_are_compared_of_finished_full_runs_on_real_data(toy, record, faile
 
 
 @pytest.mark.parametrize(
-    ("value", "how", "complaint"),
+    ("values", "how", "complaint"),
     [
-        (0.95, {}, None),
-        (0.1, {}, None),  # exceeds
-        (5.0, {}, "plain-test is not reproduced"),
-        (0.95, {"edition": "resized"}, "plain-test is not attempted"),
-        (0.95, {"edition": "stand-in"}, "only a full, unmodified run on real data"),
-        (0.95, {"preset": "quick"}, "only a full, unmodified run on real data"),
-        (0.95, {"modified": True}, "only a full, unmodified run on real data"),
+        ([0.95] * 3, {}, None),
+        ([0.1] * 3, {}, None),  # exceeds
+        ([5.0] * 3, {}, "plain-test is not reproduced"),
+        ([0.7, 0.9, 1.3], {}, "plain-test is consistent"),
+        ([1.13, 1.15, 1.16], {}, "plain-test is inconclusive"),
+        ([0.95] * 2, {}, "plain-test is too few seeds"),
+        ([0.95] * 3, {"edition": "resized"}, "plain-test is not attempted"),
+        ([0.95] * 3, {"edition": "stand-in"}, "only a full, unmodified run on real data"),
+        ([0.95] * 3, {"preset": "quick"}, "only a full, unmodified run on real data"),
+        ([0.95] * 3, {"modified": True}, "only a full, unmodified run on real data"),
     ],
 )
-def test_check_is_content_with_settled_claims_only(toy, record, value, how, complaint):
-    ended = close(toy.paper(), [record(seed, value, **how) for seed in range(3)])
+def test_check_is_content_with_settled_claims_only(toy, record, values, how, complaint):
+    ended = close(toy.paper(), [record(seed, value, **how) for seed, value in enumerate(values)])
     if complaint is None:
         ended.require_claims()
     else:
         with pytest.raises(CheckFailed, match=f"^--check: {complaint}"):
             ended.require_claims()
+
+
+def test_a_recorded_command_names_no_folder_of_the_user():
+    """As README says: no host, no user."""
+    words = [
+        "alpha_2001",
+        "--data-dir",
+        "/home/me",
+        "--seeds=1",
+        "--runs-dir=/home/me",
+        "--data-dir=/me",
+        "--runs-dir",
+        "x",
+    ]
+    assert recorded_command(words) == "bash reproduce.sh alpha_2001 --seeds=1"

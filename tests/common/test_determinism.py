@@ -58,11 +58,6 @@ def test_a_flag_that_someone_changed_is_reported_as_it_is(monkeypatch, name, und
     assert {flag for flag in FLAGS if current_flags()[flag] != FLAGS[flag]} == {name}
 
 
-def test_new_tensors_are_not_filled_first():
-    make_deterministic(0)
-    assert not torch.utils.deterministic.fill_uninitialized_memory
-
-
 def test_what_is_not_deterministic_is_forbidden():
     make_deterministic(0)
     with pytest.raises(RuntimeError, match="deterministic"):

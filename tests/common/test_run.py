@@ -255,7 +255,13 @@ def test_processes_that_would_not_compute_alike_are_told(job, monkeypatch):
         second.resume(None)
 
 
-@pytest.mark.parametrize("name", run.MACHINE)
+MACHINE = [
+    "processor", "instruction_set", "device", "threads", "processes",
+    "torch", "numpy", "scipy", "scikit_learn", "pillow",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MACHINE)
 def test_a_machine_on_which_the_bits_may_differ_is_refused(job, name):
     with killed_after(2):
         run_job(job)
@@ -265,6 +271,7 @@ def test_a_machine_on_which_the_bits_may_differ_is_refused(job, name):
     (job.folder / "run.json").write_text(json.dumps(start))
     with pytest.raises(UsageError, match="was begun elsewhere .* the bits would differ"):
         run_job(job)
+    assert set(run.MACHINE) == set(MACHINE)
     record, _ = run_job(dataclasses.replace(job, other_machine=True))
     assert [getattr(each, name) for each in record.earlier_environments] == [start["environments"][0][name]]
 
@@ -323,11 +330,14 @@ def test_a_worker_does_not_hold_the_lock(job):
     run = Run(job)
     with run.lock(), pytest.raises(MachineError, match="is already running"), Run(job).lock():
         pass
+    begun, begins = os.pipe()
     with run.lock():
         worker = os.fork()
         if not worker:
+            os.write(begins, b".")
             signal.pause()
             os._exit(0)
+        os.read(begun, 1)
     try:
         with Run(job).lock():
             pass

@@ -123,3 +123,13 @@ def test_a_figure_drawn_by_another_matplotlib_may_come_out_otherwise(figure):
     assert figure(b"one", b"one", pins)[0] == PASSED
     said = f"comes out with other bytes, but drawn by matplotlib {version('matplotlib')}, not 1.0.0"
     assert figure(b"one", b"other", pins) == (SKIPPED, said)
+
+
+# ---- determinism -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bits", "word"), [(["a", "a"], PASSED), (["a", "b"], WRONG)])
+def test_two_smoke_runs_that_differ_are_wrong(toy, monkeypatch, bits, word):
+    ends = iter(bits)
+    monkeypatch.setattr(verify, "_smoke_bits", lambda paper: next(ends))
+    assert [finding[0] for finding in verify._determinism(toy.paper(), None)] == [word]

@@ -42,6 +42,12 @@ def test_the_hub_has_an_entry_for_each_variant_with_weights():
     assert hub["lenet5"].__doc__.startswith("lenet5_1998 / lenet5: ")
 
 
+def test_lenet5_is_had_from_the_hub_without_any_data():
+    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    penalties = torch.hub.load(str(paths.ROOT), "lenet5", source="local")(images)
+    assert penalties.shape == (2, 10) and torch.equal(penalties, load_pretrained("lenet5_1998", "lenet5")(images))
+
+
 @REAL_DATA
 @pytest.mark.parametrize("record", [of for name, _, of in PUBLISHED if name == "lenet5_1998"], ids=lambda r: r.variant)
 def test_lenet5_classifies_mnist_with_the_published_error(record):
