@@ -59,8 +59,14 @@ class Job:
 
 
 def run_benchmarks(papers: list[str], as_json: bool) -> None:
-    """Time every job of the papers that have any, as deterministically as training, and print the results."""
+    """Time every job of the papers that have any, as deterministically as training, and print the results.
+
+    Raises:
+        UsageError: none has any.
+    """
     results = list(_timed(papers))
+    if not results:
+        raise UsageError(f"{', '.join(papers)}: no bench.py, so there is nothing to time.")
     if as_json:
         _echo_json(results)
         return

@@ -35,7 +35,7 @@ def paper_faults(paper: Paper) -> list[str]:
     faults = [(record, fault) for record in records for fault in record_faults(paper, record)]
     faults += [(record, fault) for record in published_released(paper.name) for fault in released_faults(paper, record)]
     of_records = [f"{place(record)}: {fault}" for record, fault in faults]
-    return [*of_records, *_missing_seeds(records), *_copies(records), *_stray_weights(paper, records)]
+    return [*of_records, *missing_seeds(records), *_copies(records), *_stray_weights(paper, records)]
 
 
 def place(record: Record | ReleasedRecord) -> str:
@@ -90,7 +90,7 @@ def released_faults(paper: Paper, record: ReleasedRecord) -> list[str]:
 
 
 def same(value: float, other: float) -> bool:
-    """Equal, except for what another processor may add up in another order."""
+    """Equal, except for what another processor, or another number of threads, may add up in another order."""
     return math.isclose(value, other, rel_tol=OTHER_PROCESSOR)
 
 
@@ -114,6 +114,8 @@ def run_faults(paper: Paper, record: Record) -> list[str]:
         faults.append("its recipe does not match its hash")
     if hash_of(record.recipe) != recipe_hash(paper.module("train").recipe(record.variant, "full")):
         faults.append("made with a recipe other than today's: run it again")
+    measured = record.metrics if isinstance(record, FinishedRecord) else {}
+    faults += [f"metrics.{protocol}: is not a protocol of paper.yaml" for protocol in measured.keys() - paper.protocols]
     passport = paper.passport(record.variant)
     if record.data.dataset != passport.name:
         return [*faults, f"measured on {record.data.dataset}, but its variant is for {passport.name}"]
@@ -170,7 +172,7 @@ def _disagreements(record: FinishedRecord, remeasured: Metrics) -> list[str]:
     for protocol, values in remeasured.items():
         for metric, value in values.items():
             recorded = record.metrics.get(protocol, {}).get(metric, value)
-            if recorded != value:
+            if not same(recorded, value):
                 faults.append(f"{metric} ({protocol}) is {recorded}, but was measured again as {value}")
     return faults
 
@@ -199,7 +201,8 @@ def _matrix_faults(record: FinishedRecord, remeasured: Metrics) -> list[str]:
     return faults
 
 
-def _missing_seeds(records: list[Record]) -> list[str]:
+def missing_seeds(records: list[Record]) -> list[str]:
+    """Groups of seeds with a gap; a published number has none."""
     groups: dict[tuple[str, str], list[int]] = {}
     for record in records:
         groups.setdefault((record.variant, record.data.edition), []).append(record.seed)

@@ -14,7 +14,7 @@ from common.claims.generations import keep_generation
 from common.claims.papers import Paper
 from common.claims.rows import paper_rows
 from common.data.passports import file_sha256, search_folders
-from common.publishing.checks import number_faults, run_faults, why_not
+from common.publishing.checks import missing_seeds, number_faults, run_faults, why_not
 from common.publishing.measure import holds, measure, measure_record, recorded_data, recorded_recipe
 from common.training.records import (
     FinishedRecord,
@@ -42,6 +42,7 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
         UsageError: nothing to publish; or as `_replace`.
         CheckFailed, DataError: as `_replace`; or `data_dir` is not there.
         SomeFailed: some are not what a published record must be, or differ from one that is published already.
+        CheckFailed: what is published now leaves a seed out.
     """
     from common.pages.tables import rebuild
 
@@ -69,6 +70,8 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
     if refused:
         raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(map(str, refused))}.")
     say_what_is_new(paper, new, old)
+    if gaps := missing_seeds(published_records(paper.name)):
+        raise CheckFailed(f"{'; '.join(gaps)}: run it too, and publish again.")
 
 
 def say_what_is_new(paper: Paper, new: int, old: int) -> None:

@@ -82,6 +82,8 @@ def _found(what: str, check: Callable[[], list[Finding]]) -> list[Finding]:
 def _records(paper: Paper, data_dir: Path | None) -> list[Finding]:
     what, faults = f"{paper.name}: records", paper_faults(paper)
     count = len(published_records(paper.name)) + len(published_released(paper.name))
+    if count and not paper.why:
+        faults.append("paper.yaml: why: is missing, though something was measured")
     read = f"{count} read, valid and consistent"
     return [(WRONG, what, fault) for fault in faults] or [(PASSED, what, read)]
 

@@ -11,7 +11,7 @@ import yaml
 from common.base import paths
 from common.claims.papers import Paper
 from common.data.passports import folder_digest
-from common.publishing.checks import differences, paper_faults, record_faults, released_faults, same
+from common.publishing.checks import differences, number_faults, paper_faults, record_faults, released_faults, same
 from common.publishing.plausible import environment_faults
 from common.training.provenance import hash_of
 from common.training.records import make_record
@@ -408,3 +408,10 @@ def test_measurements_agree_but_for_the_last_bits():
         "psnr (best) is 31.0, recorded None",
         "psnr (first) is None, recorded 31.0",
     ]
+
+
+def test_what_another_number_of_threads_adds_up_otherwise_is_the_same_number(toy, record):
+    sound = record(0)
+    value = sound.metrics["last"]["test_error"]
+    again = sound.model_copy(update={"remeasured": {"last": {"test_error": value * (1 + 1e-14)}}})
+    assert number_faults(toy.paper(), again) == number_faults(toy.paper(), sound)

@@ -4,19 +4,19 @@ import time
 
 import pytest
 
-from common.base import paths
+from common.claims.papers import find_papers
 from common.publishing import bench
 from common.publishing.bench import Job, _jobs, _time
 from tests.contract.helpers import PAPER
 from tests.papers.variants import the_others_slow
 
-PAPERS = sorted(file.parent.name for file in paths.PAPERS.glob("*/bench.py"))
+PAPERS = find_papers()
 
 
 @pytest.mark.parametrize("paper", the_others_slow(PAPERS, PAPER))
 def test_both_ways_of_every_job_work(paper):
     jobs = _jobs(paper)
-    assert jobs
+    assert jobs, f"{paper} has no bench.py, or no jobs in it"
     for job in jobs:
         assert job.ours() > 0 and job.straightforward() > 0
         assert job.flops_per_sample > 0 and job.samples > 0

@@ -58,8 +58,8 @@ def test_published_records_are_what_the_history_says(paper):
 
 
 def test_every_measured_paper_says_why_it_differs():
-    measured = [of.paper for of in all_comparisons() if of.attempted]
-    assert measured and [paper.name for paper in measured if not paper.why] == []
+    why = {of.paper.name: of.paper.why for of in all_comparisons() if of.attempted}
+    assert why and [f"papers/{paper}/paper.yaml: why: is missing" for paper, said in why.items() if not said] == []
 
 
 def test_what_is_published_is_of_the_papers_that_are_here():

@@ -91,7 +91,10 @@ def test_the_front_door_lists_it(root):
 def test_help_shows_the_fields_of_its_recipe(root):
     ended = tell(root, "toy", "--help")
     assert (
-        ended.code == 0 and "--epochs" in ended.out and "Sec. 2  [default: 0.1]" in ended.out and "--seeds" in ended.out
+        ended.code == 0
+        and "--epochs" in ended.out
+        and "(Sec. 2)  [default: 0.1]" in ended.out
+        and "--seeds" in ended.out
     )
 
 
@@ -342,7 +345,7 @@ def test_runs_of_what_is_no_longer_there_are_not_published(four_runs):
     ended = tell(four_runs, "publish", "toy")
     assert ended.code == 0 and ended.err.count("(toy has no variant 'curve')") == 4
     shutil.rmtree(four_runs / "results")
-    train.write_text(train.read_text().replace("] = 0.1  # Sec", "] = 0.2  # Sec"))
+    train.write_text(train.read_text().replace("] = 0.1  #", "] = 0.2  #"))
     ended = tell(four_runs, "publish", "toy")
     assert ended.code == 1 and ended.err.count("(made with a recipe other than today's: run it again)") == 4
     assert not (four_runs / "results" / "records").exists()
@@ -363,7 +366,8 @@ def test_records_weights_tables_and_figures_are_published(published):
     assert (row["claim"], row["mean"], row["n"], row["verdict"]) == ("line-test", 10.0, 3, "reproduced")
     for page in ("README.md", "papers/toy/README.md"):
         text = (published / page).read_text()
-        assert text.startswith("before\n") and text.endswith("\nafter\n") and "**reproduced**" in text
+        assert "\nWhat a page says itself stays as it is.\n" in text and text.endswith("\nThis too.\n")
+        assert "**reproduced**" in text
 
 
 def test_tables_and_figures_come_out_the_same_byte_for_byte(published):
@@ -493,7 +497,7 @@ DAMAGES = [
         lambda held: re.sub(rb'"commit": "[0-9a-f]+"', b'"commit": null', held),
         "toy: records",
     ),
-    ("papers/toy/train.py", lambda held: held.replace(b"] = 0.1  # Sec", b"] = 0.2  # Sec"), "toy: records"),
+    ("papers/toy/train.py", lambda held: held.replace(b"] = 0.1  #", b"] = 0.2  #"), "toy: records"),
     ("results/comparison.csv", lambda held: held.replace(b"10.0", b"9.0"), "table results/comparison.csv"),
     ("README.md", lambda held: held.replace(b"10.00", b"9.00"), "table README.md"),
     (
@@ -523,7 +527,7 @@ def changed_recipe(published, tmp_path):
     copy = tmp_path / "repository"
     shutil.copytree(published, copy)
     train = copy / "papers" / "toy" / "train.py"
-    train.write_text(train.read_text().replace("] = 20  # Sec", "] = 25  # Sec", 1))
+    train.write_text(train.read_text().replace("] = 20  # passes", "] = 25  # passes", 1))
     for words in (["add", "."], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "longer"]):
         subprocess.run(["git", *words], cwd=copy, check=True)
     assert tell(copy, "toy", "--seeds", "0,1", "--runs-dir", copy / "new").code == 0

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch.nn.parallel import DistributedDataParallel
 
 from common.base.metrics import error_percent
+from common.data.splits import split_hash
 from common.training.determinism import generator
 from common.training.recipes import CHECKED
 from common.training.run import Run, Trained
@@ -31,9 +32,9 @@ SEVERAL_DEVICES = True  # each process takes its share of every batch
 class Recipe:
     """Everything that makes the numbers."""
 
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20  # Sec. 2
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 20  # Sec. 2
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1  # Sec. 2
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20  # passes over the points (Sec. 2)
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 20  # points of an update (Sec. 2)
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1  # the same from first to last (Sec. 2)
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Sec. 2
 
 
@@ -80,10 +81,12 @@ def train(run: Run, recipe: Recipe) -> Trained:
 
         with torch.no_grad():
             error = error_percent(model(clouds.test_points).argmax(dim=1), clouds.test_labels)
-        run.log(loss=at.loss / len(points), test_error=error)
+        run.log(
+            loss=run.processes.sum(torch.tensor(at.loss, dtype=torch.float64)).item() / len(points), test_error=error
+        )
         at.loss = 0.0
 
-    return Trained(weights=copied(model), split=f"{labels.tolist()} {clouds.test_labels.tolist()}")
+    return Trained(weights=copied(model), split=split_hash(train=labels, test=clouds.test_labels))
 
 
 if __name__ == "__main__":
