@@ -271,7 +271,7 @@ def in_the_record(record: FinishedRecord | ReleasedRecord | None, protocol: str,
     if record is None or recorded is None:
         return "–"
     if isinstance(record, FinishedRecord):
-        whose, agrees = f"seed {record.seed}{' in float16' if rounded else ''}, ", recorded == value
+        whose = f"seed {record.seed}{' in float16' if rounded else ''}, "
     else:
-        whose, agrees = "", same(recorded, value)
-    return f"{recorded:.{METRICS[metric].decimals}f} ({whose}{'the same' if agrees else 'DIFFERENT'})"
+        whose = ""
+    return f"{recorded:.{METRICS[metric].decimals}f} ({whose}{'the same' if same(recorded, value) else 'DIFFERENT'})"

@@ -152,10 +152,10 @@ def _measured(paper: Paper, record: FinishedRecord, file: str, data: LocatedData
         return SKIPPED, what, str(absent)
     except (UsageError, NumbersError) as error:
         return WRONG, what, str(error)
+    if found := differences(measured, record.metrics_of_file or {}):
+        return WRONG, what, ", ".join(found)
     text = ", ".join(f"{name} {value:g}" for values in measured.values() for name, value in values.items())
-    if measured == record.metrics_of_file:
-        return PASSED, what, f"measures {text}, as recorded"
-    return WRONG, what, f"measures {text}, recorded {record.metrics_of_file}"
+    return PASSED, what, f"measures {text}, as recorded"
 
 
 def _released(paper: Paper, data_dir: Path | None) -> list[Finding]:

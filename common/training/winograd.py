@@ -58,7 +58,9 @@ def use_winograd(model: nn.Module, precision: torch.dtype = torch.float32) -> st
 
 
 def _fast(direct: nn.Conv2d) -> WinogradConv2d:
-    fast = WinogradConv2d(direct.in_channels, direct.out_channels, 3, padding=direct.padding, device="meta")
+    fast = WinogradConv2d(
+        direct.in_channels, direct.out_channels, 3, padding=int(direct.padding == (1, 1)), device="meta"
+    )
     fast.weight, fast.bias = direct.weight, direct.bias
     return fast.train(direct.training)
 

@@ -104,7 +104,10 @@ def test_the_word_stands_in_a_column_of_its_own_and_for_no_verdict(published):
         text = (published / page).read_text()
         assert "| **not attempted** | 11.00 %, **confirmed**" in text and "released weights, measured here" in text
     front = " ".join((published / "README.md").read_text().split())
-    assert "| 10.0 ± 5.9 % | 11.00 %, **confirmed** |" in front and "| 1 not attempted | 1 confirmed" in front
+    assert (
+        "| 10.0 ± 5.9 % | 11.00 %, **confirmed** |" in front
+        and "| 1 not attempted; by released weights 1 confirmed |" in front
+    )
     assert f"[clouds]({RECORD})" in (published / "results" / "README.md").read_text()
     assert '<span class="verdict good">confirmed</span>' in (published / "results" / "index.html").read_text()
 
