@@ -103,12 +103,12 @@ def coverage(comparisons: list[Comparison]) -> str:
         released.update(of.released_standing)
     trained = Counter({word: standing[word] for word in v.WORDS if standing[word] and word != v.NOT_ATTEMPTED})
     by_released = sum(of.tried - of.trained for of in comparisons)
-    by_weights = f"{by_released} (printed numbers: {in_words(released)})" if by_released else "none"
+    confirmed = f" ({released.total()} printed numbers: {in_words(released)})" if by_released else ""
     untried = [of.title for of in comparisons if of.standing and not of.tried]
     waiting = standing.total() - sum(of.tried for of in comparisons)
     return (
         f"Of {standing.total()} claims in {len(comparisons)} papers, {_listed(trained)} were measured by training here "
-        f"and {by_weights} by weights that others released; "
+        f"and {by_released or 'none'} by weights that others released{confirmed}; "
         f"still to be measured: {waiting}{', all of ' + _and(untried) + ' among them' if untried else ''}."
     )
 

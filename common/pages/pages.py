@@ -33,11 +33,11 @@ ABOUT_IDEAS = (
 )
 ABOUT_STANDING = (
     "*All claims*: the numbers of one evaluation, such as overall accuracy, average accuracy and kappa of the same "
-    "runs, are one claim, which has the worst of their verdicts. Of released weights every printed number counts."
+    "runs, are one claim, which has the worst of their verdicts. By released weights each printed number is one."
 )
 ABOUT_TRAINED = (
-    "Every printed number of these claims that was measured by training; details, and what others than the paper "
-    "printed, are in [results/README.md](results/README.md):"
+    "Every number of these claims that was measured by training. Details, and numbers that somebody else printed, are "
+    "in [results/README.md](results/README.md):"
 )
 POWER_SEEDS, POWER_SPREADS = (3, 5, 10), (0.25, 0.5, 1.0)
 UNVERIFIED_NOTE = f"- *{UNVERIFIED}*: nobody could check the printed number against the paper."

@@ -40,9 +40,8 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
 
     Raises:
         UsageError: nothing to publish; or as `_replace`.
-        CheckFailed, DataError: as `_replace`; or `data_dir` is not there.
+        CheckFailed, DataError: as `_replace`; or `data_dir` is not there; or what is published now leaves a seed out.
         SomeFailed: some are not what a published record must be, or differ from one that is published already.
-        CheckFailed: what is published now leaves a seed out.
     """
     from common.pages.tables import rebuild
 
@@ -71,7 +70,7 @@ def publish_runs(paper: Paper, runs_dir: Path, data_dir: Path | None, replace: b
         raise SomeFailed(next(iter(refused.values())), f"Not published, see above: {', '.join(map(str, refused))}.")
     say_what_is_new(paper, new, old)
     if gaps := missing_seeds(published_records(paper.name)):
-        raise CheckFailed(f"{'; '.join(gaps)}: run it too, and publish again.")
+        raise CheckFailed(f"{'; '.join(gaps)}. Run it too, then publish again.")
 
 
 def say_what_is_new(paper: Paper, new: int, old: int) -> None:

@@ -47,7 +47,7 @@ def compile_c(source: Path, *flags: str, threads: bool = False) -> tuple[ctypes.
         return None
     name = next(iter(version.stdout.splitlines()), "a compiler that does not say its name")
     if threads and "clang" in name:
-        warn(f"{name} is not asked for OpenMP: PyTorch does the work of {source.name}, more slowly.")
+        warn(f"{source.name} needs gcc, and this is {name}: PyTorch does the work, more slowly.")
         return None
     options = _tuned(instruction_set())
     if threads:

@@ -317,7 +317,7 @@ class Run:
         if not self._start_file.exists():
             if self.job.record_file.exists() or checkpoint.exists(self.job.folder):
                 raise UsageError(
-                    f"{self._start_file} is missing: nobody knows what was begun. Start over with --fresh."
+                    f"{self._start_file} is missing: it says what this run was begun with. Start over with --fresh."
                 )
             return
         try:

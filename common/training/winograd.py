@@ -31,7 +31,7 @@ class WinogradConv2d(nn.Conv2d):
         if not fit or x.dim() != 4 or not (padded or min(x.shape[2:]) >= 3) or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         y = convolve(x, self.weight, self.bias)
-        return y if padded else y[:, :, 1:-1, 1:-1]
+        return y if padded else y[:, :, 1:-1, 1:-1]  # where no window reaches beyond the map
 
 
 def use_winograd(model: nn.Module, precision: torch.dtype = torch.float32) -> str | None:

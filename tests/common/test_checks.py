@@ -126,6 +126,10 @@ FAULTS = {
         "test.bin was not the file that its passport names",
     ),
     "not measured again": (lambda c: c.update(remeasured=None), "its weights were not measured again"),
+    "other protocol": (
+        lambda c: c["metrics"].update({"invented": {"test_error": 1.0}}),
+        "metrics.invented: is not a protocol of paper.yaml",
+    ),
     "other number": (
         lambda c: c.update(remeasured={"last": {"test_error": 0.96}}),
         "test_error (last) is 0.95, but was measured again as 0.96",

@@ -203,3 +203,14 @@ def test_nothing_is_replaced_unless_everything_can_be(toy, again):
     with pytest.raises(UsageError, match=r"wide \(official\) is replaced as a whole: run seeds 1 again too."):
         publish_runs(toy.paper(), paths.RUNS, None, replace=True)
     assert published_records() == before and not generations_file().exists()
+
+
+def test_a_seed_left_out_is_told(toy, record, monkeypatch):
+    """What `verify` would call wrong does not pass as published."""
+    monkeypatch.setattr(publish, "publish_one", lambda *_: False)
+    monkeypatch.setattr(publish, "why_not", lambda *_: "")
+    monkeypatch.setattr("common.pages.tables.rebuild", list)
+    toy.publish(record(0), record(2))
+    write_record(record(2), paths.RUNS / "alpha_2001" / "plain" / "full-official" / "seed-2" / "record.json")
+    with pytest.raises(CheckFailed, match="seeds 0, 2 leave one out. Run it too"):
+        publish_runs(toy.paper(), paths.RUNS, None)

@@ -143,3 +143,12 @@ def test_two_smoke_runs_that_differ_are_wrong(toy, monkeypatch, bits, word):
     ends = iter(bits)
     monkeypatch.setattr(verify, "_smoke_bits", lambda paper: next(ends))
     assert [finding[0] for finding in verify._determinism(toy.paper(), None)] == [word]
+
+
+@pytest.mark.parametrize(("why", "faults"), [("It does not.", []), (None, ["paper.yaml: why: is missing, though"])])
+def test_records_without_a_reason_are_wrong(toy, record, monkeypatch, why, faults):
+    monkeypatch.setattr(verify, "paper_faults", lambda paper: [])
+    toy.publish(record(0))
+    paper = toy.paper(content=toy.paper_content() | ({"why": why} if why else {}))
+    found = [text for state, _, text in verify._records(paper, None) if state == WRONG]
+    assert [text[: len(fault)] for text, fault in zip(found, faults, strict=True)] == faults
