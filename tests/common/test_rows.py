@@ -12,6 +12,7 @@ from common.claims.rows import (
     Row,
     difference,
     label,
+    left_out,
     measured,
     paper_rows,
     released_as,
@@ -336,3 +337,15 @@ def test_what_nobody_could_check_is_said_of_released_weights_too(toy, released_r
     content = toy.released_content()
     content["claims"][0]["unverified"] = True
     assert remark(row_of(paper_rows(toy.paper(content=content), [], [released_record()]), "plain-test")) == "unverified"
+
+
+@pytest.mark.parametrize(("last", "said"), [(5, "seed 1, 2, 3, 4 missing"), (9, "seed 1, 2, 3, 4 and more missing")])
+def test_every_missing_seed_is_named_up_to_a_few(record, last, said):
+    assert left_out([record(0), record(last)], {0, last}) == [said]
+
+
+@pytest.mark.parametrize(("values", "said"), [((0.7, 0.9, 1.3), "one more run: 0.00 to 2.4"), ((0.95,) * 3, "")])
+def test_consistent_stands_with_the_interval_that_it_rests_on(toy, record, values, said):
+    rows = paper_rows(toy.paper(), [record(seed, value) for seed, value in enumerate(values)])
+    (told,) = (remark(row) for row in rows if row.claim and row.records)
+    assert told[: len(said)] == said and bool(told) == bool(said)

@@ -15,6 +15,7 @@ from common.claims.comparison import Comparison
 from common.claims.rows import paper_rows
 from common.pages import tables
 from common.pages.figures import FOREST
+from common.pages.in_short import coverage
 from common.pages.tables import BEGIN, END, markers
 from tests.common.conftest import PAGE
 
@@ -587,3 +588,10 @@ def test_every_page_says_what_was_rounded_to_float16_and_what_it_measures(world,
     world.publish(rounded_record)
     for page in pages:
         assert tables.tables()[(paths.RESULTS / page).resolve()].count(said) == 1, page
+
+
+def test_papers_of_which_no_claim_was_tried_are_named(toy, record):
+    papers = [toy.paper(), toy.paper("beta_2002"), toy.paper("gamma_2003")]
+    measured = [[record(seed) for seed in range(3)], [], []]
+    comparisons = [Comparison(p, paper_rows(p, of), of) for p, of in zip(papers, measured, strict=True)]
+    assert coverage(comparisons).endswith("to be measured: 5, all of beta_2002 and gamma_2003 among them.")

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from common.base.errors import UsageError
 from common.claims.papers import find_papers
 from common.publishing import bench
 from common.publishing.bench import Job, _jobs, _time
@@ -40,3 +41,8 @@ def test_a_ratio_is_of_medians_by_the_sample(monkeypatch):
     assert 300 < result.samples_per_s <= 500
     assert result.share == pytest.approx(result.samples_per_s * 100 / 1e6)
     assert result.whole_s == pytest.approx(1000 / result.samples_per_s)
+
+
+def test_a_paper_without_jobs_is_told():
+    with pytest.raises(UsageError, match="nothing: no bench.py, so there is nothing to time."):
+        bench.run_benchmarks(["nothing"], as_json=False)
