@@ -342,7 +342,7 @@ def another_weights_of(root):
         (another_weights_of, "records", "weights_of does not name line"),
         (rounded_weights_from_nowhere, "weights", "line.safetensors: holds weights other than those of toy/line/seed-"),
         (rounded_weights_of_another_variant, "weights", "line.safetensors: says that it is of toy/long/seed-"),
-        (better_in_float16, "weights", "recorded {'last': {'test_error': 1.0}}"),
+        (better_in_float16, "weights", "test_error (last) is 10.0, recorded 1.0"),
         (better_in_float16, "history", "float16 changed after it was committed"),
     ],
 )
