@@ -27,6 +27,7 @@ from common.base.terminal import print_table
 from common.pages.speed import Grown, Speed, Timed
 from common.publishing.growth import THREADS, of_tables
 from common.training import provenance
+from common.training.allocator import keep_freed_memory
 from common.training.determinism import make_deterministic
 from common.training.device import bfloat16_is_faster, instruction_set
 
@@ -152,15 +153,21 @@ def _limited() -> bool:
 
 
 def _timed(papers: list[str]) -> Iterator[Timed]:
-    make_deterministic(0)
+    _set_up()
     for paper in papers:
         for job in _jobs(paper):
             say(f"timing {paper}: {job.name}")
             yield _time(paper, job)
 
 
-def _grown(papers: list[str], tables: bool) -> Iterator[Grown]:
+def _set_up() -> None:
+    """As for a training; it serves the straightforward way too."""
     make_deterministic(0)
+    keep_freed_memory()
+
+
+def _grown(papers: list[str], tables: bool) -> Iterator[Grown]:
+    _set_up()
     torch.set_num_threads(THREADS)
     growing = [growth for paper in papers for growth in getattr(_module(paper), "growth", list)()]
     for growth in [*growing, *([of_tables()] if tables else [])]:

@@ -35,6 +35,7 @@ from common.base.progress import WorkBar, say, warn
 from common.base.schema import Checked, read
 from common.data.passports import LocatedData
 from common.training import checkpoint, determinism, provenance
+from common.training.allocator import keep_freed_memory
 from common.training.device import fast_precision, precision_name
 from common.training.processes import Processes, lost_peer_noticed
 from common.training.provenance import MACHINE, Environment, differing
@@ -443,6 +444,7 @@ def run_job(job: Job) -> tuple[FinishedRecord, bool]:
         if before := processes.from_first(before):
             return _reuse(before), True
         run.flags = determinism.make_deterministic(job.seed)
+        keep_freed_memory()
         try:
             made: Record | None = _train_and_measure(run)
         except NumbersError as error:

@@ -19,6 +19,8 @@ Batch = tuple[Tensor, ...]
 Loss = Callable[..., Batch]  # from a batch to the loss, and whatever else is wanted of it
 Step = Callable[..., Batch]  # gives the same, and leaves the gradient of the loss in the model's parameters
 
+# A kernel that writes where it reads waits for its own stores when 16 maps of bfloat16 fill half a vector.
+COMPILER: dict[str, str | int | bool | Callable] = {"inplace_buffers": False}
 WARM_UPS = 3  # before a graph is captured, as PyTorch's notes have it: libraries set themselves up in them
 
 
@@ -78,7 +80,7 @@ def fast_step(
 def _compiled(loss: Loss, model: nn.Module, examples: Iterable[Batch]) -> tuple[Step, str]:
     say("compiling the training step: this may take some minutes the first time")
     torch.compiler.reset()  # what an earlier run in this process compiled counts towards a limit
-    step = plain_step(torch.compile(loss, fullgraph=True, dynamic=False), model)
+    step = plain_step(torch.compile(loss, fullgraph=True, dynamic=False, options=COMPILER), model)
     for batch in examples:
         step(*batch)
     return step, f"training step by torch.compile and {_compiler()}"

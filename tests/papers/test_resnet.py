@@ -384,7 +384,7 @@ def test_each_shape_of_a_batch_is_compiled_before_the_first_iteration(tmp_path, 
     cut_after(6, tmp_path, compiled=True)
     record = finished(tmp_path, compiled=True)
     assert sizes == [6, 16, 16, 16, 16, 16, 6, 16] + [6, 16, 16, 16]
-    assert how == 2 * [{"fullgraph": True, "dynamic": False}]
+    assert how == 2 * [{"fullgraph": True, "dynamic": False, "options": {"inplace_buffers": False}}]
     assert record.environment.compiled == "training step by torch.compile and c++ 1.0"
     assert record.weights.sha256 == finished(runs).weights.sha256
 
