@@ -1,7 +1,5 @@
 """CIFAR-10: its binary files, what is refused, and the stand-in."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from common.base.errors import DataError
 from common.data import cifar10
 from common.data.cifar10 import load, read_batch
-from common.data.passports import LocatedData, find_passport, locate
+from common.data.passports import LocatedData, find_passport
+from tests.real_data import real_data
 
 STAND_IN = LocatedData("cifar10", "stand-in", None, {})
 RECORD = 3073  # bytes
@@ -114,9 +113,8 @@ def test_the_classes_of_the_stand_in_can_be_told_apart():
     assert nearest.score(pixels[1], found.test_labels.numpy()) > 0.5
 
 
-@pytest.mark.skipif("REPRO_DATA" not in os.environ, reason="REPRO_DATA names no folder with the real data")
 def test_the_real_data_has_the_moments_that_everybody_normalises_by():
-    found = load(locate(find_passport("cifar10")))
+    found = load(real_data(find_passport("cifar10")))
     assert (
         found.train_labels.bincount().tolist() == [5000] * 10 and found.test_labels.bincount().tolist() == [1000] * 10
     )

@@ -1,7 +1,6 @@
 """Pictures of an ImageFolder layout, decoded into memory; the flower photographs and their split."""
 
 import io
-import os
 import tarfile
 
 import numpy as np
@@ -9,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from common.base.errors import DataAbsent, DataError
+from common.base.errors import DataError
 from common.data import flowers
 from common.data.image_folder import read_image_folder, read_picture, share_of_each_class
-from common.data.passports import LocatedData, find_passport, folder_digest, locate
+from common.data.passports import LocatedData, find_passport, folder_digest
 from common.data.splits import split_hash
+from tests.real_data import real_data
 
 STAND_IN = LocatedData("flowers", "stand-in", None, {})
 
@@ -180,12 +180,7 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def real() -> LocatedData:
-    if not os.environ.get("REPRO_DATA"):
-        pytest.skip("needs real data: name a folder that has flowers128/ in $REPRO_DATA.")
-    try:
-        return locate(find_passport("flowers"))
-    except DataAbsent as absent:
-        pytest.skip(f"needs real data: {absent}")
+    return real_data(find_passport("flowers"))
 
 
 def test_the_flowers_are_those_of_their_passport(real):

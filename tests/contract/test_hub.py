@@ -1,32 +1,22 @@
 """Published and released weights from Python: torch.hub and load_pretrained."""
 
-import os
 import runpy
 
 import pytest
 import torch
 
 from common.base import paths
-from common.base.errors import DataAbsent
 from common.base.metrics import error_percent
 from common.claims.papers import find_papers, load_paper
-from common.data.passports import locate
 from common.publishing.checks import OTHER_PROCESSOR
 from common.publishing.measure import with_weights
 from common.publishing.pretrained import load_pretrained, loadable
 from common.training.records import published_released
 from common.training.weights import named_recipe, named_run
+from tests.real_data import real_data
 
 LOADABLE = [(name, variant) for name in find_papers() for variant in loadable(load_paper(name))]
 PUBLISHED = [(name, *pair) for name in find_papers() for pair in with_weights(load_paper(name)).items()]
-REAL_DATA = pytest.mark.skipif(not os.environ.get("REPRO_DATA"), reason="needs real data: set REPRO_DATA to its folder")
-
-
-def located(paper: str, dataset: str):
-    try:
-        return locate(load_paper(paper).dataset(dataset))
-    except DataAbsent as absent:
-        pytest.skip(str(absent))
 
 
 @pytest.mark.parametrize(("paper", "file", "record"), PUBLISHED)
@@ -48,12 +38,11 @@ def test_lenet5_is_had_from_the_hub_without_any_data():
     assert penalties.shape == (2, 10) and torch.equal(penalties, load_pretrained("lenet5_1998", "lenet5")(images))
 
 
-@REAL_DATA
 @pytest.mark.parametrize("record", [of for name, _, of in PUBLISHED if name == "lenet5_1998"], ids=lambda r: r.variant)
 def test_lenet5_classifies_mnist_with_the_published_error(record):
     from papers.lenet5_1998.data import load
 
-    digits = load(located("lenet5_1998", "mnist"))
+    digits = load(real_data(load_paper("lenet5_1998").dataset("mnist")))
     model = torch.hub.load(str(paths.ROOT), record.variant, source="local")
     assert not model.training
     with torch.inference_mode():
@@ -61,14 +50,14 @@ def test_lenet5_classifies_mnist_with_the_published_error(record):
     assert error_percent(predicted, digits.test_labels) == record.metrics["last"]["test_error"]
 
 
-@REAL_DATA
 def test_released_weights_remove_noise_as_their_record_says():
     from papers.dncnn.data import load
     from papers.dncnn.noisy_sets import labels_of, noisy_groups
     from papers.dncnn.scores import psnr, to_8bit
 
-    located("dncnn", "dncnn_weights")
-    pictures = load(located("dncnn", "set12"), held_out=False).tests["set12"]
+    paper = load_paper("dncnn")
+    real_data(paper.dataset("dncnn_weights"))
+    pictures = load(real_data(paper.dataset("set12")), held_out=False).tests["set12"]
     labels = labels_of([next(iter(pictures.values()))], channels=1)
     ((_, noisy, label),) = noisy_groups(labels, 25, "cpu")
     model = load_pretrained("dncnn", "sigma25-authors")

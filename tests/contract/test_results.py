@@ -1,14 +1,11 @@
 """What is committed under results/ is what the records give, byte for byte."""
 
-import os
-
 import pytest
 
 from common.base import paths
 from common.base.errors import DataAbsent
 from common.claims.comparison import all_comparisons
 from common.claims.papers import find_papers, load_paper
-from common.data.passports import locate
 from common.pages import figures
 from common.pages.tables import tables
 from common.publishing.checks import paper_faults
@@ -16,9 +13,9 @@ from common.publishing.frozen import frozen_faults
 from common.publishing.history import NoHistory, by_commit, edit_faults, source_faults
 from common.publishing.measure import measure_record, recorded_data, with_weights
 from common.training.records import published_records
+from tests.real_data import real_data
 
 WITH_WEIGHTS = [pair for name in find_papers() for pair in with_weights(load_paper(name)).items()]
-REAL_DATA = pytest.mark.skipif(not os.environ.get("REPRO_DATA"), reason="needs real data: set REPRO_DATA to its folder")
 
 
 def test_committed_tables_are_rebuilt_byte_for_byte():
@@ -78,12 +75,11 @@ def by_speed() -> list:
     ]
 
 
-@REAL_DATA
 @pytest.mark.parametrize(("file", "record"), by_speed())
 def test_published_weights_give_the_records_numbers(file, record):
     paper = load_paper(record.paper)
     try:
-        locate(paper.passport(record.variant))  # absent data is not fetched for a test
+        real_data(paper.passport(record.variant))
         data = recorded_data(paper, record, None)
     except DataAbsent as absent:
         pytest.skip(str(absent))

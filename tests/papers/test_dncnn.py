@@ -3,7 +3,6 @@
 import io
 import itertools
 import math
-import os
 import re
 from dataclasses import replace
 
@@ -36,6 +35,7 @@ from papers.dncnn.model import (
 )
 from papers.dncnn.scores import psnr, ssim, to_8bit
 from papers.dncnn.train import AUTHORS, PRINTED, VARIANTS, Recipe, rate_of_epoch, recipe
+from tests.real_data import real_data
 
 PAPER = load_paper("dncnn")
 
@@ -769,23 +769,16 @@ def test_the_test_sets_are_the_same_files_alone_and_in_bsd():
             assert whole[f"{folder}/{name}"] == file and file.urls[0].endswith(f"/testsets/{folder}/{name}")
 
 
-needs_bsd = pytest.mark.skipif(
-    not os.environ.get("REPRO_DATA"), reason="needs real BSD pictures: set REPRO_DATA to their folder"
-)
-
-
-@needs_bsd
 def test_real_pictures_have_their_counts_and_sizes():
-    collection = load(locate(find_passport("bsd", PAPER.folder)))
+    collection = load(real_data(find_passport("bsd", PAPER.folder)))
     assert {part.shape for part in collection.train.values()} == {(180, 180)} and len(collection.train) == 400
     assert {part.shape for part in collection.tests["bsd68"].values()} == {(321, 481), (481, 321)}
     assert [part.shape[0] for part in collection.tests["set12"].values()] == [256] * 7 + [512] * 5
     assert len(collection.tests["bsd68"]) == 68
 
 
-@needs_bsd
 def test_held_out_pictures_of_the_quick_preset():
-    collection = load(locate(find_passport("bsd", PAPER.folder)), held_out=True)
+    collection = load(real_data(find_passport("bsd", PAPER.folder)), held_out=True)
     assert len(collection.train) == 360 and len(collection.tests["held-out"]) == 40
 
 

@@ -1,7 +1,5 @@
 """The weights that DnCNN's authors released: how their files are read, and what they measure."""
 
-import os
-
 import h5py
 import numpy as np
 import pytest
@@ -10,18 +8,15 @@ from torch import nn
 
 from common.base.errors import UsageError
 from common.claims.papers import load_paper
-from common.data.passports import locate
 from common.publishing.released import measure_weights
 from papers.dncnn.eval import load_network
 from papers.dncnn.model import DnCNN, convolutions, for_inference
 from papers.dncnn.released import read
 from papers.dncnn.train import VARIANTS, Recipe
+from tests.real_data import real_data
 
 PAPER = load_paper("dncnn")
 SHORT = Recipe(depth=3)
-needs_files = pytest.mark.skipif(
-    not os.environ.get("REPRO_DATA"), reason="needs the authors' weights and test sets: set REPRO_DATA to their folder"
-)
 
 
 def write_as_authors(path, kernels: list[np.ndarray], biases: list[np.ndarray]) -> None:
@@ -129,7 +124,7 @@ def printed(released) -> dict[tuple[str, str], float]:
 
 
 def measured(released, dataset: str) -> dict[tuple[str, str], float]:
-    weights, data = locate(PAPER.dataset(released.dataset)), locate(PAPER.dataset(dataset))
+    weights, data = real_data(PAPER.dataset(released.dataset)), real_data(PAPER.dataset(dataset))
     metrics = measure_weights(PAPER, released, weights, data).metrics
     return {(protocol, metric): value for protocol, values in metrics.items() for metric, value in values.items()}
 
@@ -144,7 +139,6 @@ def agree_with_the_paper(found: dict, claims: dict) -> int:
 
 
 @pytest.mark.slow
-@needs_files
 def test_the_authors_weights_measure_set5_as_printed():
     """Two metrics at three scales."""
     (weights,) = (released for released in PAPER.released if released.id == "three-tasks")
@@ -152,7 +146,6 @@ def test_the_authors_weights_measure_set5_as_printed():
 
 
 @pytest.mark.slow
-@needs_files
 def test_the_authors_weights_measure_every_picture_of_set12_as_printed():
     """The noise is the authors' own."""
     (weights,) = (released for released in PAPER.released if released.id == "sigma25")
@@ -160,7 +153,6 @@ def test_the_authors_weights_measure_every_picture_of_set12_as_printed():
 
 
 @pytest.mark.slow
-@needs_files
 @pytest.mark.parametrize("released", PAPER.released, ids=lambda released: released.id)
 def test_the_authors_weights_measure_every_claim_as_printed(released):
     found = {}

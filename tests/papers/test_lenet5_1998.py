@@ -54,6 +54,7 @@ from papers.lenet5_1998.train import (
 )
 from tests.contract.helpers import killed_after
 from tests.papers.mistakes import spoil_checkpoint, step_off_by_one
+from tests.real_data import real_data
 
 PAPER = load_paper("lenet5_1998")
 CODE = provenance.code(PAPER.name)
@@ -345,22 +346,15 @@ def test_a_broken_idx_file_is_a_data_error(content):
         read_idx(content, "train-labels")
 
 
-needs_mnist = pytest.mark.skipif(
-    not os.environ.get("REPRO_DATA"), reason="needs real MNIST: set REPRO_DATA to its folder"
-)
-
-
-@needs_mnist
 def test_real_mnist_has_its_counts():
-    digits = load(locate(find_passport("mnist")))
+    digits = load(real_data(find_passport("mnist")))
     assert digits.train_images.shape == (60_000, 28, 28) and digits.test_images.shape == (10_000, 28, 28)
     assert torch.bincount(digits.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-@needs_mnist
 @pytest.mark.parametrize(("folder", "edition"), [("mnist", "unpacked"), ("MNIST/raw", "torchvision")])
 def test_real_mnist_is_read_unpacked_too(tmp_path, monkeypatch, folder, edition):
-    packed = locate(find_passport("mnist"))
+    packed = real_data(find_passport("mnist"))
     (tmp_path / folder).mkdir(parents=True)
     for name in packed.files:
         (tmp_path / folder / name.removesuffix(".gz")).write_bytes(gzip.decompress((packed.folder / name).read_bytes()))
