@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.base.progress import say, warn
+from common.training.batch_norm import use_compiled_norms
 
 Batch = tuple[Tensor, ...]
 Loss = Callable[..., Batch]  # from a batch to the loss, and whatever else is wanted of it
@@ -79,6 +80,7 @@ def fast_step(
 
 def _compiled(loss: Loss, model: nn.Module, examples: Iterable[Batch]) -> tuple[Step, str]:
     say("compiling the training step: this may take some minutes the first time")
+    use_compiled_norms(model)
     torch.compiler.reset()  # what an earlier run in this process compiled counts towards a limit
     step = plain_step(torch.compile(loss, fullgraph=True, dynamic=False, options=COMPILER), model)
     for batch in examples:
