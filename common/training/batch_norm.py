@@ -17,6 +17,9 @@ class CompiledBatchNorm2d(nn.BatchNorm2d):
     """Computes by `Normalise` where it is compiled and trained, and as ever anywhere else."""
 
     momentum: float
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.numel() // x.shape[1]
