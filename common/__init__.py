@@ -14,8 +14,9 @@ Seven rooms; each imports only those below it:
   of `ideas`, sorted by `comparison`.
 - `training`: what a paper's train.py gets. `run` keeps `checkpoint`s and `weights` and ends in one of the `records`
   with its `provenance`; `recipes` are fields with bounds; `processes` that train together; `determinism` and `device`;
-  what eval.py hands back (`evaluation`); the compiler for C (`compile_c`), and convolutions with fewer multiplications
-  (`winograd`); the `tries` by which open questions are settled.
+  what eval.py hands back (`evaluation`); fast `steps`, with batch normalization as the compiler takes it
+  (`batch_norm`), convolutions with fewer multiplications (`winograd`), the compiler for C (`compile_c`), and memory
+  that is kept (`allocator`); the `tries` by which open questions are settled.
 - `data`: `passports` say which files a dataset is made of; they are found (`find`) or fetched (`download`); readers
   that several papers share; pictures that stay on the disk (`imagenet`) are decoded ahead (`decoding`), cut at random
   scales (`jitter`), and their `colours` moved.
