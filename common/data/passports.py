@@ -238,7 +238,7 @@ def locate(passport: Passport, data_dir: Path | None = None) -> LocatedData:
         raise DataAbsent(f"{passport.title}: {incomplete[0]}")
     looked = [f"{folder}{_content(folder)}" for folder, _ in places]
     looked += [f"the Python package {e.package.name}" for e in passport.editions.values() if e.package]
-    raise DataAbsent(f"{passport.title} was not found here (looked in {', '.join(looked)}).")
+    raise DataAbsent(f"{passport.title}: not found here (looked in {', '.join(looked)}).")
 
 
 def _content(folder: Path) -> str:
