@@ -216,12 +216,10 @@ def same_data(record: Record | ReleasedRecord, data: LocatedData) -> LocatedData
 
 def measure(paper: Paper, weights: dict, recipe: Any, data: LocatedData, device: str) -> Measured:
     """By the paper's own evaluation, in float32."""
-    from common.training.allocator import keep_freed_memory
     from common.training.determinism import make_deterministic
     from common.training.device import choose_device
 
     make_deterministic(0)
-    keep_freed_memory()
     usable = paper.module("train").DEVICES
     return paper.module("eval").evaluate(weights, recipe, data, choose_device(device, paper.name, usable))
 

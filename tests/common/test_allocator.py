@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from common.base import paths
+
 STEPS = """
 import resource, sys, torch
 from common.training.allocator import keep_freed_memory
@@ -28,11 +30,19 @@ PAGES = 112 * 2**20 // resource.getpagesize()
 
 def new_pages(how: str) -> int:
     """That three steps ask the system for."""
-    done = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True, cwd=paths.ROOT
+    )
     return int(done.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def takes_large_pieces() -> bool:
+    name, version = platform.libc_ver()
+    return name == "glibc" and tuple(int(part) for part in version.split(".")[:2]) >= (2, 35)
+
+
+@pytest.mark.skipif(not takes_large_pieces(), reason="the C library is not glibc, or an old one")
 def test_what_a_step_frees_the_next_one_has_without_asking_the_system():
-    assert new_pages("keep") < PAGES / 100
-    assert new_pages("give back") > PAGES  # or there would be nothing to mend
+    kept = new_pages("keep")
+    assert kept < PAGES / 20
+    assert new_pages("give back") > 10 * kept  # or there would be nothing to mend

@@ -42,6 +42,27 @@ def test_it_is_batch_normalization_forward_and_backward(mean):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("pixel", [0, -1])
+def test_one_pixel_far_from_all_others_costs_no_digits(pixel):
+    x, weight, bias, dy = (
+        drawn(*shape, index=i) for i, shape in enumerate([(128, 2, 32, 32), (2,), (2,), (128, 2, 32, 32)])
+    )
+    x[pixel, :, pixel, pixel] = 1000
+    x = (x + 1000).float().double()
+    found = gradients(ours, *(of.float() for of in (x, weight, bias, dy)))
+    for one, exact in zip(found, gradients(theirs, x, weight, bias, dy), strict=True):
+        assert (one - exact).abs().max() <= 1e-3 * exact.abs().max()
+
+
+def test_maps_of_one_value_are_the_bias_and_have_no_gradient():
+    y, dx, _, d_bias = gradients(
+        ours, torch.full((2, 1, 3, 3), 0.1), torch.ones(1), torch.ones(1), torch.ones(2, 1, 3, 3)
+    )
+    torch.testing.assert_close(y, torch.ones(2, 1, 3, 3), rtol=0, atol=1e-3)
+    torch.testing.assert_close(dx, torch.zeros(2, 1, 3, 3), rtol=0, atol=1e-3)
+    assert d_bias == 18
+
+
 def test_in_bfloat16_nothing_but_the_maps_is_rounded():
     x, dy = ((3 + drawn(8, 3, 16, 16, index=i)).bfloat16() for i in range(2))
     weight, bias = drawn(3, index=2), drawn(3, index=3)
@@ -56,7 +77,9 @@ def test_in_bfloat16_nothing_but_the_maps_is_rounded():
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=0.2), nn.ReLU(), nn.BatchNorm2d(4)).double()
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, eps=1e-3, momentum=0.2), nn.ReLU(), nn.BatchNorm2d(4)
+    ).double()
 
 
 def test_compiled_it_trains_as_pytorchs_own_and_keeps_the_same_statistics():
@@ -76,6 +99,13 @@ def test_compiled_it_trains_as_pytorchs_own_and_keeps_the_same_statistics():
     assert not torch.equal(fast[0].weight.grad, plain[0].weight.grad)  # else it would not have been ours
 
 
+def test_a_single_value_in_a_map_is_refused_as_ever():
+    model = nn.Sequential(nn.BatchNorm2d(4)).double()
+    use_compiled_norms(model)
+    with pytest.raises(RuntimeError, match="more than 1 value per channel"):
+        torch.compile(model, backend="aot_eager")(drawn(1, 4, 1, 1))
+
+
 def test_what_is_not_compiled_or_not_trained_stays_as_it_was_to_the_last_bit():
     plain, fast = network(), network()
     use_compiled_norms(fast)
@@ -86,8 +116,13 @@ def test_what_is_not_compiled_or_not_trained_stays_as_it_was_to_the_last_bit():
     assert list(copy.deepcopy(fast).state_dict()) == list(plain.state_dict())
 
 
-def test_what_keeps_no_statistics_or_another_average_of_them_is_left_alone():
+class Another(nn.BatchNorm2d):
+    pass
+
+
+def test_what_keeps_no_statistics_or_is_of_another_class_is_left_alone():
     others = nn.Sequential(
+        Another(2),
         nn.BatchNorm2d(2, affine=False),
         nn.BatchNorm2d(2, track_running_stats=False),
         nn.BatchNorm2d(2, momentum=None),

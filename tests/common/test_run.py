@@ -117,6 +117,13 @@ def test_killed_twice_it_counts_samples_and_seconds_of_all_parts(job):
     assert record.times.samples_per_second == pytest.approx(EPOCHS * COUNT / record.times.training_seconds)
 
 
+def test_it_keeps_the_memory_that_it_frees(job, monkeypatch):
+    calls = []
+    monkeypatch.setattr(run, "keep_freed_memory", lambda: calls.append(1))
+    run_job(job)
+    assert calls == [1]
+
+
 def test_a_fresh_start_leaves_nothing_of_the_run_before(job, monkeypatch):
     """Else a network and curves would lie beside a record that is not theirs."""
     run_job(job)

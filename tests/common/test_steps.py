@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.training import steps
+from common.training.batch_norm import CompiledBatchNorm2d
 from common.training.determinism import generator
 from common.training.steps import fast_step, plain_step
 
@@ -54,6 +56,15 @@ def test_where_compiling_does_not_pay_a_cpu_takes_the_plain_step():
     assert how is None
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert step(*batches()[0])[0] == loss_of(network())(*batches()[0])[0]
+
+
+def test_a_compiled_step_normalises_in_its_own_way(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: loss)
+    monkeypatch.setattr(steps, "_compiler", lambda: "c++ 1.0")
+    for compiled, kind in ((False, nn.BatchNorm2d), (True, CompiledBatchNorm2d)):
+        model = network()
+        fast_step(loss_of(model), model, batches()[:1], compiled)
+        assert type(model[1]) is kind
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
