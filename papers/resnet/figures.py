@@ -37,6 +37,8 @@ def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figur
             axis.set_title(f"{title}{_ends(shown)}", fontsize=9)
             if shown:
                 axis.legend(loc="upper right", fontsize=7)
+            else:
+                axis.text(0.5, 0.5, "not run yet", transform=axis.transAxes, ha="center", fontsize=9)
         row[0].set(ylabel="error (%): test bold, training dashed", ylim=(0, 20 if length == FULL else 40))
     figure.tight_layout()
     return figure
