@@ -15,7 +15,7 @@ FULL = VARIANTS["resnet20"].iterations  # whose errors are shown up to 20 %, as 
 def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figure | None:
     """Training error (dashed), of the pictures as they come, and test error (bold) of every seed, as in the paper's
     Fig. 6; one row for each length of the schedule, one column for each kind of network. The titles give the mean
-    training error at the end."""
+    training error at the end of these curves; the tables, that of the trained network on the pictures unaltered."""
     records = [record for record in records if record.data.dataset == "cifar10"]
     lengths = sorted({record.recipe["iterations"] for record in records}, reverse=True)
     depths = sorted({record.recipe["depth"] for record in records})
