@@ -9,7 +9,7 @@ from common.training.records import FinishedRecord
 from papers.resnet.train import VARIANTS
 
 KINDS = {"plain": "plain networks", "resnet": "residual networks"}
-FULL = VARIANTS["resnet20"].iterations  # whose errors are shown up to 20 %, as in the paper
+FULL = VARIANTS["resnet20"].iterations  # whose errors are shown up to 20 %, as in the paper, unless a curve ends above
 
 
 def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figure | None:
@@ -36,10 +36,12 @@ def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figur
             axis.set(xlabel="iterations (thousands)", xlim=(0, length / 1000))
             axis.set_title(f"{title}{_ends(shown)}", fontsize=9)
             if shown:
-                axis.legend(loc="upper right", fontsize=7)
+                axis.legend(fontsize=7)
             else:
                 axis.text(0.5, 0.5, "not run yet", transform=axis.transAxes, ha="center", fontsize=9)
-        row[0].set(ylabel="error (%): test bold, training dashed", ylim=(0, 20 if length == FULL else 40))
+        ends = [line.get_ydata()[-1] for axis in row for line in axis.lines]
+        top = max(20 if length == FULL else 40, 1.1 * max(ends))
+        row[0].set(ylabel="error (%): test bold, training dashed", ylim=(0, top))
     figure.tight_layout()
     return figure
 
@@ -50,23 +52,20 @@ def layer_responses(records: list[FinishedRecord], data: Data) -> Figure | None:
     variants = sorted({record.variant for record in records if record.details.get("layer_responses")})
     if not variants:
         return None
-    means = []
     figure, (in_order, by_size) = plt.subplots(2, 1, figsize=(7.2, 5.0))
     for number, variant in enumerate(variants):
         responses = [record.details["layer_responses"] for record in records if record.variant == variant]
         mean = np.mean(responses, axis=0)
-        means.append(f"{mean.mean():.2f} ({variant})")
         places = np.arange(1, len(mean) + 1)
         style = "--" if kind_of(next(r for r in records if r.variant == variant)) == "plain" else "-"
         look = {"color": plt.get_cmap("tab10")(number % 10), "linestyle": style, "linewidth": 1}
-        in_order.plot(places, mean, label=f"{variant}, mean of {len(responses)}", **look)
+        in_order.plot(places, mean, label=f"{variant} (n = {len(responses)}): {mean.mean():.2f}", **look)
         by_size.plot(places, np.sort(mean)[::-1], **look)
     in_order.set(xlabel="layer, in its place", ylabel="standard deviation")
     by_size.set(xlabel="layers, sorted by their responses", ylabel="standard deviation")
     for axis in (in_order, by_size):
         axis.xaxis.get_major_locator().set_params(integer=True)
-    in_order.set_title(f"Mean response of a layer: {', '.join(means)}", fontsize=9, wrap=True)
-    in_order.legend(fontsize=7, ncol=2)
+    in_order.legend(fontsize=7, ncol=2, title="mean over the layers", title_fontsize=7)
     figure.tight_layout()
     return figure
 

@@ -426,6 +426,8 @@ def test_figures_are_drawn_from_plain_and_residual_records(runs):
     plain, residual = shown["error_against_iterations"].axes
     assert [len(axis.lines) for axis in (plain, residual)] == [2, 4]
     assert [text.get_text() for text in residual.get_legend().get_texts()] == ["resnet-8"]
+    ends = [line.get_ydata()[-1] for axis in (plain, residual) for line in axis.lines]
+    assert max(ends) > 40 and residual.get_ylim() == (0, pytest.approx(1.1 * max(ends)))
     (residual_alone,) = figures.error_against_iterations(records[:1], lambda dataset: None).axes
     assert "end\n" in residual_alone.get_title() and len(residual_alone.lines) == 2
     in_order, by_size = shown["layer_responses"].axes
