@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 
 from common.base.progress import say, warn
 from common.training.batch_norm import use_compiled_norms
@@ -22,6 +23,9 @@ Step = Callable[..., Batch]  # gives the same, and leaves the gradient of the lo
 
 # A kernel that writes where it reads waits for its own stores when 16 maps of bfloat16 fill half a vector.
 COMPILER: dict[str, str | int | bool | Callable] = {"inplace_buffers": False}
+# Left to itself, the compiler keeps the signs of the last ReLU's maps as bytes, which it writes and reads slowly,
+# though they follow from what is kept anyway.
+KEPT_FOR_THE_WAY_BACK = {"ban_recompute_used_far_apart": False}
 WARM_UPS = 3  # before a graph is captured, as PyTorch's notes have it: libraries set themselves up in them
 
 
@@ -83,8 +87,9 @@ def _compiled(loss: Loss, model: nn.Module, examples: Iterable[Batch]) -> tuple[
     use_compiled_norms(model)
     torch.compiler.reset()  # what an earlier run in this process compiled counts towards a limit
     step = plain_step(torch.compile(loss, fullgraph=True, dynamic=False, options=COMPILER), model)
-    for batch in examples:
-        step(*batch)
+    with functorch_config.patch(KEPT_FOR_THE_WAY_BACK):
+        for batch in examples:
+            step(*batch)
     return step, f"training step by torch.compile and {_compiler()}"
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 
 from common.training import steps
 from common.training.batch_norm import CompiledBatchNorm2d
@@ -65,6 +66,19 @@ def test_a_compiled_step_normalises_in_its_own_way(monkeypatch):
         model = network()
         fast_step(loss_of(model), model, batches()[:1], compiled)
         assert type(model[1]) is kind
+
+
+def test_signs_are_computed_again_on_the_way_back_while_a_step_is_compiled(monkeypatch):
+    bans = []
+
+    def compiler(loss, **_):
+        return lambda *batch: bans.append(functorch_config.ban_recompute_used_far_apart) or loss(*batch)
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr(steps, "_compiler", lambda: "c++ 1.0")
+    model = network()
+    fast_step(loss_of(model), model, batches())
+    assert bans == [False] * len(batches()) and functorch_config.ban_recompute_used_far_apart
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
