@@ -183,7 +183,8 @@ def _stacked(parts: list[Tensor | DataError]) -> Tensor | DataError:
     for part in parts:
         if isinstance(part, DataError):
             return part
-    return torch.stack([part for part in parts if isinstance(part, Tensor)])
+    channels_last = [part.movedim(-3, -1) for part in parts if isinstance(part, Tensor)]  # as they come in a JPEG file
+    return torch.stack(channels_last).movedim(-1, -3)
 
 
 def _obey_the_parent(_worker: int) -> None:
