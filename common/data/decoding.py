@@ -183,7 +183,8 @@ def _stacked(parts: list[Tensor | DataError]) -> Tensor | DataError:
     for part in parts:
         if isinstance(part, DataError):
             return part
-    channels_last = [part.movedim(-3, -1) for part in parts if isinstance(part, Tensor)]  # as they come in a JPEG file
+    # The memory order that a decoded picture has, and that networks take.
+    channels_last = [part.movedim(-3, -1) for part in parts if isinstance(part, Tensor)]
     return torch.stack(channels_last).movedim(-1, -3)
 
 

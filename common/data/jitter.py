@@ -55,9 +55,9 @@ def as_input(pixels: Tensor, colours: Colours, views: Views | None = None) -> Te
     """
     device = pixels.device
     if views is not None:
-        # While they are bytes, a quarter of the memory; in the order in which these lie, else it would be lost.
-        mirrored, lying = views.mirrored.nonzero()[:, 0].to(device), pixels.permute(0, 2, 3, 1)
-        pixels = lying.index_copy(0, mirrored, lying.index_select(0, mirrored).flip(2)).permute(0, 3, 1, 2)
+        # As bytes, a quarter of the memory; with the channels last, since indexing does not keep another memory order.
+        mirrored, upright = views.mirrored.nonzero()[:, 0].to(device), pixels.permute(0, 2, 3, 1)
+        pixels = upright.index_copy(0, mirrored, upright.index_select(0, mirrored).flip(2)).permute(0, 3, 1, 2)
     seen = pixels.to(torch.float32, memory_format=torch.channels_last)
     _add_to_maps(seen, -colours.mean[None])
     if views is not None:
@@ -66,8 +66,8 @@ def as_input(pixels: Tensor, colours: Colours, views: Views | None = None) -> Te
 
 
 def _add_to_maps(pictures: Tensor, values: Tensor) -> None:
-    """Add to each map of pictures (N, C, H, W), channels-last, its value (N or 1, C). Row by row: a vector holds more
-    than the three values of a pixel."""
+    """Add to each map of pictures (N, C, H, W), channels-last, its value (N or 1, C), in place. A whole row is added to
+    at once, because the three values of a pixel do not fill a vector register."""
     count, channels, height, width = pictures.shape
     rows = pictures.permute(0, 2, 3, 1).view(count, height, width * channels)
     rows += values.repeat(1, width)[:, None]

@@ -23,8 +23,8 @@ Step = Callable[..., Batch]  # gives the same, and leaves the gradient of the lo
 
 # A kernel that writes where it reads waits for its own stores when 16 maps of bfloat16 fill half a vector.
 COMPILER: dict[str, str | int | bool | Callable] = {"inplace_buffers": False}
-# Left to itself, the compiler keeps the signs of the last ReLU's maps as bytes, which it writes and reads slowly,
-# though they follow from what is kept anyway.
+# Left to itself, the compiler keeps the signs of the last ReLU's maps as bytes, which it writes and reads slowly.
+# They follow from what is kept anyway.
 KEPT_FOR_THE_WAY_BACK = {"ban_recompute_used_far_apart": False}
 WARM_UPS = 3  # before a graph is captured, as PyTorch's notes have it: libraries set themselves up in them
 

@@ -24,9 +24,10 @@ FULL = VARIANTS[SHOWN].iterations
 
 
 def error_against_iterations(records: list[FinishedRecord], data: Data) -> Figure | None:
-    """Training error (dashed), of the pictures as they come, and test error (bold), of every seed; one picture for each
-    network. The network of 20 layers without blocks may be that of the ResNet paper's folder, for it is the same. The
-    titles give the mean test error at the end, in the number format of the training; the tables measure it in float32.
+    """Training error (dashed), of the pictures as they come, and test error (bold), of every seed; one panel for each
+    network, with blocks and without. The network of 20 layers without blocks may be that of the ResNet paper's folder,
+    for it is the same. The titles give the mean test error at the end, in the number format of the training; the tables
+    measure it in float32.
     """
     records = [record for record in records if record.data.dataset == "cifar10"]
     if not records:
